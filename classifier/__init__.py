@@ -1,0 +1,1 @@
+"""The classifier: backbones, one training loop, metrics, plots."""

@@ -1,0 +1,1 @@
+"""The generator: networks, one training loop, generation, evaluation."""

@@ -1,0 +1,95 @@
+"""Writing so that a kill leaves either the old content or the new, never half of it."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from runtime.errors import UserError
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace `path` atomically: a reader sees all of the old content or all of the new."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, content: str) -> None:
+    """Replace a UTF-8 text file atomically."""
+    write_bytes(path, content.encode())
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Replace a JSON file atomically. NaN is refused: JSON has none, say null."""
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Raises UserError naming the file where it is missing or not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}); it may be damaged, make it again") from None
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, as 64 hex digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def new_folder(out: Path, marker: str, overwrite: bool = False) -> Iterator[Path]:
+    """A folder that appears at `out` complete or not at all.
+
+    Yields a temporary sibling to write into. When the block ends well it takes `out`'s place; when
+    it raises, it is removed and what was at `out` stays. `marker` is a file that every complete
+    folder of this kind holds: `overwrite` replaces only folders that hold it (or are empty), so a
+    mistyped `--out` cannot delete somebody's home.
+
+    Raises UserError where `out` exists and may not be replaced.
+    """
+    check_replaceable(out, marker, overwrite)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        yield partial
+        old = out.with_name(f".{out.name}.{os.getpid()}.old")
+        if out.exists():
+            os.replace(out, old)
+        os.replace(partial, out)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_replaceable(out: Path, marker: str, overwrite: bool) -> None:
+    """Raise UserError unless `out` is free, empty, or ours (holds `marker`) with `overwrite`."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise UserError(f"--out {out}: a file of that name exists; choose another name")
+    if not any(out.iterdir()):
+        return
+    if not overwrite:
+        raise UserError(f"--out {out}: exists already; choose another name or add --overwrite")
+    if not (out / marker).exists():
+        raise UserError(
+            f"--out {out}: holds no {marker}, so it was not made by this command "
+            "and is not overwritten; choose another name"
+        )
