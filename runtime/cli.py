@@ -4,8 +4,10 @@ tyro does the parsing and turns the comment behind each field into its help. A Y
 translated to command-line words and put in front, so one parser checks both.
 """
 
+import contextlib
 import dataclasses
 import errno
+import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +29,7 @@ def parse(options_type: type[Options], argv: list[str], prog: str, description: 
     Raises UserError for a bad YAML file and SystemExit(2) for a bad command line.
     """
     argv, file = _take_config(argv)
-    words = _yaml_words(options_type, file, argv) if file else []
+    words = _words(options_type, read_yaml(file), str(file), argv) if file else []
     return tyro.cli(
         options_type,
         args=[*words, *argv],
@@ -35,6 +37,21 @@ def parse(options_type: type[Options], argv: list[str], prog: str, description: 
         description=f"{description}\n\n--config FILE.yaml reads options from a file first.",
         config=(tyro.conf.OmitArgPrefixes,),
     )
+
+
+def from_mapping(options_type: type[Options], values: dict[str, Any], source: str) -> Options:
+    """Options from a mapping, checked as the command line is.
+
+    Raises UserError that begins with `source`, the place where the mapping was read.
+    """
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+            return tyro.cli(options_type, args=_words(options_type, values, source, []), prog="")
+    except SystemExit:
+        lines = [line.strip("│╭╰─╮╯ ") for line in said.getvalue().splitlines()]
+        reason = " ".join(line for line in lines if line and "--help" not in line)
+        raise UserError(f"{source}: {reason}") from None
 
 
 def run(options_type: type[Options], main: Callable[[Options], Any], module: str, doc: str) -> None:
@@ -104,23 +121,24 @@ def _take_config(argv: list[str]) -> tuple[list[str], Path | None]:
     return argv, None
 
 
-def _yaml_words(options_type: type, file: Path, argv: list[str]) -> list[str]:
-    known = {field.name for field in dataclasses.fields(options_type)}  # type: ignore[arg-type]
-    values = {key.replace("-", "_"): value for key, value in read_yaml(file).items()}
+def _words(options_type: type, values: dict[str, Any], source: str, argv: list[str]) -> list[str]:
+    """A mapping as command-line words, without the options that `argv` gives itself."""
+    known = {field.name for field in dataclasses.fields(options_type)}
+    values = {key.replace("-", "_"): value for key, value in values.items()}
     if unknown := sorted(set(values) - known):
-        raise UserError(f"{file}: unknown key {some(unknown)}; known: {', '.join(sorted(known))}")
+        raise UserError(f"{source}: unknown key {some(unknown)}; known: {', '.join(sorted(known))}")
     given = {word.partition("=")[0].removeprefix("--").replace("-", "_") for word in argv}
     words: list[str] = []
     for key, value in values.items():
         flag = key.replace("_", "-")
         if key in given or f"no_{key}" in given:
-            continue  # the command line replaces the file's value, also of a repeatable option
+            continue  # the command line replaces the value, also of a repeatable option
         if isinstance(value, bool):
             words.append(f"--{flag}" if value else f"--no-{flag}")
         elif isinstance(value, list):
-            words += [word for item in value for word in (f"--{flag}", str(item))]
+            words += [f"--{flag}={item}" for item in value]
         elif isinstance(value, dict):
-            raise UserError(f"{file}: {key}: expected one value, found a mapping")
+            raise UserError(f"{source}: {key}: expected one value, found a mapping")
         else:
             words.append(f"--{flag}={value}")
     return words

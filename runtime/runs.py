@@ -36,8 +36,10 @@ def open_run(
         return
     check_replaceable(out, CONFIG, overwrite)
     if out.exists() and any(out.iterdir()):
-        shutil.rmtree(_previous(out), ignore_errors=True)
-        os.replace(out, _previous(out))
+        if _previous(out).exists():
+            shutil.rmtree(out)  # it never finished; what it was to replace is still set aside
+        else:
+            os.replace(out, _previous(out))
     out.mkdir(parents=True, exist_ok=True)
     save_options(options, out)
 

@@ -8,6 +8,7 @@ import contextlib
 import io
 import json
 import os
+import secrets
 from pathlib import Path
 from typing import Any, Literal
 
@@ -82,7 +83,7 @@ def _start_wandb(folder: Path, mode: TrackingMode, config: dict[str, Any], group
     online = mode == "wandb" or (mode == "auto" and _has_key() and "WANDB_MODE" not in os.environ)
     identity = folder / "wandb-id.txt"
     if not identity.exists():
-        identity.write_text(wandb.util.generate_id())
+        identity.write_text(secrets.token_hex(4))
     for attempt in ["online", "offline"] if online else ["offline"]:
         try:
             with contextlib.redirect_stdout(io.StringIO()):

@@ -1,0 +1,32 @@
+# make setup | demo | test | test-all; each makes the environment first, once.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: setup demo test test-all clean
+setup: .venv/ready
+
+# Made anew only when what it is made from changes. The .pth line makes a plain `import torchvision`
+# work beside a CPU build of torch, see runtime/torchvision_mend.py.
+.venv/ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -c 'import pathlib, sysconfig; \
+		pathlib.Path(sysconfig.get_path("purelib"), "dermsynth_mend.pth").write_text("import runtime\n")'
+	@touch $@
+
+demo: setup
+	$(BIN)/python -m experiments.run experiments/configs/demo.yaml --out runs/exp/demo --resume
+
+test: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: setup
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf .venv
