@@ -9,6 +9,7 @@ import io
 import json
 import os
 import secrets
+import threading
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,7 +56,14 @@ class Tracker:
         """Finish the W&B run. Nothing is lost without it but W&B's closing line."""
         self._file.close()
         if self._wandb is not None:
-            self._wandb.finish(quiet=True)
+            # a server that stopped answering must not hold the run's result back
+            finishing = threading.Thread(target=self._wandb.finish, daemon=True)
+            finishing.start()
+            finishing.join(3 * PATIENCE)
+            if finishing.is_alive():
+                print(
+                    f"warning: W&B is still sending; `wandb sync {self._wandb.dir}` does the rest"
+                )
 
     def __enter__(self) -> "Tracker":
         return self
