@@ -1,0 +1,232 @@
+"""The report's figures, each as a `data:` URI of an SVG, so that the report stays one file.
+
+Text stays text (selectable, in the reader's font). Figures that carry words come in two widths,
+because an 860 px figure shrunk to a phone cannot be read.
+"""
+
+import base64
+import io
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+WIDE, NARROW = 8.6, 4.0  # inches at 96 px an inch: the column of the report, a phone
+INK, MUTED, FAINT, PALE = "#222222", "#6b6b6b", "#a9a9a9", "#cccccc"
+GRID, BAND = "#eeeeee", "#e6eaf0"
+REFERENCE, PRIMARY = "#4d4d4d", "#2166ac"
+OTHERS = ("#b8740f", "#2f8f6b", "#a3486f", "#6f5aa8", "#7d7a1f", "#3d9bb3")
+FONTS = "'Helvetica Neue', Helvetica, Arial, 'Liberation Sans', sans-serif"
+STYLE = {
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "text.parse_math": False,  # an arm may be called anything, `$` included
+    "text.color": INK,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "report",
+}
+
+
+def arm_colours(comparisons: Sequence[dict[str, Any]], arms: Sequence[str]) -> dict[str, str]:
+    """One colour an arm, the same in every figure: grey the reference, blue the arm in question."""
+    colours = {}
+    if comparisons:
+        colours = {comparisons[0]["reference"]: REFERENCE, comparisons[0]["arm"]: PRIMARY}
+    rest = [arm for arm in arms if arm not in colours]
+    return colours | {arm: OTHERS[i % len(OTHERS)] for i, arm in enumerate(rest)}
+
+
+def forest(comparisons: Sequence[dict[str, Any]], width: float) -> str:
+    """Difference in AUC of every comparison with its interval, the first one at the top.
+
+    Thick: group bootstrap; thin behind it: hierarchical; band: equivalence margin; carets: the
+    smallest difference that the comparison could have seen. `width` in inches.
+    """
+    narrow = width < 6
+    row = 0.92 if narrow else 0.66
+    height = row * len(comparisons) + (1.5 if narrow else 1.1)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        axes = figure.subplots()
+        axes.axvline(0, color=INK, linewidth=1, zorder=1)
+        for place, comparison in enumerate(comparisons):
+            _forest_row(axes, comparison, -place, narrow, bold=place == 0)
+        axes.set_ylim(-len(comparisons) + 0.62, 0.85 if narrow else 0.72)
+        axes.set_xlim(*_forest_limits(comparisons))
+        axes.set_yticks([])
+        axes.spines["left"].set_visible(False)
+        axes.xaxis.set_major_formatter(lambda value, _: _signed(value))
+        axes.locator_params(axis="x", nbins=4 if narrow else 9)
+        axes.set_xlabel("difference in AUC", labelpad=18 if narrow else 4)
+        below = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "baseline"}
+        axes.annotate("← reference better", (0, 0), (0, -31), color=MUTED, **below)
+        axes.annotate("arm better →", (1, 0), (0, -31), color=MUTED, ha="right", **below)
+        figure.legend(
+            handles=_forest_legend(comparisons),
+            loc="outside lower left",
+            ncols=1 if narrow else 4,
+            frameon=False,
+            fontsize=8.5,
+            handlelength=1.6,
+            columnspacing=1.4,
+        )
+        return _uri(figure)
+
+
+def _forest_row(axes: Axes, comparison: dict[str, Any], y: float, narrow: bool, bold: bool) -> None:
+    low, high, delta = (comparison[key] for key in ("ci_low", "ci_high", "delta_auc"))
+    margin, mde = comparison.get("margin"), comparison.get("mde")
+    if margin:
+        axes.fill_betweenx([y - 0.22, y + 0.22], -margin, margin, color=BAND, linewidth=0, zorder=0)
+    if comparison.get("ci_low_hierarchical") is not None:
+        ends = [comparison["ci_low_hierarchical"], comparison["ci_high_hierarchical"]]
+        axes.plot(ends, [y, y], color=FAINT, linewidth=1.4, zorder=2, solid_capstyle="butt")
+    colour = PRIMARY if bold else REFERENCE
+    axes.plot([low, high], [y, y], color=colour, linewidth=4, zorder=3, solid_capstyle="butt")
+    axes.plot([delta], [y], "o", color="white", markeredgecolor=colour, markersize=7, zorder=4)
+    if mde:
+        axes.plot([-mde, mde], [y - 0.06] * 2, linestyle="none", marker=6, color=MUTED, zorder=4)
+    name = f"{_short(comparison['arm'])} against {_short(comparison['reference'])}"
+    value = f"{_signed(delta)} [{_signed(low)}, {_signed(high)}]"
+    line = {  # x: 0 to 1 over the width, y: data
+        "transform": axes.get_yaxis_transform(),
+        "weight": "bold" if bold else "normal",
+        "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 1.5},
+        "in_layout": False,
+    }
+    if narrow:
+        axes.text(0, y + 0.3, f"{name}\n{comparison['test_set']}: {value}", size=9, **line)
+    else:
+        axes.text(0, y + 0.33, f"{name}, {comparison['test_set']}", **line)
+        axes.text(1, y + 0.33, f"{value}, {comparison['verdict']}", ha="right", **line)
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3f}".replace("-", "−") if abs(value) > 1e-9 else "0"
+
+
+def _forest_limits(comparisons: Sequence[dict[str, Any]]) -> tuple[float, float]:
+    keys = ("ci_low", "ci_high", "ci_low_hierarchical", "ci_high_hierarchical")
+    ends = [c[key] for c in comparisons for key in keys if c.get(key) is not None]
+    ends += [
+        s * c[key] for c in comparisons for key in ("margin", "mde") if c.get(key) for s in (1, -1)
+    ]
+    room = 0.06 * (max(ends) - min(ends)) or 0.01
+    return min(ends) - room, max(ends) + room
+
+
+def _forest_legend(comparisons: Sequence[dict[str, Any]]) -> list[Line2D | Patch]:
+    point = {"marker": "o", "markerfacecolor": "white", "markersize": 6}
+    handles: list[Line2D | Patch] = [
+        Line2D(
+            [], [], color=REFERENCE, linewidth=4, label="95% interval (group bootstrap)", **point
+        )
+    ]
+    if any(c.get("ci_low_hierarchical") is not None for c in comparisons):
+        handles.append(Line2D([], [], color=FAINT, linewidth=1.4, label="with training variance"))
+    if any(c.get("margin") for c in comparisons):
+        handles.append(Patch(color=BAND, label="equivalence margin"))
+    if any(c.get("mde") for c in comparisons):
+        handles.append(
+            Line2D([], [], marker=6, color=MUTED, linestyle="none", label="smallest visible effect")
+        )
+    return handles
+
+
+def roc(curves: dict[str, dict[str, Any]], colours: dict[str, str]) -> str:
+    """ROC curves of the arms on one test set, each with its pointwise 95% band.
+
+    `curves[arm]`: `fpr, tpr, low, high` as equally long lists, `auc, ci_low, ci_high`.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(4.3, 4.9), layout="constrained")
+        axes = figure.subplots()
+        axes.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8, linestyle=(0, (4, 4)))
+        for arm, curve in curves.items():
+            colour = colours.get(arm, INK)
+            interval = f"{curve['auc']:.3f} [{curve['ci_low']:.3f}, {curve['ci_high']:.3f}]"
+            if curve.get("low"):
+                axes.fill_between(
+                    curve["fpr"], curve["low"], curve["high"], color=colour, alpha=0.13, linewidth=0
+                )
+            axes.plot(
+                curve["fpr"],
+                curve["tpr"],
+                color=colour,
+                linewidth=1.6,
+                label=f"{_short(arm)}: {interval}",
+            )
+        axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+        axes.set_xlabel("false positive rate (1 − specificity)")
+        axes.set_ylabel("true positive rate (sensitivity)")
+        axes.grid(color=GRID, linewidth=0.8)
+        axes.set_axisbelow(True)
+        figure.legend(loc="outside lower center", frameon=False, fontsize=9, title_fontsize=9)
+        return _uri(figure)
+
+
+def seed_dots(trials: pd.DataFrame, column: str, colours: dict[str, str], width: float) -> str:
+    """AUC (`column`) of every trial by arm; lines join trials of equal fold, seed and GAN seed.
+
+    `trials`: rows with `arm, fold, seed, gan_seed` (nullable) and `column`. `width` in inches.
+    """
+    arms = list(dict.fromkeys(trials["arm"]))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(width, 0.62 * len(arms) + 0.8), layout="constrained")
+        axes = figure.subplots()
+        for place, (upper, lower) in enumerate(pairwise(arms)):
+            for left, right in _pairs(trials, upper, lower, column):
+                axes.plot([left, right], [-place, -place - 1], color=PALE, linewidth=0.9)
+        for place, arm in enumerate(arms):
+            values = trials.loc[trials["arm"] == arm, column].to_numpy(float)
+            colour = colours.get(arm, INK)
+            axes.plot(values, np.full(len(values), -place), "o", color=colour, markersize=6)
+            mean = float(values.mean())
+            axes.plot([mean, mean], [-place - 0.24, -place + 0.24], color=colour, linewidth=2)
+        axes.set_yticks([-place for place in range(len(arms))], [_short(arm) for arm in arms])
+        axes.tick_params(axis="y", length=0, labelcolor=INK)
+        axes.set_ylim(-len(arms) + 0.55, 0.45)
+        axes.spines["left"].set_visible(False)
+        axes.grid(axis="x", color=GRID, linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.margins(x=0.08)
+        axes.locator_params(axis="x", nbins=5 if width < 6 else 9)
+        axes.set_xlabel("AUC of a single trial")
+        return _uri(figure)
+
+
+def _pairs(trials: pd.DataFrame, upper: str, lower: str, column: str) -> list[tuple[float, float]]:
+    """Values of trials that share fold and seed, and the GAN seed where both arms have one."""
+    keys = ["fold", "seed", "gan_seed", column]
+    above = trials.loc[trials["arm"] == upper, keys]
+    below = trials.loc[trials["arm"] == lower, keys]
+    both = above.merge(below, on=["fold", "seed"], suffixes=("_above", "_below"))
+    one, other = both["gan_seed_above"], both["gan_seed_below"]
+    both = both[one.isna() | other.isna() | (one == other)]
+    return list(zip(both[f"{column}_above"], both[f"{column}_below"], strict=True))
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 28 else name[:27] + "…"
+
+
+def _uri(figure: Figure) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    # laid out with matplotlib's own wide font, shown in the page's: what fits here fits there
+    svg = re.sub(r"'DejaVu Sans', [^;\"<]*sans-serif", FONTS, buffer.getvalue())
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()

@@ -1,0 +1,364 @@
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+
+from experiments import plots, report
+from runtime.errors import UserError
+
+SEEDS, GAN_SEEDS = (0, 1, 2), (0, 1)
+SETS = {"test": (412, 58, 310, 44), "external/isic2019": (2065, 411, 2065, 411)}
+
+
+def comparison(**changes):
+    """A comparison as the runner writes it."""
+    row = {
+        **{"arm": "synthetic", "reference": "real", "test_set": "test", "auc_arm": 0.8742},
+        **{"auc_reference": 0.8712, "delta_auc": 0.0030, "ci_low": -0.0081, "ci_high": 0.0142},
+        **{"ci_low_hierarchical": -0.0134, "ci_high_hierarchical": 0.0196, "margin": 0.01},
+        **{"p_delong": 0.4131, "p_bootstrap": 0.5923, "p_holm": 1.0, "mde": 0.0192},
+        **{"verdict": "inconclusive", "n": 412, "n_malignant": 58, "n_groups": 310},
+        **{"n_malignant_groups": 44, "n_seeds": 3, "n_gan_seeds": 2},
+        "hierarchical_note": "2 GAN seeds and 3 classifier seeds: the variance of training is "
+        "itself known only roughly.",
+    }
+    return row | changes
+
+
+def comparisons():
+    """Primary, control and external comparisons."""
+    external = {"test_set": "external/isic2019", "n": 2065, "n_malignant": 411, "n_groups": 2065}
+    external |= {"n_malignant_groups": 411, "mde": 0.0121}
+    numbers = {"auc_reference": 0.7403, "auc_arm": 0.7611, "delta_auc": 0.0208, "ci_low": 0.0115}
+    numbers |= {"ci_high": 0.0301, "p_bootstrap": 0.0001, "p_holm": 0.0006, "p_delong": 0.00004}
+    numbers |= {"ci_low_hierarchical": 0.0021, "ci_high_hierarchical": 0.0392, "verdict": "helps"}
+    control = {"auc_reference": 0.8735, "auc_arm": 0.8742, "delta_auc": 0.0007, "ci_low": -0.0092}
+    control |= {"ci_high": 0.0107, "ci_low_hierarchical": -0.0151, "ci_high_hierarchical": 0.0163}
+    duplicated = {"arm": "real_oversampled", "ci_low_hierarchical": None}
+    duplicated |= {"ci_high_hierarchical": None, "auc_arm": 0.8735, "delta_auc": 0.0023}
+    return [
+        comparison(),
+        comparison(reference="real_oversampled", **control),
+        comparison(**duplicated),
+        comparison(**external, **numbers),
+        comparison(**external, **numbers | {"reference": "real_oversampled"}),
+    ]
+
+
+def trials(rng, sets):
+    """Finished trials of three arms whose scores share the difficulty of the images."""
+    rows, scores = [], {}
+    arms = [("real", None), ("real_oversampled", None), *(("synthetic", s) for s in GAN_SEEDS)]
+    for name in sets:
+        n, malignant, *_ = SETS[name]
+        target = (np.arange(n) < malignant).astype(int)
+        scores[name] = target, 1.35 * target + rng.normal(0, 0.8, n)
+    for arm, gan_seed in arms:
+        for seed in SEEDS:
+            row = {"arm": arm, "fold": 0, "seed": seed, "gan_seed": gan_seed, "status": "done"}
+            row |= {"seconds": rng.uniform(60, 90), "leaky": False, "auc_val": 0.9}
+            for name in sets:
+                target, base = scores[name]
+                score = base + rng.normal(0, 0.6, len(base))
+                fpr, tpr, _ = roc_curve(target, score)
+                row[f"{name}/auc"] = roc_auc_score(target, score)
+                row[f"{name}/average_precision"] = average_precision_score(target, score)
+                row[f"{name}/sensitivity_at_95_specificity"] = tpr[fpr <= 0.05].max()
+            rows.append(row)
+    return pd.DataFrame(rows).astype({"gan_seed": "Int64"})
+
+
+def roc_bands(sets):
+    """Smooth curves of a binormal model with a made-up band."""
+    fpr = np.linspace(0, 1, 101)
+    bands = {}
+    for name in sets:
+        bands[name] = {}
+        for arm, strength in (("real", 0.150), ("real_oversampled", 0.147), ("synthetic", 0.144)):
+            tpr, spread = fpr**strength, 0.07 * np.sin(np.pi * fpr) ** 0.5 * (1 - fpr)
+            band = {
+                "fpr": fpr,
+                "tpr": tpr,
+                "low": tpr - spread,
+                "high": np.minimum(tpr + spread, 1),
+            }
+            auc = 1 / (1 + strength)
+            bands[name][arm] = {key: value.tolist() for key, value in band.items()} | {
+                "auc": auc,
+                "ci_low": auc - 0.03,
+                "ci_high": auc + 0.03,
+            }
+    return bands
+
+
+def gan_seed(seed):
+    """What the runner records of one generator."""
+    evaluation = {"kid": 0.0331, "kid_std": 0.0021, "kid_floor": 0.0015, "precision": 0.71}
+    evaluation |= {"recall": 0.43, "density": 0.82, "coverage": 0.66, "n_real": 223}
+    evaluation |= {"memorisation": {"pixels": 0.981, "features": 0.962}, "n_synthetic": 1000}
+    evaluation |= {"evaluation_network": "resnet18, from scratch on the diagnoses of fold 0"}
+    generator = {"architecture": {"name": "lean", "width": 32}, "fold": 0, "size": 128}
+    record = {"seed": seed, "run": f"gan/fold0-seed{seed}", "kimg": 12.4 + seed, "seconds": 301.5}
+    return record | {"evaluation": evaluation, "generator": generator | {"n_training": 891}}
+
+
+def experiment(sets):
+    """experiment.json as the runner writes it."""
+    info = {"schema_version": 1, "folds_hash": "3f9a" * 16, "licence": "CC BY-NC 4.0"}
+    info |= {"options": {"source": "ham10000", "folds": 5, "test_fraction": 0.2, "seed": 0}}
+    info |= {"counts": {"fold": {"0": 1601, "1": 1603, "2": 1602, "3": 1600, "4": 1601}}}
+    info |= {"duplicates": {"byte-identical pairs": 2, "near-duplicate pairs": 23}}
+    config = {"arms": {"real": {}, "real_oversampled": {"oversample": 0.3}}}
+    config["arms"]["synthetic"] = {"synthetic": 0.3}
+    config |= {"seeds": list(SEEDS), "gan_seeds": list(GAN_SEEDS), "margin": 0.01, "folds": [0]}
+    counts = {"train": {"benign": 5698, "malignant": 712, "groups": 4790}}
+    counts |= {"val": {"benign": 1424, "malignant": 178, "groups": 1192}}
+    counts |= {"test": {"benign": 354, "malignant": 58, "groups": 310}}
+    machine = {"cpu": "Xeon, 2.1 GHz", "cores": 2, "memory_gib": 15.6, "device": "cpu, fp32"}
+    return {
+        **{"name": "ham-quick", "config": config, "counts": counts, "machine": machine},
+        "command": "python -m experiments.run experiments/configs/quick.yaml "
+        "--data datasets/ham10000 --out runs/exp/ham-quick",
+        "dataset": {"path": "datasets/ham10000", "folds_hash": "3f9a" * 16, "info": info},
+        "versions": {"python": "3.11.9", "torch": "2.13.0", "timm": "1.0.31"},
+        **{"started": "2026-03-02 14:05", "seconds": 2310.4, "roc": roc_bands(sets)},
+        "gan": [gan_seed(seed) for seed in GAN_SEEDS],
+        "grids": {"real": "grids/real.png", "synthetic": "grids/synthetic.png"},
+    }
+
+
+def grid(path, rng):
+    """A picture that stands for 4 x 4 lesions."""
+    path.parent.mkdir(exist_ok=True)
+    tiles = rng.integers(90, 220, (4, 4, 3)).astype(np.uint8)
+    Image.fromarray(tiles).resize((528, 528), Image.Resampling.BICUBIC).save(path)
+
+
+def write_experiment(folder, sets=("test", "external/isic2019"), **changes):
+    """A realistic experiment folder; `changes` replace the content of its files by name."""
+    rng = np.random.default_rng(0)
+    content = {"comparisons": [c for c in comparisons() if c["test_set"] in sets]}
+    content |= {"experiment": experiment(sets), "trials": trials(rng, sets)} | changes
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("comparisons", "experiment"):
+        (folder / f"{name}.json").write_text(json.dumps(content[name]))
+    content["trials"].to_parquet(folder / "trials.parquet", index=False)
+    for name in ("real", "synthetic"):
+        grid(folder / "grids" / f"{name}.png", rng)
+    return folder
+
+
+def page_of(folder):
+    """The report's HTML."""
+    return report.write_report(folder).read_text(encoding="utf-8")
+
+
+def words_of(page):
+    """The text that a reader sees, whitespace collapsed."""
+    parts, hidden = [], []
+
+    class Reader(HTMLParser):
+        def handle_starttag(self, tag, attributes):
+            hidden.extend([tag] if tag == "style" else [])
+
+        def handle_endtag(self, tag):
+            if tag in hidden:
+                hidden.remove(tag)
+
+        def handle_data(self, data):
+            parts.extend([] if hidden else [data])
+
+    Reader().feed(page)
+    return " ".join(" ".join(parts).split())
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    return page_of(write_experiment(tmp_path_factory.mktemp("exp") / "ham-quick"))
+
+
+def test_screen_and_page_say_the_same(page):
+    words = words_of(page)
+    for sentence in report.summary(comparisons()):
+        assert report.typographic(sentence) in words
+
+
+def test_verdict_comes_first(page):
+    order = [page.index(f"<h2>{title}") for title in re.findall(r"<h2>([^<]*)", page)]
+    assert page.index('class="verdict"') < order[0]
+    titles = re.findall(r"<h2>([^<]*)", page)
+    assert titles[:3] == ["Differences", "Real and synthetic lesions", "ROC"]
+
+
+def test_every_number_of_the_comparisons_is_on_the_page(page):
+    words = words_of(page[page.index("<h2>Comparisons") : page.index("<h2>Trials")])
+    for row in comparisons():
+        for key in ("auc_arm", "auc_reference", "mde", "margin"):
+            assert f"{row[key]:.3f}" in words
+        low, high = (f"{row[key]:+.3f}".replace("-", "−") for key in ("ci_low", "ci_high"))
+        assert f"{row['delta_auc']:+.3f}".replace("-", "−") in words
+        assert f"[{low}, {high}]" in words
+        for key in ("p_delong", "p_bootstrap", "p_holm"):
+            assert ("<0.001" if row[key] < 0.001 else f"{row[key]:.3f}") in words
+        assert f"{row['n']:,}" in words
+        assert row["verdict"] in words
+
+
+def test_every_trial_is_on_the_page(page, tmp_path):
+    table = trials(np.random.default_rng(0), tuple(SETS))
+    words = words_of(page[page.index("<h2>Trials") : page.index("<h2>What this design")])
+    for row in table.itertuples():
+        assert f"{table.loc[row.Index, 'test/auc']:.3f}" in words
+    means = table.groupby("arm")["test/auc"].agg(["mean", "std"])
+    for arm in means.index:
+        assert f"{means.loc[arm, 'mean']:.3f} ± {means.loc[arm, 'std']:.3f}" in words
+
+
+def test_page_is_self_contained(page):
+    loads = re.findall(r"""(?:src|srcset|href|action|data)\s*=\s*["']([^"']*)""", page)
+    assert loads
+    assert all(load.startswith("data:image/") for load in loads)
+    assert "<script" not in page
+    assert "url(" not in page
+    assert "@import" not in page
+
+
+def test_file_content_is_escaped(tmp_path):
+    nasty = '<img src="https://example.org/x.png" onerror=alert(1)>'
+    settings = experiment(["test"]) | {"name": nasty, "command": nasty, "config": {nasty: nasty}}
+    settings["dataset"] = {"path": nasty, "info": {nasty: [nasty]}}
+    settings["gan"][0] |= {"run": nasty, "evaluation": {"evaluation_network": nasty, "kid": 0.1}}
+    settings["roc"] = {"test": {f"{nasty} $x_1$": settings["roc"]["test"]["real"]}}
+    table = trials(np.random.default_rng(0), ["test"])
+    table["arm"] = table["arm"].replace("synthetic", nasty)
+    rows = [comparison(arm=nasty, hierarchical_note=nasty)]
+    page = page_of(
+        write_experiment(tmp_path, ["test"], experiment=settings, trials=table, comparisons=rows)
+    )
+    assert nasty not in page
+    assert "<img src=&#34;" not in page.replace("&lt;img", "")
+    assert words_of(page).count(nasty) >= 8
+
+
+def test_leaky_trials_are_announced_before_the_verdict(tmp_path):
+    table = trials(np.random.default_rng(0), ["test"])
+    table.loc[table["arm"] == "synthetic", "leaky"] = True
+    page = page_of(write_experiment(tmp_path, ["test"], trials=table))
+    assert page.index("Leaky.") < page.index('class="verdict"')
+    assert words_of(page).count("leaky") >= len(GAN_SEEDS) * len(SEEDS)
+
+
+def test_failed_trials_are_listed_and_left_out_of_means(tmp_path):
+    table = trials(np.random.default_rng(0), ["test"])
+    lost = table.index[table["arm"] == "real"][0]
+    rest = table.loc[(table["arm"] == "real") & (table.index != lost), "test/auc"]
+    table.loc[lost, "status"] = "failed"
+    columns = [name for name in table if name.startswith("test/")]
+    table.loc[lost, [*columns, "auc_val", "seconds"]] = np.nan
+    words = words_of(page_of(write_experiment(tmp_path, ["test"], trials=table)))
+    assert "1 of 12 trials did not finish." in words
+    assert "11 of 12" in words
+    assert "failed" in words
+    assert not re.search(r"\bnan\b", words)
+    assert f"{rest.mean():.3f} ± {rest.std():.3f}" in words
+
+
+def test_missing_parts_are_named_not_fatal(tmp_path):
+    settings = experiment(["test"])
+    for key in ("gan", "roc", "grids", "versions", "counts"):
+        settings[key] = type(settings[key])()
+    settings["dataset"].pop("info")
+    words = words_of(page_of(write_experiment(tmp_path, ["test"], experiment=settings)))
+    for said in ("No generator was trained", "No curves were recorded", "no picture"):
+        assert said in words
+    assert not re.search(r"\bNone\b", words)
+
+
+def test_generator_without_evaluation(tmp_path):
+    settings = experiment(["test"])
+    settings["gan"] = [gan_seed(0) | {"evaluation": None, "generator": None}]
+    assert "Not evaluated." in words_of(
+        page_of(write_experiment(tmp_path, ["test"], experiment=settings))
+    )
+
+
+def test_nothing_finished(tmp_path):
+    table = trials(np.random.default_rng(0), ["test"]).assign(status="failed")
+    settings = experiment(["test"]) | {"roc": {}, "gan": []}
+    page = page_of(
+        write_experiment(tmp_path, ["test"], trials=table, experiment=settings, comparisons=[])
+    )
+    assert "No verdict: no two arms" in words_of(page)
+
+
+def test_generator_figures():
+    evaluation = gan_seed(0)["evaluation"]
+    assert report.gan_figure("kid", evaluation) == "33.1 ± 2.1"
+    assert report.gan_figure("kid_floor", evaluation) == "1.5"
+    assert report.gan_figure("memorisation", evaluation) == "pixels 0.981, features 0.962"
+    assert report.gan_figure("recall", {"kid": 0.1}) == "–"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        *((4.24, "4.2 s"), (42, "42 s"), (59.7, "1 min 00 s"), (200, "3 min 20 s")),
+        *((3900, "1 h 05 min"), (None, "–"), (float("nan"), "–")),
+    ],
+)
+def test_duration(seconds, expected):
+    assert report.duration(seconds) == expected
+
+
+def test_lines_join_equal_seeds_only():
+    columns = ["arm", "fold", "seed", "gan_seed", "auc"]
+    rows = [("a", 0, 0, None, 0.1), ("a", 0, 1, None, 0.2)]
+    rows += [("b", 0, seed, gan, 0.3 + seed + gan / 10) for seed in (0, 1, 2) for gan in (0, 1)]
+    rows += [("c", 0, 0, 0, 5.0), ("c", 0, 0, 1, 6.0)]
+    table = pd.DataFrame(rows, columns=columns).astype({"gan_seed": "Int64"})
+    to_gans = [(0.1, 0.3), (0.1, 0.4), (0.2, 1.3), (0.2, 1.4)]
+    np.testing.assert_allclose(sorted(plots._pairs(table, "a", "b", "auc")), to_gans)
+    assert sorted(plots._pairs(table, "b", "c", "auc")) == [(0.3, 5.0), (0.4, 6.0)]
+
+
+def test_same_experiment_gives_the_same_bytes(tmp_path):
+    folder = write_experiment(tmp_path, ["test"])
+    assert page_of(folder) == page_of(folder)
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda folder: (folder / "experiment.json").unlink(), "no experiment there"),
+        (lambda folder: (folder / "comparisons.json").write_text("[{"), "not JSON"),
+        (lambda folder: (folder / "comparisons.json").write_text('[{"arm": "a"}]'), "reference"),
+        (lambda folder: (folder / "trials.parquet").write_bytes(b""), "trials.parquet"),
+        (lambda folder: (folder / "trials.parquet").unlink(), "trials.parquet"),
+    ],
+)
+def test_damaged_folder_is_refused(tmp_path, harm, message):
+    folder = write_experiment(tmp_path, ["test"])
+    harm(folder)
+    with pytest.raises(UserError, match=message):
+        report.write_report(folder)
+    assert not (folder / "report.html").exists()
+
+
+def test_command(tmp_path):
+    folder = write_experiment(tmp_path / "exp", ["test"])
+    command = [sys.executable, "-m", "experiments.report"]
+    root = Path(__file__).parents[2]
+    done = subprocess.run([*command, folder], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(folder / "report.html")
+    wrong = subprocess.run([*command, tmp_path], cwd=root, capture_output=True, text=True)
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr.startswith("error: ")
+    assert "Traceback" not in wrong.stderr
