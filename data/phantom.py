@@ -40,8 +40,8 @@ IMAGES_A_LESION = (0.74, 0.19, 0.07)  # probability of 1, 2, 3 images, as in HAM
 BLOCK = 2048  # lesions drawn at a time when looking for malignant ones
 
 # Measured on HAM10000: the skin's log RGB around the lesion, and what the metadata say by label.
-SKIN_MEAN = np.array([5.35, 5.05, 5.09])
-SKIN_COVARIANCE = np.array([[15, 9, 7], [9, 28, 29], [7, 29, 36]]) * 0.64e-3
+SKIN_MEAN = np.array([5.44, 5.17, 5.23])
+SKIN_COVARIANCE = np.array([[15, 9, 7], [9, 28, 29], [7, 29, 36]]) * 0.6e-3
 AGE_MEAN, AGE_SD, MALE = (47.0, 61.0), 15.0, (0.52, 0.62)  # benign, malignant
 SITES = {  # share among benign lesions, among malignant ones
     "abdomen": (0.11, 0.06),
@@ -247,7 +247,7 @@ def _skin(rng: np.random.Generator, patient: np.ndarray) -> dict[str, np.ndarray
     """The patient's skin tone, RGB 0..255: HAM10000's spread, and some with more melanin."""
     patients = patient[-1] + 1
     tone = rng.multivariate_normal(SKIN_MEAN, SKIN_COVARIANCE, patients)
-    tone -= rng.gamma(0.35, 0.2, patients)[:, None] * BROWN
+    tone -= rng.gamma(0.3, 0.2, patients)[:, None] * BROWN
     tone = np.clip(np.exp(tone), 30, 250)[patient]
     return {f"factor_skin_{name}": tone[:, k] for k, name in enumerate(("red", "green", "blue"))}
 
@@ -268,10 +268,10 @@ def _looks(table: pd.DataFrame, seed: int) -> list[Look]:
     return [
         Look(
             # Shifted down: most lesions look regular, and the high scores spread out.
-            asymmetry=float(ndtr(row.factor_asymmetry - 0.35)),
-            border=float(ndtr(row.factor_border - 0.35)),
-            colour=float(ndtr(row.factor_colour - 0.35)),
-            diameter=float(0.42 * np.exp(0.28 * row.factor_diameter)),
+            asymmetry=float(ndtr(1.2 * row.factor_asymmetry - 0.55)),
+            border=float(ndtr(1.2 * row.factor_border - 0.55)),
+            colour=float(ndtr(1.2 * row.factor_colour - 0.55)),
+            diameter=float(0.47 * np.exp(0.28 * row.factor_diameter)),
             pattern=row.factor_pattern,
             density=row.factor_density,
             warmth=row.factor_warmth,

@@ -26,7 +26,7 @@ Plane = np.ndarray  # float32 [size, size], unless said otherwise
 CHUNK = 128  # images a task: a second of work
 PATTERNS = ("reticular", "globular", "homogeneous", "cobblestone")
 # Absorbance (red, green, blue) of one unit of each pigment.
-BROWN = np.array([0.33, 0.80, 0.94], np.float32)
+BROWN = np.array([0.29, 0.80, 0.92], np.float32)
 BLACK = np.array([1.10, 1.30, 1.30], np.float32)
 BLOOD = np.array([0.03, 0.52, 0.40], np.float32)
 VEIL = np.array([112, 116, 138], np.float32)  # blue-white veil, RGB
@@ -152,7 +152,7 @@ def _skin(look: Look, size: int, rng: np.random.Generator) -> np.ndarray:
     spots = rng.gamma(0.5, 0.7)
     melanin = roughness * (0.020 * mottle[..., 0] + 0.012 * grain[..., 0]) + 0.005 * lines * furrows
     freckles = _ramp(mottle[..., 0] + 0.4 * grain[..., 0], 0.3, 3.5) * 0.3 * spots
-    blood = 0.055 * blush * mottle[..., 1] + 0.01 * grain[..., 1]
+    blood = 0.058 * blush * mottle[..., 1] + 0.01 * grain[..., 1]
     absorbed = (melanin + freckles)[..., None] * BROWN + blood[..., None] * BLOOD
     return tone * np.exp(-absorbed)
 
@@ -175,28 +175,33 @@ def _motion(plane: Plane, angle: float) -> Plane:
 def _lesion(image: np.ndarray, look: Look, view: _View, rng: np.random.Generator) -> np.ndarray:
     """The skin with the lesion in and on it."""
     x, y = view.coordinates()
-    rough = view.carry(_noise(rng, view.size, 4, (3, 6, 12, 24, 48), 0.75))
+    rough = view.carry(_noise(rng, view.size, 4, (5, 10, 20, 40), 0.75))
     fine = view.carry(_noise(rng, view.size, 4, (16, 32, 64), 0.9))
     depth = _depth(look, x, y, rough[..., 0], fine[..., 0], rng)
-    rise = (0.12 + 0.65 * look.softness) * (1 - 0.5 * look.border)
-    inside = _ramp(depth, 0.0, 0.12 + 0.5 * rise)
+    way = rng.uniform(0, 2 * np.pi)
+    across = (x * np.float32(np.cos(way)) + y * np.float32(np.sin(way))) / (look.diameter / 2)
+    across = np.clip(across, -1.2, 1.2)  # from one side of the lesion to the other
+    rise = (0.16 + 0.6 * look.softness) * (1 - 0.5 * look.border)
+    rise = rise * np.exp(-1.3 * look.asymmetry * across)  # sharp on one side, fading on the other
+    inside = _ramp(depth, -0.05, 0.16 + 0.5 * rise)
     built = np.clip(depth / rise, 0, None)
     built = built / (0.35 + built) * 1.35
-    brown = look.density * built * _texture(look, x, y, rough, fine, rng)
+    built *= 1 - rng.normal(0.05, 0.25) * np.exp(-12 * (x * x + y * y) / look.diameter**2)
+    brown = look.density * built * _texture(look, across, rough, fine, rng)
     brown = _blur(brown, 0.001 + 0.006 * look.softness) + 0.10 * _ramp(depth, -0.6, 0.5)
     patches = _patches(look, x, y, rough, fine, rng)
     grey = rng.uniform(-1, 1)
-    hue = BROWN * np.array([1 - 0.15 * look.warmth, 1, 1 + 0.16 * look.warmth], np.float32)
+    hue = BROWN * np.array([1 - 0.2 * look.warmth, 1, 1 + 0.24 * look.warmth], np.float32)
     absorbed = (brown * (1 - 0.65 * patches["pale"]) * (1 - 0.6 * patches["tan"]))[..., None] * hue
     blotch = inside * patches["black"] * np.clip(0.9 + 0.35 * rough[..., 1], 0.2, 2)
     absorbed += blotch[..., None] * BLACK
-    absorbed += (_ramp(depth, -0.4, 0.4) * 0.8 * patches["red"])[..., None] * BLOOD
+    absorbed += (_ramp(depth, -0.4, 0.4) * 1.0 * patches["red"])[..., None] * BLOOD
     image = image * np.exp(-absorbed / (1 + 0.18 * absorbed))
     scar = 0.35 * np.array(look.skin, np.float32) + np.array([138, 132, 134], np.float32)
-    image = _over(image, scar, 0.42 * inside * patches["pale"])
+    image = _over(image, scar, 0.5 * inside * patches["pale"])
     veil = VEIL + np.array([-10, 0, 10], np.float32) * np.float32(grey)
     veil = veil * np.exp(-0.22 * brown - 0.5 * blotch)[..., None]
-    return _over(image, veil, 0.68 * inside * patches["veil"])
+    return _over(image, veil, 0.75 * inside * patches["veil"])
 
 
 def _over(image: np.ndarray, colour: np.ndarray, alpha: Plane) -> np.ndarray:
@@ -212,33 +217,29 @@ def _depth(
     turn = np.linspace(0, 2 * np.pi, 361)
     shape = np.ones_like(turn)
     towards = rng.uniform(0, 2 * np.pi)
-    for order, share in ((1, 0.24), (2, 0.16), (3, 0.14)):
+    for order, share in ((1, 0.22), (2, 0.18), (3, 0.18)):
         phase = towards + rng.normal(0, 0.6)
-        shape += share * look.asymmetry**1.4 * np.cos(order * (turn - phase))
-    jagged = look.border**1.6
+        shape += share * look.asymmetry**1.2 * np.cos(order * (turn - phase))
+    jagged = look.border**1.4
     for order in range(4, 14):
-        strength = (0.010 + 0.055 * jagged) * (4 / order) ** 0.8
+        strength = (0.008 + 0.055 * jagged) * (4 / order) ** 0.8
         shape += strength * rng.standard_normal() * np.cos(order * turn + rng.uniform(0, 7))
     half = look.diameter / 2
     reach = half * np.interp(angle, turn, np.clip(shape, 0.3, 1.8)).astype(np.float32)
-    depth = (reach - radius) / half + (0.10 + 0.17 * jagged) * rough
-    return depth + (0.05 + 0.06 * jagged) * fine
+    depth = (reach - radius) / half + (0.07 + 0.21 * jagged) * rough
+    return depth + (0.055 - 0.045 * look.softness + 0.05 * jagged) * fine
 
 
 def _texture(
     look: Look,
-    x: Plane,
-    y: Plane,
+    across: Plane,
     rough: np.ndarray,
     fine: np.ndarray,
     rng: np.random.Generator,
 ) -> Plane:
     """Relative pigment density, about 1: clouds, gradient, network or globules or cobbles."""
     clouds = (0.20 + 0.16 * look.colour) * rough[..., 1] + 0.10 * fine[..., 1]
-    way = rng.uniform(0, 2 * np.pi)
-    across = (x * np.float32(np.cos(way)) + y * np.float32(np.sin(way))) / (look.diameter / 2)
-    clouds += 0.75 * look.asymmetry**1.4 * np.clip(across, -1.2, 1.2)
-    clouds -= rng.normal(0.05, 0.25) * np.exp(-3 * (x * x + y * y) / (look.diameter / 2) ** 2)
+    clouds += 0.85 * look.asymmetry**1.2 * across
     mesh = fine[..., 2]
     strength = rng.uniform(0.25, 0.65)
     if look.pattern == "reticular":
@@ -263,8 +264,8 @@ def _patches(
     found: dict[str, Plane] = {}
     half = look.diameter / 2
     for place, kind in enumerate(order):
-        start = (0.15, 0.40, 0.48, 0.62, 0.76)[place]
-        strength = float(_ramp(np.float64(look.colour), start, start + 0.35))
+        start = (0.10, 0.30, 0.42, 0.54, 0.66)[place]
+        strength = float(_ramp(np.float64(look.colour), start, start + 0.3))
         away = (0.15 + 0.5 * rng.random()) * half
         angle = rng.uniform(0, 2 * np.pi)
         wide = half * rng.uniform(0.45, 0.8)
@@ -283,7 +284,7 @@ def _light(image: np.ndarray, look: Look, rng: np.random.Generator) -> np.ndarra
     """Uneven light, white balance, vignette, and the round black frame of some instruments."""
     size = image.shape[0]
     axis = np.linspace(-1, 1, size, dtype=np.float32)
-    angle, slope = rng.uniform(0, 2 * np.pi), 0.06 * rng.standard_normal()
+    angle, slope = rng.uniform(0, 2 * np.pi), 0.07 * rng.standard_normal()
     tilt = slope * (axis * np.cos(angle))[None] + slope * (axis * np.sin(angle))[:, None]
     centre = 0.12 * rng.standard_normal(2)
     squared = (axis - centre[0])[None] ** 2 + (axis - centre[1])[:, None] ** 2
