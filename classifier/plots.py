@@ -1,0 +1,106 @@
+"""Learning curves, ROC and precision-recall curves of a run."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from sklearn.metrics import precision_recall_curve, roc_curve
+
+COLOURS = ["#4477aa", "#cc6677", "#228833", "#ccbb44", "#aa3377", "#66ccee"]
+
+
+def draw_plots(
+    folder: Path,
+    history: list[dict[str, Any]],
+    predictions: pd.DataFrame,
+    metrics: dict[str, dict[str, Any]],
+    title: str,
+) -> None:
+    """Write curves.png, roc.png and pr.png to `folder`.
+
+    `history` is one dict an epoch (epoch, train_loss, val_loss, val_auc). Parts whose AUC is
+    undefined are left out.
+    """
+    folder.mkdir(exist_ok=True)
+    _curves(folder / "curves.png", history, title)
+    parts = [part for part in metrics if metrics[part]["auc"] is not None]
+    _roc(folder / "roc.png", predictions, metrics, parts, title)
+    _precision_recall(folder / "pr.png", predictions, metrics, parts, title)
+
+
+def _curves(path: Path, history: list[dict[str, Any]], title: str) -> None:
+    epochs = [row["epoch"] for row in history]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
+    left.plot(epochs, [row["train_loss"] for row in history], "o-", c=COLOURS[0], label="train")
+    left.plot(epochs, [row["val_loss"] for row in history], "o-", c=COLOURS[1], label="validation")
+    left.set(xlabel="epoch", ylabel="cross-entropy", ylim=(0, None))
+    left.legend(frameon=False)
+    values = [row["val_auc"] for row in history]
+    best = int(np.argmax(values))
+    right.plot(epochs, values, "o-", c=COLOURS[1])
+    right.annotate(
+        f"best {values[best]:.4f}",
+        (epochs[best], values[best]),
+        xytext=(0, -16),
+        textcoords="offset points",
+        ha="center",
+    )
+    right.set(xlabel="epoch", ylabel="validation AUC")
+    right.margins(0.12, 0.2)
+    for axes in (left, right):
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    _save(figure, [left, right], title, path)
+
+
+def _roc(
+    path: Path,
+    predictions: pd.DataFrame,
+    metrics: dict[str, dict[str, Any]],
+    parts: list[str],
+    title: str,
+) -> None:
+    figure, axes = plt.subplots(figsize=(5.2, 5.2), layout="constrained")
+    axes.plot([0, 1], [0, 1], c="0.8", lw=1)
+    for part, colour in zip(parts, COLOURS * len(parts), strict=False):
+        rows = predictions[predictions["part"] == part]
+        fpr, tpr, _ = roc_curve(rows["target"], rows["score"], drop_intermediate=False)
+        axes.plot(fpr, tpr, c=colour, label=f"{part}: AUC {metrics[part]['auc']:.3f}")
+    axes.set(xlabel="1 - specificity", ylabel="sensitivity", aspect="equal")
+    axes.legend(loc="lower right", frameon=False)
+    _save(figure, [axes], title, path)
+
+
+def _precision_recall(
+    path: Path,
+    predictions: pd.DataFrame,
+    metrics: dict[str, dict[str, Any]],
+    parts: list[str],
+    title: str,
+) -> None:
+    figure, axes = plt.subplots(figsize=(5.2, 5.2), layout="constrained")
+    for part, colour in zip(parts, COLOURS * len(parts), strict=False):
+        rows = predictions[predictions["part"] == part]
+        precision, recall, _ = precision_recall_curve(rows["target"], rows["score"])
+        label = f"{part}: AP {metrics[part]['average_precision']:.3f}"
+        axes.plot(recall, precision, c=colour, label=label)
+        axes.axhline(rows["target"].mean(), c=colour, lw=0.8, ls=":")
+    axes.set(xlabel="sensitivity (recall)", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
+    axes.legend(frameon=False, title="dotted: share of malignant")
+    _save(figure, [axes], title, path)
+
+
+def _save(figure: plt.Figure, axes: list[Axes], title: str, path: Path) -> None:
+    for each in axes:
+        each.spines[["top", "right"]].set_visible(False)
+        each.grid(alpha=0.25)
+    leaky = title.startswith("LEAKY")
+    figure.suptitle(title, fontsize=10, color="#bb0000" if leaky else "black")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
