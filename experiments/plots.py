@@ -153,15 +153,21 @@ def roc(curves: dict[str, dict[str, Any]], colours: dict[str, str]) -> str:
     `curves[arm]`: `fpr, tpr, low, high` as equally long lists, `auc, ci_low, ci_high`.
     """
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(4.3, 4.9), layout="constrained")
+        figure = Figure(figsize=(4.3, 4.4 + 0.19 * len(curves)), layout="constrained")
         axes = figure.subplots()
+        alpha = 0.13 * min(1, 3 / len(curves))  # many bands must not add up to a dark one
         axes.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8, linestyle=(0, (4, 4)))
         for arm, curve in curves.items():
             colour = colours.get(arm, INK)
             interval = f"{curve['auc']:.3f} [{curve['ci_low']:.3f}, {curve['ci_high']:.3f}]"
             if curve.get("low"):
                 axes.fill_between(
-                    curve["fpr"], curve["low"], curve["high"], color=colour, alpha=0.13, linewidth=0
+                    curve["fpr"],
+                    curve["low"],
+                    curve["high"],
+                    color=colour,
+                    alpha=alpha,
+                    linewidth=0,
                 )
             axes.plot(
                 curve["fpr"],

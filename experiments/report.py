@@ -47,8 +47,10 @@ GAN_FIGURES = {  # keys of evaluation.json: name, how to read it
     "coverage": ("coverage", "share of real images with a synthetic neighbour"),
     "memorisation": (
         "memorisation",
-        "nearest-neighbour distance to training over held-out images; well below 1 means copies",
+        "nearest-neighbour distance to training over held-out images, as a multiple of what "
+        "held-out images show: 1 is chance, 0 copies",
     ),
+    "memorisation_in": ("memorisation, in detail", "near copies: closer than any held-out image"),
     "evaluation_network": ("evaluation network", "shares nothing with the discriminator"),
     "n_real": ("real images", ""),
     "n_synthetic": ("synthetic images", ""),
@@ -111,20 +113,25 @@ def typographic(text: str) -> str:
 
 
 def gan_figure(key: str, evaluation: dict[str, Any] | None) -> str:
-    """One cell of the generator table, as text; KID in thousandths with its spread."""
-    value = (evaluation or {}).get(key)
+    """One cell of the generator table: KID in thousandths, others with what real images score."""
+    found = evaluation or {}
+    value = found.get(key)
     if _missing(value):
         return "–"
     if key in ("kid", "kid_floor"):
-        spread = evaluation.get("kid_std") if key == "kid" else None
-        text = number(value * 1000, 1)
-        return text if _missing(spread) else f"{text} ± {spread * 1000:.1f}"
-    named = value if isinstance(value, dict) else {"": value}
-    cells = (
-        f"{name.replace('_', ' ')} {number(inner) if isinstance(inner, float) else inner}"
-        for name, inner in named.items()
-    )
-    return ", ".join(cells).strip()
+        spread = found.get(f"{key}_std")
+        return number(1000 * value, 1) + ("" if _missing(spread) else f" ± {1000 * spread:.1f}")
+    if key == "memorisation":
+        words = {True: ", copies of training images", False: ", no copying seen", None: ""}
+        return number(value, 2) + words[found.get("memorisation_flagged")]
+    if key == "memorisation_in":
+        return "; ".join(
+            f"{space} {number(part['ratio'], 2)}, near copies {part['near_copies']:.1%}"
+            for space, part in value.items()
+        )
+    if key in (found.get("floor") or {}):
+        return f"{number(value, 2)} (real {number(found['floor'][key], 2)})"
+    return number(value, 2) if isinstance(value, float) else str(value)
 
 
 # --- the page ------------------------------------------------------------------------------------
@@ -193,6 +200,7 @@ def _context(
     arms = list(dict.fromkeys(trials["arm"]))
     leaky = sorted(set(trials.loc[trials["leaky"], "arm"])) if "leaky" in trials else []
     sets = [c.removesuffix("/auc") for c in trials.columns if c.endswith("/auc")]
+    sentences = summary(comparisons, leaky)
     colours = plots.arm_colours(comparisons, arms)
     first_of_set = {c["test_set"]: c for c in reversed(comparisons)}
     dots = {
@@ -204,12 +212,12 @@ def _context(
     }
     return {
         "experiment": experiment,
-        "sentences": summary(comparisons, leaky),
+        "sentences": sentences,
         "comparisons": comparisons,
         "powers": [
             first_of_set[name] for name in dict.fromkeys(c["test_set"] for c in comparisons)
         ],
-        "notes": _notes(comparisons),
+        "notes": [note for note in _notes(comparisons) if note not in sentences],
         "leaky": leaky,
         "trials": trials.astype(object).where(trials.notna(), None).to_dict("records"),
         "failed": int((trials["status"] != "done").sum()),
@@ -221,6 +229,7 @@ def _context(
         "rocs": {name: plots.roc(curves, colours) for name, curves in experiment["roc"].items()},
         "grids": {kind: _picture(folder, name) for kind, name in experiment["grids"].items()},
         "gan_figures": GAN_FIGURES,
+        "closest": _closest(folder, experiment["gan"]),
     }
 
 
@@ -246,6 +255,13 @@ def _arm_means(done: pd.DataFrame, sets: Sequence[str]) -> dict[str, dict[str, d
         arm: {c: {"mean": row[c, "mean"], "sd": row[c, "std"]} for c in columns}
         for arm, row in table.iterrows()
     }
+
+
+def _closest(folder: Path, generators: Sequence[dict[str, Any]]) -> str | None:
+    """The first generator's gallery of synthetic images that lie closest to training images."""
+    if not generators or not generators[0].get("run"):
+        return None
+    return _picture(folder, f"gan/{Path(generators[0]['run']).name}/memorisation.png")
 
 
 def _picture(folder: Path, name: str | None) -> str | None:

@@ -101,9 +101,13 @@ def roc_bands(sets):
 
 def gan_seed(seed):
     """What the runner records of one generator."""
-    evaluation = {"kid": 0.0331, "kid_std": 0.0021, "kid_floor": 0.0015, "precision": 0.71}
-    evaluation |= {"recall": 0.43, "density": 0.82, "coverage": 0.66, "n_real": 223}
-    evaluation |= {"memorisation": {"pixels": 0.981, "features": 0.962}, "n_synthetic": 1000}
+    evaluation = {"kid": 0.0331, "kid_std": 0.0021, "kid_floor": 0.0015, "kid_floor_std": 0.0012}
+    evaluation |= {"precision": 0.71, "recall": 0.43, "density": 0.82, "coverage": 0.66}
+    evaluation |= {"floor": {"precision": 0.93, "recall": 0.91, "density": 1.01, "coverage": 0.97}}
+    evaluation |= {"memorisation": 0.962, "memorisation_flagged": False, "n_real": 223}
+    near = {"features": {"ratio": 0.962, "near_copies": 0.004}}
+    near |= {"pixels": {"ratio": 0.981, "near_copies": 0.0}}
+    evaluation |= {"memorisation_in": near, "n_synthetic": 500}
     evaluation |= {"evaluation_network": "resnet18, from scratch on the diagnoses of fold 0"}
     generator = {"architecture": {"name": "lean", "width": 32}, "fold": 0, "size": 128}
     record = {"seed": seed, "run": f"gan/fold0-seed{seed}", "kimg": 12.4 + seed, "seconds": 301.5}
@@ -137,7 +141,7 @@ def experiment(sets):
 
 def grid(path, rng):
     """A picture that stands for 4 x 4 lesions."""
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     tiles = rng.integers(90, 220, (4, 4, 3)).astype(np.uint8)
     Image.fromarray(tiles).resize((528, 528), Image.Resampling.BICUBIC).save(path)
 
@@ -153,6 +157,7 @@ def write_experiment(folder, sets=("test", "external/isic2019"), **changes):
     content["trials"].to_parquet(folder / "trials.parquet", index=False)
     for name in ("real", "synthetic"):
         grid(folder / "grids" / f"{name}.png", rng)
+    grid(folder / "gan" / "fold0-seed0" / "memorisation.png", rng)
     return folder
 
 
@@ -224,7 +229,7 @@ def test_every_trial_is_on_the_page(page, tmp_path):
 
 def test_page_is_self_contained(page):
     loads = re.findall(r"""(?:src|srcset|href|action|data)\s*=\s*["']([^"']*)""", page)
-    assert loads
+    assert len(loads) == 2 * 3 + 2 + 2 + 1  # forest and dots in two widths, ROC, grids, closest
     assert all(load.startswith("data:image/") for load in loads)
     assert "<script" not in page
     assert "url(" not in page
@@ -302,8 +307,13 @@ def test_nothing_finished(tmp_path):
 def test_generator_figures():
     evaluation = gan_seed(0)["evaluation"]
     assert report.gan_figure("kid", evaluation) == "33.1 ± 2.1"
-    assert report.gan_figure("kid_floor", evaluation) == "1.5"
-    assert report.gan_figure("memorisation", evaluation) == "pixels 0.981, features 0.962"
+    assert report.gan_figure("kid_floor", evaluation) == "1.5 ± 1.2"
+    assert report.gan_figure("recall", evaluation) == "0.43 (real 0.91)"
+    assert report.gan_figure("memorisation", evaluation) == "0.96, no copying seen"
+    copied = evaluation | {"memorisation": 0.31, "memorisation_flagged": True}
+    assert report.gan_figure("memorisation", copied) == "0.31, copies of training images"
+    assert "pixels 0.98, near copies 0.0%" in report.gan_figure("memorisation_in", evaluation)
+    assert report.gan_figure("n_synthetic", evaluation) == "500"
     assert report.gan_figure("recall", {"kid": 0.1}) == "–"
 
 
