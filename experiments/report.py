@@ -37,6 +37,8 @@ ARMS = {  # DESIGN's arms in a reader's words; the longest prefix of an arm's na
     "synthetic_both_classes": "real images and generated ones of both classes",
     "synthetic_only": "malignant images from the generator only",
     "resolution_matched": "real images sent through the generator's resolution",
+    "oracle": "malignant images from the phantom's own sampler added: a perfect generator",
+    "broken": "degraded images from the phantom's sampler added: a generator that must not help",
 }
 GAN_FIGURES = {  # keys of evaluation.json: name, how to read it
     "kid": ("KID × 1000", "distance to held-out real images; lower is better"),
@@ -201,6 +203,7 @@ def _context(
     leaky = sorted(set(trials.loc[trials["leaky"], "arm"])) if "leaky" in trials else []
     sets = [c.removesuffix("/auc") for c in trials.columns if c.endswith("/auc")]
     sentences = summary(comparisons, leaky)
+    options = experiment["config"].get("arms") or {}
     colours = plots.arm_colours(comparisons, arms)
     first_of_set = {c["test_set"]: c for c in reversed(comparisons)}
     dots = {
@@ -223,7 +226,7 @@ def _context(
         "failed": int((trials["status"] != "done").sum()),
         "means": _arm_means(done, sets),
         "sets": sets,
-        "arms": {arm: _arm_words(arm) for arm in arms},
+        "arms": {arm: _arm_words(arm, options.get(arm)) for arm in arms},
         "forest": _two_widths(plots.forest, comparisons) if comparisons else None,
         "dots": dots,
         "rocs": {name: plots.roc(curves, colours) for name, curves in experiment["roc"].items()},
@@ -242,9 +245,12 @@ def _two_widths(figure: Any, *inputs: Any) -> dict[str, str]:
     return {"wide": figure(*inputs, plots.WIDE), "narrow": figure(*inputs, plots.NARROW)}
 
 
-def _arm_words(arm: str) -> str | None:
+def _arm_words(arm: str, options: dict[str, Any] | None) -> str:
+    """What an arm is, with its own options: `real images only`, `... (synthetic: 0.3)`."""
     known = [name for name in ARMS if arm == name or arm.startswith(f"{name}_")]
-    return ARMS[max(known, key=len)] if known else None
+    words = ARMS[max(known, key=len)] if known else ""
+    own = ", ".join(f"{key}: {value}" for key, value in (options or {}).items())
+    return f"{words} ({own})".strip() if own else words
 
 
 def _arm_means(done: pd.DataFrame, sets: Sequence[str]) -> dict[str, dict[str, dict[str, float]]]:

@@ -217,6 +217,10 @@ def test_every_number_of_the_comparisons_is_on_the_page(page):
         assert row["verdict"] in words
 
 
+def test_arms_are_explained_with_their_options(page):
+    assert "malignant ones made by the generator (synthetic: 0.3)" in words_of(page)
+
+
 def test_every_trial_is_on_the_page(page, tmp_path):
     table = trials(np.random.default_rng(0), tuple(SETS))
     words = words_of(page[page.index("<h2>Trials") : page.index("<h2>What this design")])
