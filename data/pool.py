@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from data.store import Dataset, save_images
+from data.store import Dataset, load_images, save_images
 from runtime.errors import UserError, some
 from runtime.files import new_folder, read_json, write_json
 
@@ -49,13 +49,18 @@ def write_pool(
     """
     with new_folder(out, MARKER, overwrite) as folder:
         save_images(folder / "images.npy", images)
-        header = {"schema_version": SCHEMA_VERSION, "count": len(images), "size": images.shape[1]}
-        write_json(folder / MARKER, header | {"provenance": provenance})
+        save_header(folder, len(images), images.shape[1], provenance)
         if png:
             (folder / "png").mkdir()
             for number, image in enumerate(images):
                 Image.fromarray(image).save(folder / "png" / f"{number:06d}.png")
     return load_pool(out)
+
+
+def save_header(folder: Path, count: int, size: int, provenance: dict[str, Any]) -> None:
+    """Write `pool.json` beside an `images.npy` of `count` images of `size` px."""
+    header = {"schema_version": SCHEMA_VERSION, "count": count, "size": size}
+    write_json(folder / MARKER, header | {"provenance": provenance})
 
 
 def load_pool(path: Path) -> Pool:
@@ -66,46 +71,58 @@ def load_pool(path: Path) -> Pool:
             f", or bring your images with `python -m data.prepare --source pool --root {path}`"
         )
     info = read_json(path / MARKER)
-    try:
-        images = np.load(path / "images.npy", mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: damaged ({error}); make the pool again") from None
-    if images.dtype != np.uint8 or images.ndim != 4 or len(images) != info.get("count"):
-        raise UserError(f"{path}: images.npy does not match {MARKER}; make the pool again")
-    return Pool(path, images, info)
+    version = info.get("schema_version") if isinstance(info, dict) else None
+    if version != SCHEMA_VERSION or not isinstance(info.get("count"), int):
+        raise UserError(
+            f"{path / MARKER}: schema version {version}, expected {SCHEMA_VERSION} and a count; "
+            "make the pool again"
+        )
+    return Pool(path, load_images(path, info["count"], "make the pool again"), info)
 
 
 def leak(pool: Pool, dataset: Dataset, fold: int) -> str | None:
     """Why this pool may not be used to train on `fold` of `dataset`; None where it may.
 
     The reason names image ids that the generator saw and that would be validated or tested on.
+    Raises UserError where a generator's pool does not say what it was trained on.
     """
-    provenance = pool.info.get("provenance", {})
-    kind = provenance.get("kind", "unknown")
-    if kind == "unknown":
+    provenance = pool.info.get("provenance")
+    kind = provenance.get("kind") if isinstance(provenance, dict) else None
+    if kind == "phantom" or (kind == "declared" and provenance.get("statement")):
+        return None
+    if kind != "generator":
         return (
             f"{pool.path} does not say where its images come from. If none was made from images of "
             f"this dataset's validation or test part, declare it: `python -m data.prepare --source "
             f'pool --root FOLDER --provenance "made by ... from ..." --out {pool.path}`'
         )
-    if kind != "generator":
-        return None
-    generator = provenance["generator"]
-    seen = set(generator["training_ids"])
+    seen, made_on = _training_record(pool)
     held_out = np.concatenate([dataset.rows("val", fold), dataset.rows("test", fold)])
-    held_out_ids = dataset.table["image_id"].to_numpy()[held_out]
-    met = [image_id for image_id in held_out_ids if image_id in seen]
+    met = [name for name in dataset.table["image_id"].to_numpy()[held_out] if name in seen]
     if met:
         return (
             f"the generator of {pool.path} was trained on {len(met)} images that fold {fold} of "
             f"{dataset.path} validates or tests on: {some(met)}. Train one on this fold: "
             f"`python -m gan.train --data {dataset.path} --fold {fold}`"
         )
-    if generator["folds_hash"] != dataset.folds_hash:
+    if made_on != dataset.folds_hash:
         return (
-            f"the generator of {pool.path} was trained on other folds (folds_hash "
-            f"{generator['folds_hash'][:12]}, this dataset has {dataset.folds_hash[:12]}), on "
-            f"{some(sorted(seen), 3)}. Train one here: "
-            f"`python -m gan.train --data {dataset.path} --fold {fold}`"
+            f"the generator of {pool.path} was trained on other folds (folds_hash {made_on[:12]}, "
+            f"this dataset has {dataset.folds_hash[:12]}), on {some(sorted(seen), 3)}. "
+            f"Train one here: `python -m gan.train --data {dataset.path} --fold {fold}`"
         )
     return None
+
+
+def _training_record(pool: Pool) -> tuple[set[str], str]:
+    """Image ids that the pool's generator was trained on, and the folds_hash of their dataset."""
+    generator = pool.info["provenance"].get("generator")
+    record = generator if isinstance(generator, dict) else {}
+    ids, made_on = record.get("training_ids"), record.get("folds_hash")
+    named = isinstance(ids, list) and ids and all(isinstance(name, str) for name in ids)
+    if not named or not isinstance(made_on, str):
+        raise UserError(
+            f"{pool.path / MARKER}: provenance.generator lacks training_ids (a list of image ids) "
+            "or folds_hash; make the pool again with `python -m gan.generate`"
+        )
+    return set(ids), made_on

@@ -3,17 +3,21 @@
 Whoever needs a split asks `Dataset.rows`; nobody splits again.
 """
 
+import contextlib
 import hashlib
+import io
 import json
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import pandas as pd
 
 from runtime.errors import UserError
-from runtime.files import new_folder, read_json, write_json
+from runtime.files import new_folder, read_json, write_bytes, write_json
 
 SCHEMA_VERSION = 1
 MARKER = "dataset.json"
@@ -76,22 +80,42 @@ def load_dataset(path: Path) -> Dataset:
             f"`python -m data.prepare --source phantom --out {path}` or another --source"
         )
     info = read_json(path / MARKER)
-    if info.get("schema_version") != SCHEMA_VERSION:
+    version = info.get("schema_version") if isinstance(info, dict) else None
+    if version != SCHEMA_VERSION:
         raise UserError(
-            f"{path}: schema version {info.get('schema_version')}, expected {SCHEMA_VERSION}; "
-            "prepare it again"
+            f"{path}: schema version {version}, expected {SCHEMA_VERSION}; prepare it again"
         )
     try:
         table = pd.read_parquet(path / "table.parquet")
-        images = np.load(path / "images.npy", mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: damaged ({error}); prepare it again") from None
-    if len(table) != len(images) or folds_hash(table) != info["folds_hash"]:
+    images = load_images(path, len(table), "prepare it again")
+    if missing := [column for column in COLUMNS if column not in table]:
+        raise UserError(f"{path}: table.parquet has no {', '.join(missing)}; prepare it again")
+    if folds_hash(table) != info.get("folds_hash"):
         raise UserError(
-            f"{path}: {len(images)} images, {len(table)} rows, and folds that do not match "
-            f"{MARKER}: it was changed after it was prepared; prepare it again"
+            f"{path}: the folds in table.parquet are not those of {MARKER}: it was changed after "
+            "it was prepared; prepare it again"
         )
     return Dataset(path, images, table, info)
+
+
+def load_images(folder: Path, count: int, mend: str) -> np.ndarray:
+    """Map `folder/images.npy`: uint8 [count, size, size, 3].
+
+    Raises UserError, ending in `mend`, where it is anything else.
+    """
+    try:
+        images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{folder}: images.npy is damaged ({error}); {mend}") from None
+    square = images.ndim == 4 and images.shape[1] == images.shape[2] and images.shape[3] == 3
+    if images.dtype != np.uint8 or not square or len(images) != count:
+        raise UserError(
+            f"{folder}: images.npy holds {images.dtype} {list(images.shape)}, expected uint8 "
+            f"[{count}, size, size, 3]; {mend}"
+        )
+    return images
 
 
 def folds_hash(table: pd.DataFrame) -> str:
@@ -111,21 +135,58 @@ def write_dataset(
 ) -> Dataset:
     """Write a dataset folder, whole or not at all, and open it.
 
-    `images` uint8 [n, size, size, 3] (a memory map is copied in pieces), `table` with COLUMNS (more
-    are kept), `info` JSON values: options, counts, licence. Raises UserError where `out` is taken.
+    `images` uint8 [n, size, size, 3], `table` with COLUMNS (more are kept), `info` JSON values:
+    options, counts, licence. Raises UserError where `out` is taken.
     """
     with new_folder(out, MARKER, overwrite) as folder:
         save_images(folder / "images.npy", images)
-        rest = [column for column in table.columns if column not in COLUMNS]
-        table[[*COLUMNS, *rest]].to_parquet(folder / "table.parquet", index=False)
-        header = {"schema_version": SCHEMA_VERSION, "folds_hash": folds_hash(table)}
-        write_json(folder / MARKER, header | info)
+        save_table(folder, table, info)
     return load_dataset(out)
 
 
+def save_table(folder: Path, table: pd.DataFrame, info: dict[str, Any]) -> None:
+    """Write `table.parquet` and `dataset.json` beside an `images.npy` of the same rows."""
+    rest = [column for column in table.columns if column not in COLUMNS]
+    parquet = io.BytesIO()
+    table[[*COLUMNS, *rest]].to_parquet(parquet, index=False)
+    write_bytes(folder / "table.parquet", parquet.getvalue())
+    header = {"schema_version": SCHEMA_VERSION, "folds_hash": folds_hash(table)}
+    write_json(folder / MARKER, header | info)
+
+
 def save_images(path: Path, images: np.ndarray) -> None:
-    """Write uint8 [n, size, size, 3] as npy, in pieces."""
-    target = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=images.shape)
-    for start in range(0, len(images), 1024):
-        target[start : start + 1024] = images[start : start + 1024]
-    target.flush()
+    """Write uint8 [n, size, size, 3] as npy."""
+    with image_writer(path, images.shape[1]) as append:
+        for start in range(0, len(images), 1024):
+            append(images[start : start + 1024])
+
+
+@contextlib.contextmanager
+def image_writer(path: Path, size: int) -> Iterator[Callable[[np.ndarray], None]]:
+    """Write an npy file of uint8 [n, size, size, 3] piece by piece, n not known beforehand.
+
+    Yields `append(images)`. Plain writes, not a memory map: on a full disk a write raises OSError,
+    a memory map kills the process.
+    """
+
+    def header(file: BinaryIO, count: int) -> None:
+        shape = (count, size, size, 3)
+        fields = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, fields)  # leaves room for n to grow
+
+    count = 0
+    with open(path, "wb") as file:
+
+        def append(images: np.ndarray) -> None:
+            nonlocal count
+            if images.dtype != np.uint8 or images.shape[1:] != (size, size, 3):
+                raise ValueError(f"expected uint8 [n, {size}, {size}, 3], got {images.shape}")
+            file.write(np.ascontiguousarray(images))
+            count += len(images)
+
+        header(file, 0)
+        yield append
+        file.seek(0)
+        header(file, count)
+        file.flush()
+        os.fsync(file.fileno())
