@@ -1,0 +1,1 @@
+"""Experiments: pairs of arms on the same folds, seeds and test images, and what they show."""

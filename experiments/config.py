@@ -1,0 +1,144 @@
+"""What an experiment file may say, and its check before anything is computed."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from classifier.train import TrainOptions as ClassifierOptions
+from data.mixing import parse_share
+from gan.train import TrainOptions as GanOptions
+from runtime.cli import from_mapping, read_yaml
+from runtime.errors import UserError, some
+
+SAMPLERS = ("oracle", "broken")  # pools drawn by the phantom's sampler instead of a generator
+OWNED = ("data", "fold", "seed", "out", "resume", "overwrite", "device", "precision", "tracking")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment file. Arms differ in what they say here and share everything else."""
+
+    arms: dict[str, dict[str, Any]]  # name -> options of classifier.train; `pool` as in `Arm`
+    comparisons: list[list[str]]  # [arm, reference] pairs; the first is the primary one
+    description: str = ""  # one sentence for the report
+    fold: int = 0  # validate on this fold, train on the others, test on the test part
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])  # classifier seeds, all arms
+    gan_seeds: list[int] = field(default_factory=lambda: [0])  # one generator each
+    gan: dict[str, Any] = field(default_factory=dict)  # options of gan.train
+    classifier: dict[str, Any] = field(default_factory=dict)  # options of classifier.train
+    margin: float = 0.01  # AUC; differences smaller than this count as none, fixed beforehand
+    bootstrap: int = 4000  # replicates of the group bootstrap
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One arm with its classifier options resolved but for seed and pool."""
+
+    name: str
+    pool: str | None  # "gan", a sampler's name, a pool folder, or None: no synthetic images
+    options: ClassifierOptions
+
+    def gan_seeds(self, experiment: Experiment) -> list[int | None]:
+        """The generator seeds that this arm is repeated over; [None] where it has none."""
+        return list(experiment.gan_seeds) if self.pool == "gan" else [None]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training of a classifier: an arm, a seed and, where it has one, a generator."""
+
+    arm: Arm
+    seed: int
+    gan_seed: int | None
+
+    @property
+    def name(self) -> str:
+        """Its folder's name."""
+        generator = "" if self.gan_seed is None else f"-gan{self.gan_seed}"
+        return f"{self.arm.name}-seed{self.seed}{generator}"
+
+    def folder(self, out: Path) -> Path:
+        """Its classifier run in the experiment's folder `out`."""
+        return out / "trials" / self.name
+
+    def pool_folder(self, out: Path) -> Path | None:
+        """The pool that it trains with; None where it has no synthetic images."""
+        return self.arm.pool and pool_folder(out, self.arm.pool, self.gan_seed)
+
+
+def gan_folder(out: Path, seed: int) -> Path:
+    """The generator run of a seed in the experiment's folder `out`."""
+    return out / "gan" / f"seed{seed}"
+
+
+def pool_folder(out: Path, source: str, seed: int | None) -> Path:
+    """Where the pool of a source (`gan`, a sampler, or itself a pool folder) lies."""
+    if source == "gan":
+        return out / "pools" / f"gan{seed}"
+    return out / "pools" / source if source in SAMPLERS else Path(source)
+
+
+def read_experiment(path: Path) -> tuple[Experiment, list[Arm], GanOptions]:
+    """Read and check an experiment file.
+
+    Raises UserError naming the file and the key: unknown keys, options that the classifier or the
+    generator does not have, comparisons of arms that are not there.
+    """
+    content = read_yaml(path)
+    known = [item.name for item in dataclasses.fields(Experiment)]
+    if unknown := sorted(set(content) - set(known)):
+        raise UserError(f"{path}: unknown key {some(unknown)}; known: {', '.join(known)}")
+    _check_shapes(path, content)
+    experiment = Experiment(**content)
+    for pair in experiment.comparisons:
+        for name in pair:
+            if name not in experiment.arms:
+                raise UserError(
+                    f"{path}: comparisons: no arm {name}; arms: {list(experiment.arms)}"
+                )
+    arms = [_arm(path, experiment, name) for name in experiment.arms]
+    _refuse(path, "gan", experiment.gan)
+    return experiment, arms, from_mapping(GanOptions, experiment.gan, f"{path}: gan")
+
+
+def _arm(path: Path, experiment: Experiment, name: str) -> Arm:
+    own = dict(experiment.arms[name] or {})
+    where = f"{path}: arm {name}"
+    _refuse(path, f"arm {name}", own)
+    _refuse(path, "classifier", experiment.classifier)
+    share = str(own.get("synthetic", experiment.classifier.get("synthetic", 0)))
+    has_synthetic = parse_share(f"{where}: synthetic", share) != 0
+    pool = str(own.pop("pool", "gan")) if has_synthetic else None
+    options = from_mapping(ClassifierOptions, experiment.classifier | own, where)
+    return Arm(name, pool, options)
+
+
+def _refuse(path: Path, place: str, options: dict[str, Any]) -> None:
+    if taken := [key for key in options if key.replace("-", "_") in OWNED]:
+        raise UserError(f"{path}: {place}: {some(taken)} is set by the runner, remove it")
+
+
+def _check_shapes(path: Path, content: dict[str, Any]) -> None:
+    """The types of the top-level keys, so that the rest can rely on them."""
+
+    def need(key: str, good: bool, expected: str) -> None:
+        if not good:
+            raise UserError(f"{path}: {key}: expected {expected}, found {content.get(key)!r}")
+
+    arms, pairs = content.get("arms"), content.get("comparisons")
+    options = (dict, type(None))
+    need("arms", isinstance(arms, dict) and len(arms) > 1, "two arms or more, `name: {options}`")
+    need("arms", all(isinstance(arm, options) for arm in arms.values()), "`name: {options}`")
+    is_pair = [isinstance(pair, list) and len(pair) == 2 for pair in pairs or []]
+    need("comparisons", bool(is_pair) and all(is_pair), "a list of [arm, reference] pairs")
+    for key in ("gan", "classifier"):
+        need(key, isinstance(content.get(key, {}), dict), "a mapping of options")
+    for key in ("seeds", "gan_seeds"):
+        seeds = content.get(key, [0])
+        is_list = isinstance(seeds, list) and bool(seeds) and len(set(seeds)) == len(seeds)
+        need(key, is_list and all(type(seed) is int for seed in seeds), "a list of whole numbers")
+    need("fold", type(content.get("fold", 0)) is int, "a fold's number")
+    margin, replicates = content.get("margin", 0.01), content.get("bootstrap", 4000)
+    need("margin", isinstance(margin, float) and 0 < margin < 0.5, "an AUC difference, 0 to 0.5")
+    need("bootstrap", type(replicates) is int and replicates >= 1000, "at least 1000 replicates")
