@@ -33,7 +33,7 @@ from runtime.seeds import derive, generator
 Quality = Literal["oracle", "broken"]
 
 FACTORS = ("asymmetry", "border", "colour", "diameter")
-WEIGHTS = np.array([0.50, 0.45, 0.60, 0.43]) / np.linalg.norm([0.50, 0.45, 0.60, 0.43])
+WEIGHTS = np.array([0.40, 0.50, 0.60, 0.48]) / np.linalg.norm([0.40, 0.50, 0.60, 0.48])
 SHARED = 0.2  # share of a factor's variance that the lesions of one patient have in common
 EXTRA_LESIONS = 1.2  # mean number of lesions a patient beyond the first
 IMAGES_A_LESION = (0.74, 0.19, 0.07)  # probability of 1, 2, 3 images, as in HAM10000

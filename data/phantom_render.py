@@ -217,16 +217,16 @@ def _depth(
     turn = np.linspace(0, 2 * np.pi, 361)
     shape = np.ones_like(turn)
     towards = rng.uniform(0, 2 * np.pi)
-    for order, share in ((1, 0.22), (2, 0.18), (3, 0.18)):
+    for order, share in ((1, 0.24), (2, 0.21), (3, 0.21)):
         phase = towards + rng.normal(0, 0.6)
-        shape += share * look.asymmetry**1.2 * np.cos(order * (turn - phase))
-    jagged = look.border**1.4
+        shape += share * look.asymmetry * np.cos(order * (turn - phase))
+    jagged = look.border**1.2
     for order in range(4, 14):
         strength = (0.008 + 0.055 * jagged) * (4 / order) ** 0.8
         shape += strength * rng.standard_normal() * np.cos(order * turn + rng.uniform(0, 7))
     half = look.diameter / 2
     reach = half * np.interp(angle, turn, np.clip(shape, 0.3, 1.8)).astype(np.float32)
-    depth = (reach - radius) / half + (0.07 + 0.21 * jagged) * rough
+    depth = (reach - radius) / half + (0.05 + 0.24 * jagged) * rough
     return depth + (0.055 - 0.045 * look.softness + 0.05 * jagged) * fine
 
 
@@ -239,7 +239,7 @@ def _texture(
 ) -> Plane:
     """Relative pigment density, about 1: clouds, gradient, network or globules or cobbles."""
     clouds = (0.20 + 0.16 * look.colour) * rough[..., 1] + 0.10 * fine[..., 1]
-    clouds += 0.85 * look.asymmetry**1.2 * across
+    clouds += 0.95 * look.asymmetry * across
     mesh = fine[..., 2]
     strength = rng.uniform(0.25, 0.65)
     if look.pattern == "reticular":
@@ -266,7 +266,7 @@ def _patches(
     for place, kind in enumerate(order):
         start = (0.10, 0.30, 0.42, 0.54, 0.66)[place]
         strength = float(_ramp(np.float64(look.colour), start, start + 0.3))
-        away = (0.15 + 0.5 * rng.random()) * half
+        away = (0.1 + 0.65 * look.asymmetry * np.sqrt(rng.random())) * half
         angle = rng.uniform(0, 2 * np.pi)
         wide = half * rng.uniform(0.45, 0.8)
         dx = (x - np.float32(away * np.cos(angle))) / np.float32(wide)
@@ -365,7 +365,7 @@ def _bubbles(image: np.ndarray, count: int, rng: np.random.Generator) -> np.ndar
 def _sensor(image: np.ndarray, look: Look, rng: np.random.Generator) -> np.ndarray:
     """Focus, shot noise that is partly smoothed away as cameras do, and 8 bits."""
     size = image.shape[0]
-    image = _blur(image, rng.uniform(0.002, 0.0065))
+    image = _blur(image, rng.uniform(0.003, 0.0075))
     noise = rng.standard_normal((size, size, 3), dtype=np.float32)
     noise = cv2.GaussianBlur(noise, (3, 3), 0.6) * np.float32(rng.uniform(1.2, 3.2))
     return np.clip(image + noise + 0.5, 0, 255).astype(np.uint8)
