@@ -6,8 +6,8 @@ Four scores make a lesion look malignant: asymmetry, border, colour and diameter
 dermoscopy, Nachbar et al. 1994). Each is standard normal over all lesions; their weighted sum u is
 standard normal too, and P(malignant | image) = sigmoid(intercept + slope * u). The slope is the
 difficulty: it is chosen so that this probability, the best score that exists, has the AUC asked
-for. Everything else in the picture is independent of the label. Age, sex and site depend on the
-label alone, so they say something about it and nothing more about the image.
+for. Everything else in the picture is independent of the label. Age and sex depend on whether the
+patient has a malignant lesion, site on the lesion's label, none of them on the picture.
 
 As a command it writes a pool of malignant images, straight from the truth (`oracle`: a perfect
 GAN) or degraded (`broken`: one that must never help).
@@ -248,7 +248,9 @@ def _skin(rng: np.random.Generator, patient: np.ndarray) -> dict[str, np.ndarray
     patients = patient[-1] + 1
     tone = rng.multivariate_normal(SKIN_MEAN, SKIN_COVARIANCE, patients)
     tone -= rng.gamma(0.3, 0.2, patients)[:, None] * BROWN
-    tone = np.clip(np.exp(tone), 30, 250)[patient]
+    tone = np.clip(np.exp(tone), 30, 250)
+    tone[:, 2] = np.minimum(tone[:, 2], 0.95 * tone[:, 0])  # no blue skin
+    tone = tone[patient]
     return {f"factor_skin_{name}": tone[:, k] for k, name in enumerate(("red", "green", "blue"))}
 
 
@@ -271,7 +273,7 @@ def _looks(table: pd.DataFrame, seed: int) -> list[Look]:
             asymmetry=float(ndtr(1.2 * row.factor_asymmetry - 0.55)),
             border=float(ndtr(1.2 * row.factor_border - 0.55)),
             colour=float(ndtr(1.2 * row.factor_colour - 0.55)),
-            diameter=float(0.47 * np.exp(0.28 * row.factor_diameter)),
+            diameter=float(min(0.47 * np.exp(0.28 * row.factor_diameter), 0.95)),
             pattern=row.factor_pattern,
             density=row.factor_density,
             warmth=row.factor_warmth,

@@ -62,8 +62,7 @@ def draw(look: Look, size: int) -> np.ndarray:
     image = _lesion(image, look, view, lesion_rng)
     image = _light(image, look, rng)
     image = _hairs(image, look.hairs, rng)
-    if look.ruler:
-        image = _ruler(image, rng)
+    image = _ruler(image, rng) if look.ruler else image
     image = _bubbles(image, look.bubbles, rng)
     return _sensor(image, look, rng)
 
@@ -76,8 +75,7 @@ def _noise(
 ) -> np.ndarray:
     """Fractal noise of about unit variance, float32 [size, size, count], count at most 4.
 
-    `octaves` are cells a side (the same at every size, so is the number of draws); each octave is
-    `decay` times as strong as the one before.
+    `octaves`: cells a side, the same at every size; each is `decay` times as strong as the last.
     """
     total = np.zeros((size, size, count), np.float32)
     weights = decay ** np.arange(len(octaves))
@@ -190,16 +188,15 @@ def _lesion(image: np.ndarray, look: Look, view: _View, rng: np.random.Generator
     brown = look.density * built * _texture(look, across, rough, fine, rng)
     brown = _blur(brown, 0.001 + 0.006 * look.softness) + 0.10 * _ramp(depth, -0.6, 0.5)
     patches = _patches(look, x, y, rough, fine, rng)
-    grey = rng.uniform(-1, 1)
     hue = BROWN * np.array([1 - 0.2 * look.warmth, 1, 1 + 0.24 * look.warmth], np.float32)
     absorbed = (brown * (1 - 0.65 * patches["pale"]) * (1 - 0.6 * patches["tan"]))[..., None] * hue
     blotch = inside * patches["black"] * np.clip(0.9 + 0.35 * rough[..., 1], 0.2, 2)
     absorbed += blotch[..., None] * BLACK
-    absorbed += (_ramp(depth, -0.4, 0.4) * 1.0 * patches["red"])[..., None] * BLOOD
+    absorbed += (_ramp(depth, -0.4, 0.4) * patches["red"])[..., None] * BLOOD
     image = image * np.exp(-absorbed / (1 + 0.18 * absorbed))
     scar = 0.35 * np.array(look.skin, np.float32) + np.array([138, 132, 134], np.float32)
     image = _over(image, scar, 0.5 * inside * patches["pale"])
-    veil = VEIL + np.array([-10, 0, 10], np.float32) * np.float32(grey)
+    veil = VEIL + np.array([-10, 0, 10], np.float32) * np.float32(rng.uniform(-1, 1))
     veil = veil * np.exp(-0.22 * brown - 0.5 * blotch)[..., None]
     return _over(image, veil, 0.75 * inside * patches["veil"])
 
