@@ -82,12 +82,11 @@ def trial_table(out: Path, experiment: Experiment, trials: list[Trial]) -> pd.Da
             "gan_seed": trial.gan_seed,
             "status": "done",
             "seconds": read_json(folder / "trial.json")["seconds"],
-            "leaky": bool(metrics.get("leaky", False)),
+            "leaky": read_json(folder / "run.json")["leaky"] is not None,
             "auc_val": metrics["val"]["auc"],
         }
         for part, values in metrics.items():
-            if isinstance(values, dict) and "auc" in values:
-                row |= {f"{part}/{name}": value for name, value in values.items()}
+            row |= {f"{part}/{name}": value for name, value in values.items()}
         rows.append(row)
     return pd.DataFrame(rows).astype({"gan_seed": "Int64"})
 

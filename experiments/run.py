@@ -16,6 +16,8 @@ import pandas as pd
 import tyro
 
 from classifier.features import FeatureCache
+from classifier.job import build_model
+from classifier.job import resolve as resolve_job
 from classifier.train import train as train_classifier
 from data import phantom
 from data.mixing import extra_count, parse_share
@@ -67,7 +69,7 @@ def run_experiment(options: RunOptions) -> Path:
     started = time.time()
     experiment, arms, gan_options = read_experiment(options.experiment)
     dataset = load_dataset(options.data or default_dataset())
-    _check_dataset(dataset, experiment)
+    _check(dataset, experiment, arms)
     out = options.out or Path("runs/exp") / options.experiment.stem
     _open(out, options, dataset)
     trials = [
@@ -92,13 +94,19 @@ def run_experiment(options: RunOptions) -> Path:
     return report
 
 
-def _check_dataset(dataset: Dataset, experiment: Experiment) -> None:
+def _check(dataset: Dataset, experiment: Experiment, arms: list[Arm]) -> None:
+    """Find out now, not after the generators are trained, what would stop a trial."""
     test = dataset.rows("test", experiment.fold)
     if len(set(dataset.targets(test).tolist())) < 2:
         raise UserError(
             f"{dataset.path}: its test part has {len(test)} images and needs both classes; "
             "prepare it again with --test-fraction 0.2"
         )
+    for arm in arms:
+        real_only = dataclasses.replace(
+            arm.options, data=dataset.path, fold=experiment.fold, synthetic="0"
+        )
+        build_model(resolve_job(real_only).options)
 
 
 def _open(out: Path, options: RunOptions, dataset: Dataset) -> None:

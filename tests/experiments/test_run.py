@@ -1,0 +1,138 @@
+"""The runner on a tiny phantom: what it writes, what it repeats after a kill, what it refuses."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from data.prepare import PrepareOptions, prepare
+from experiments.run import RunOptions, run_experiment
+from runtime.errors import UserError
+
+EXPERIMENT = {
+    "seeds": [0, 1],
+    "gan": {"kimg": 0.032, "batch": 8},
+    "classifier": {
+        "backbone": "efficientnet-lite0",
+        "weights": "none",
+        "frozen": 5,
+        "epochs": 1,
+        "size": 32,
+        "views": 2,
+    },
+    "arms": {
+        "real": {},
+        "real_oversampled": {"oversample": 0.3},
+        "synthetic": {"synthetic": 0.3},
+    },
+    "comparisons": [["synthetic", "real"], ["synthetic", "real_oversampled"]],
+    "bootstrap": 1000,
+}
+FIELDS = {
+    *("arm", "reference", "test_set", "auc_arm", "auc_reference", "delta_auc", "ci_low", "ci_high"),
+    *("p_delong", "p_bootstrap", "p_holm", "mde", "verdict"),
+}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("data") / "phantom"
+    prepare(PrepareOptions(patients=80, prevalence=0.3, size=64, out=out))
+    return out
+
+
+@pytest.fixture(scope="module")
+def finished(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> RunOptions:
+    """An experiment with a real generator, run once for the tests below."""
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "e.yaml").write_text(yaml.safe_dump(EXPERIMENT))
+    options = RunOptions(
+        folder / "e.yaml", out=folder / "out", data=dataset, device="cpu", tracking="none"
+    )
+    run_experiment(options)
+    return options
+
+
+def resumed(options: RunOptions, **changes: object) -> RunOptions:
+    return RunOptions(**{**vars(options), "resume": True, **changes})
+
+
+def results(out: Path) -> tuple[list[dict], pd.DataFrame]:
+    comparisons = json.loads((out / "comparisons.json").read_text())
+    return comparisons, pd.read_parquet(out / "trials.parquet")
+
+
+def test_everything_a_reader_needs_is_there(finished: RunOptions):
+    comparisons, trials = results(finished.out)
+    assert [(row["arm"], row["reference"]) for row in comparisons] == [
+        tuple(pair) for pair in EXPERIMENT["comparisons"]
+    ]
+    assert all(row.keys() >= FIELDS for row in comparisons)
+    assert len(trials) == 6
+    assert set(trials["status"]) == {"done"}
+    assert trials.set_index("arm").loc["real", "gan_seed"].isna().all()
+    predictions = pd.read_parquet(finished.out / "predictions.parquet")
+    scored = predictions.groupby(["arm", "seed"])["image_id"].agg(lambda ids: tuple(sorted(ids)))
+    assert len(set(scored)) == 1  # every trial was tested on the same images
+    assert "</html>" in (finished.out / "report.html").read_text()
+    assert {path.name for path in (finished.out / "grids").iterdir()} == {
+        "real.png",
+        "synthetic.png",
+    }
+
+
+def test_arms_train_for_the_same_number_of_steps(finished: RunOptions):
+    steps = {
+        json.loads((folder / "run.json").read_text())["steps"]
+        for folder in (finished.out / "trials").iterdir()
+    }
+    assert len(steps) == 1
+
+
+def test_only_what_is_missing_is_done_again_and_gives_the_same(finished: RunOptions):
+    before, trials = results(finished.out)
+    folders = sorted((finished.out / "trials").iterdir())
+    shutil.rmtree(folders[0])
+    (folders[1] / "trial.json").unlink()  # killed between the training and the runner's note
+    times = {path: path.stat().st_mtime_ns for path in finished.out.rglob("model.safetensors")}
+    run_experiment(resumed(finished))
+    after, trials_after = results(finished.out)
+    assert after == before
+    pd.testing.assert_frame_equal(
+        trials.drop(columns="seconds"), trials_after.drop(columns="seconds")
+    )
+    assert all(path.stat().st_mtime_ns == time for path, time in times.items())
+
+
+def test_a_changed_experiment_is_not_resumed(finished: RunOptions, tmp_path: Path):
+    (tmp_path / "e.yaml").write_text(yaml.safe_dump(EXPERIMENT | {"margin": 0.02}))
+    with pytest.raises(UserError, match="changed since it began"):
+        run_experiment(resumed(finished, experiment=tmp_path / "e.yaml"))
+
+
+def test_a_taken_folder_is_refused(finished: RunOptions):
+    with pytest.raises(UserError, match="--overwrite"):
+        run_experiment(resumed(finished, resume=False))
+
+
+def test_without_a_test_part_nothing_is_computed(finished: RunOptions, tmp_path: Path):
+    data, out = tmp_path / "data", tmp_path / "out"
+    prepare(PrepareOptions(patients=40, prevalence=0.3, size=32, test_fraction=0, out=data))
+    with pytest.raises(UserError, match="test part"):
+        run_experiment(resumed(finished, data=data, out=out))
+    assert not out.exists()
+
+
+def test_classifier_options_are_checked_before_the_generator_trains(
+    finished: RunOptions, tmp_path: Path
+):
+    bad = EXPERIMENT | {"classifier": EXPERIMENT["classifier"] | {"frozen": 27}}
+    (tmp_path / "e.yaml").write_text(yaml.safe_dump(bad))
+    with pytest.raises(UserError, match="frozen 27"):
+        run_experiment(
+            resumed(finished, experiment=tmp_path / "e.yaml", out=tmp_path / "out", resume=False)
+        )
+    assert not (tmp_path / "out").exists()
