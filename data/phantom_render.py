@@ -2,12 +2,11 @@
 
 An image is skin (tone, mottling, pores) seen through a lesion that absorbs light (Beer-Lambert:
 brown melanin, black melanin, blood), with blue-white veil and pale regression laid over it, seen
-through an instrument (light, vignette, gel bubbles, ruler, hairs, blur, sensor noise). All lengths
-are in units of the image's side, so a size changes the sampling and not the look. The palette and
-the strengths of the textures follow medians measured on HAM10000 (Tschandl et al. 2018).
+through an instrument (light, vignette, gel bubbles, ruler, hairs, blur, sensor noise). Lengths
+are in units of the image's side: a size changes the sampling, not the look. Palette and strengths
+of textures follow medians measured on HAM10000 (Tschandl et al. 2018).
 
-The lesion's own structure comes from `lesion_seed`, everything else from `image_seed`: two images
-of one lesion show the same structure under another view, light and set of hairs.
+The lesion's structure comes from `lesion_seed`, all else (view, light, hairs) from `image_seed`.
 """
 
 import multiprocessing
@@ -179,14 +178,15 @@ def _lesion(image: np.ndarray, look: Look, view: _View, rng: np.random.Generator
     way = rng.uniform(0, 2 * np.pi)
     across = (x * np.float32(np.cos(way)) + y * np.float32(np.sin(way))) / (look.diameter / 2)
     across = np.clip(across, -1.2, 1.2)  # from one side of the lesion to the other
-    rise = (0.16 + 0.6 * look.softness) * (1 - 0.5 * look.border)
+    rise = (0.2 + 0.6 * look.softness) * (1 - 0.35 * look.border)
     rise = rise * np.exp(-1.3 * look.asymmetry * across)  # sharp on one side, fading on the other
     inside = _ramp(depth, -0.05, 0.16 + 0.5 * rise)
     built = np.clip(depth / rise, 0, None)
     built = built / (0.35 + built) * 1.35
     built *= 1 - rng.normal(0.05, 0.25) * np.exp(-12 * (x * x + y * y) / look.diameter**2)
     brown = look.density * built * _texture(look, across, rough, fine, rng)
-    brown = _blur(brown, 0.001 + 0.006 * look.softness) + 0.10 * _ramp(depth, -0.6, 0.5)
+    sharp, scattered = _blur(brown, 0.001 + 0.006 * look.softness), _blur(brown, 0.018)
+    brown = 0.68 * sharp + 0.36 * scattered + 0.08 * _ramp(depth, -0.6, 0.5)
     patches = _patches(look, x, y, rough, fine, rng)
     hue = BROWN * np.array([1 - 0.2 * look.warmth, 1, 1 + 0.24 * look.warmth], np.float32)
     absorbed = (brown * (1 - 0.65 * patches["pale"]) * (1 - 0.6 * patches["tan"]))[..., None] * hue
