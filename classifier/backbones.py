@@ -21,6 +21,9 @@ from runtime.errors import UserError
 
 BatchNormMode = Literal["adapt", "fixed"]
 ADAPT_MOMENTUM = 0.15  # of the student project that this follows
+# The library's 0.01 suits long trainings: after some hundred steps, validation would still see
+# largely ImageNet's statistics under weights that have moved on.
+TAIL_MOMENTUM = 0.1
 LITE = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
 BACKBONES = (*(f"efficientnet-b{i}" for i in range(8)), *LITE)
 # What each family's ImageNet weights were trained on: (pixel / 255 - mean) / std
@@ -103,6 +106,9 @@ class Classifier(nn.Module):
         return x
 
     def _freeze(self) -> None:
+        for module in self.net.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = TAIL_MOMENTUM
         for part in self.frozen_modules():
             for module in part.modules():
                 trained = isinstance(module, nn.BatchNorm2d) and self.batch_norm == "adapt"

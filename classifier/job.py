@@ -77,7 +77,8 @@ def resolve(options: TrainOptions) -> Job:
         options = _with_saved_choices(options)
     _check_numbers(options)
     frozen = default_frozen(options.backbone) if options.frozen is None else options.frozen
-    if not 0 <= frozen <= (blocks := block_count(options.backbone)):
+    blocks = block_count(options.backbone)
+    if not 0 <= frozen <= blocks:
         raise UserError(
             f"--frozen {frozen}: {options.backbone} has {blocks} blocks; expected 0 to {blocks}"
         )

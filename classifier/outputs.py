@@ -1,6 +1,7 @@
 """What a finished run leaves: predictions, metrics, weights, plots, and words on the screen."""
 
 import dataclasses
+import json
 import platform
 from typing import Any
 
@@ -53,9 +54,10 @@ def write_outputs(
         if not config.startswith("# LEAKY"):
             write_text(out / "config.yaml", f"# LEAKY: {' '.join(job.leak.split())}\n{config}")
     write_bytes(out / "predictions.parquet", predictions.to_parquet(index=False))
-    rebuild = {name: str(getattr(options, name)) for name in ("backbone", "size", "frozen")}
-    rebuild |= {"batch_norm": options.batch_norm, "leaky": job.leak or ""}
-    write_bytes(out / MODEL, save({k: v.contiguous() for k, v in state.items()}, rebuild))
+    rebuild = {name: getattr(options, name) for name in ("backbone", "size", "frozen")}
+    # one entry, because the file would hold several in a random order
+    header = {"classifier": json.dumps(rebuild | {"leaky": job.leak})}
+    write_bytes(out / MODEL, save({k: v.contiguous() for k, v in state.items()}, header))
     title = f"{options.backbone}, {options.frozen} blocks frozen, {_mix_words(job)}"
     title = f"LEAKY - not a result\n{title}" if job.leak else title
     draw_plots(out / "plots", history, predictions, metrics, title)

@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 COLOURS = ["#4477aa", "#cc6677", "#228833", "#ccbb44", "#aa3377", "#66ccee"]
@@ -55,7 +56,7 @@ def _curves(path: Path, history: list[dict[str, Any]], title: str) -> None:
     right.set(xlabel="epoch", ylabel="validation AUC")
     right.margins(0.12, 0.2)
     for axes in (left, right):
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     _save(figure, [left, right], title, path)
 
 
@@ -89,7 +90,7 @@ def _precision_recall(
         rows = predictions[predictions["part"] == part]
         precision, recall, _ = precision_recall_curve(rows["target"], rows["score"])
         label = f"{part}: AP {metrics[part]['average_precision']:.3f}"
-        axes.plot(recall, precision, c=colour, label=label)
+        axes.plot(recall, precision, c=colour, label=label, drawstyle="steps-post")
         axes.axhline(rows["target"].mean(), c=colour, lw=0.8, ls=":")
     axes.set(xlabel="sensitivity (recall)", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
     axes.legend(frameon=False, title="dotted: share of malignant")

@@ -1,0 +1,318 @@
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from safetensors import safe_open
+from safetensors.torch import load_file
+from sklearn.metrics import roc_auc_score
+
+from classifier import job as job_module
+from classifier import train as train_module
+from classifier.augment import load_batch
+from classifier.backbones import Classifier
+from classifier.features import FeatureCache
+from classifier.job import TrainOptions
+from classifier.train import learning_rate, train
+from data.pool import write_pool
+from data.store import write_dataset
+from runtime import cli
+from runtime.errors import UserError
+
+
+@pytest.fixture
+def options(tiny, tmp_path):
+    return TrainOptions(
+        data=tiny.path,
+        backbone="efficientnet-lite0",
+        frozen=11,
+        size=32,
+        epochs=3,
+        batch=16,
+        views=2,
+        device="cpu",
+        precision="fp32",
+        tracking="none",
+        out=tmp_path / "run",
+    )
+
+
+@pytest.fixture
+def pool(tiny, tmp_path, make_images):
+    images = make_images(np.ones(80), 32, seed=5)
+    return write_pool(tmp_path / "pool", images, {"kind": "declared", "statement": "drawn"}).path
+
+
+def change(options, **changes):
+    return dataclasses.replace(options, **changes)
+
+
+def test_a_run_from_end_to_end(options, tiny, other, pool):
+    options = change(
+        options, epochs=6, lr=2e-3, synthetic="0.3", pool=pool, external=(f"far={other.path}",)
+    )
+    metrics = train(options)
+    out = options.out
+    assert metrics == json.loads((out / "metrics.json").read_text())
+    assert list(metrics) == ["val", "test", "external/far"]
+    assert metrics["test"]["auc"] > 0.8  # the dark square is easy to see
+    table = pd.read_parquet(out / "predictions.parquet")
+    assert list(table.columns) == ["image_id", "group", "fold", "part", "target", "score"]
+    assert table["score"].between(0, 1).all()
+    for part, of in metrics.items():
+        rows = table[table["part"] == part]
+        assert of["auc"] == pytest.approx(roc_auc_score(rows["target"], rows["score"]))
+        assert of["n"] == len(rows)
+    assert (table.loc[table["part"] == "val", "fold"] == 0).all()
+    assert metrics["external/far"]["n"] == 40
+    saved = yaml.safe_load((out / "config.yaml").read_text())
+    assert saved["pool"] == str(pool)
+    for name in ("curves", "roc", "pr"):
+        assert (out / "plots" / f"{name}.png").stat().st_size > 5000
+    assert not (out / "checkpoint").exists()
+    assert_rebuilds(out, tiny, table)
+
+
+def assert_rebuilds(out, dataset, table):
+    """model.safetensors and its header give the same scores as predictions.parquet."""
+    with safe_open(out / "model.safetensors", "pt") as file:
+        header = json.loads(file.metadata()["classifier"])
+    model = Classifier(header["backbone"], header["size"], 0, "fixed", 0.0).eval()
+    model.net.load_state_dict(load_file(out / "model.safetensors"))
+    with torch.no_grad():
+        logits = model(load_batch(dataset.images[dataset.rows("test", 0)], model.size, None))
+    expected = table.loc[table["part"] == "test", "score"].to_numpy()
+    np.testing.assert_allclose(torch.sigmoid(logits).numpy(), expected, atol=1e-3)
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {"oversample": "0.3"},
+        {"views": 0, "backbone": "efficientnet-b0", "weights": "none", "frozen": 14},
+        {"batch_norm": "adapt", "epochs": 2},
+    ],
+    ids=["cached", "fresh", "adapt"],
+)
+def test_resume_after_a_kill_equals_an_unbroken_run(options, kind, monkeypatch, tmp_path):
+    options = change(options, **kind)
+    whole = train(change(options, out=tmp_path / "whole"))
+    step = train_module._Loop._step
+
+    def dies(self, number):
+        if number == self.per_epoch + 2:
+            raise Killed
+        return step(self, number)
+
+    monkeypatch.setattr(train_module._Loop, "_step", dies)
+    with pytest.raises(Killed):
+        train(options)
+    monkeypatch.setattr(train_module._Loop, "_step", step)
+    assert train(change(options, resume=True)) == whole
+    assert_same_run(options.out, tmp_path / "whole")
+
+
+def test_ctrl_c_mid_epoch_saves_and_resumes_exactly(options, monkeypatch, tmp_path, capsys):
+    import os
+    import signal
+
+    whole = train(change(options, out=tmp_path / "whole"))
+    step = train_module._Loop._step
+
+    def interrupted(self, number):
+        if number == self.per_epoch + 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self, number)
+
+    monkeypatch.setattr(train_module._Loop, "_step", interrupted)
+    with pytest.raises(KeyboardInterrupt, match="--resume"):
+        train(options)
+    assert not (options.out / "metrics.json").exists()
+    monkeypatch.setattr(train_module._Loop, "_step", step)
+    assert train(change(options, resume=True)) == whole
+    assert_same_run(options.out, tmp_path / "whole")
+    assert train(change(options, resume=True)) == whole
+    assert "finished already" in capsys.readouterr().out
+
+
+def assert_same_run(one: Path, two: Path):
+    for name in ("model.safetensors", "metrics.jsonl", "predictions.parquet", "metrics.json"):
+        assert (one / name).read_bytes() == (two / name).read_bytes(), name
+
+
+def test_resume_refuses_other_options(options, monkeypatch):
+    monkeypatch.setattr(train_module._Loop, "run", Killed)
+    with pytest.raises(Exception):  # noqa: B017, PT011 - any way to die will do
+        train(options)
+    with pytest.raises(UserError, match="lr: was"):
+        train(change(options, resume=True, lr=0.1))
+    with pytest.raises(UserError, match="exists already"):
+        train(options)
+    with pytest.raises(UserError, match=r"holds no config\.yaml"):
+        train(change(options, resume=True, out=options.out.parent / "absent"))
+
+
+def test_arms_share_steps_and_order(options, pool, monkeypatch):
+    seen = {}
+    step = train_module._Loop._step
+
+    def watch(self, number):
+        seen.setdefault(arm, []).append(self.order.positions(number)[0])
+        return step(self, number)
+
+    monkeypatch.setattr(train_module._Loop, "_step", watch)
+    arms = {"real": {}, "oversampled": {"oversample": "0.3"}, "synthetic": {"synthetic": "0.3"}}
+    arms["synthetic"]["pool"] = pool
+    cache = FeatureCache(1)
+    for arm, changes in arms.items():
+        train(change(options, epochs=2, out=options.out / arm, **changes), cache)
+    assert len({len(steps) for steps in seen.values()}) == 1
+    assert np.array_equal(seen["oversampled"], seen["synthetic"])
+
+
+def test_early_stopping_keeps_the_best_epoch(options, monkeypatch):
+    values = iter([0.6, 0.9, 0.7, 0.8, 0.95])
+    monkeypatch.setattr(train_module, "roc_auc_score", lambda *_: next(values))
+    train(change(options, epochs=5, patience=2))
+    rows = [json.loads(line) for line in (options.out / "metrics.jsonl").read_text().splitlines()]
+    assert [row["val_auc"] for row in rows if "val_auc" in row] == [0.6, 0.9, 0.7, 0.8]
+    facts = json.loads((options.out / "run.json").read_text())
+    assert (facts["best_epoch"], facts["epochs"]) == (2, 4)
+
+
+def test_an_allowed_leak_marks_every_output(options, tiny, tmp_path, make_images):
+    held_out = tiny.table["image_id"].to_numpy()[tiny.rows("val", 0)].tolist()
+    made = {"folds_hash": tiny.folds_hash, "fold": 1, "training_ids": held_out}
+    provenance = {"kind": "generator", "generator": made, "sha256": "0" * 64, "seed": 0}
+    pool = write_pool(tmp_path / "leaky", make_images(np.ones(30), 32), provenance).path
+    options = change(options, synthetic="0.3", pool=pool, epochs=1)
+    with pytest.raises(UserError, match=held_out[0]):
+        train(options)
+    assert not options.out.exists()
+    metrics = train(change(options, allow_leakage=True))
+    assert all(held_out[0] in of["leaky"] for of in metrics.values())
+    assert pd.read_parquet(options.out / "predictions.parquet")["leaky"].all()
+    config = (options.out / "config.yaml").read_text()
+    assert config.startswith("# LEAKY")
+    assert yaml.safe_load(config)["allow_leakage"] is True
+    with safe_open(options.out / "model.safetensors", "pt") as file:
+        assert held_out[0] in json.loads(file.metadata()["classifier"])["leaky"]
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_last_good_state(options, monkeypatch):
+    loss = train_module.binary_cross_entropy_with_logits
+    calls = []
+
+    def breaks(logits, targets):
+        calls.append(1)
+        return loss(logits, targets) * (float("nan") if len(calls) > 8 else 1)
+
+    monkeypatch.setattr(train_module, "binary_cross_entropy_with_logits", breaks)
+    with pytest.raises(UserError, match=r"loss became nan at step .* lower --lr"):
+        train(options)
+    assert (options.out / "checkpoint" / "newest.safetensors").exists()
+
+
+def test_a_dataset_without_test_part(options, tiny, tmp_path):
+    rows = np.concatenate([tiny.rows("train", 0), tiny.rows("val", 0)])
+    table = tiny.table.iloc[rows].reset_index(drop=True)
+    data = write_dataset(tmp_path / "d", tiny.images[rows], table, {}).path
+    metrics = train(change(options, data=data, epochs=1))
+    assert metrics["test"]["auc"] is None
+    assert metrics["test"]["n"] == 0
+
+
+def test_one_class_in_validation_is_an_error(options, tmp_path, make_images, make_table):
+    targets = np.r_[np.zeros(20), np.arange(20) % 2].astype(int)
+    folds = np.repeat([0, 1], 20)
+    write_dataset(tmp_path / "d", make_images(targets, 32), make_table(targets, folds), {})
+    with pytest.raises(UserError, match=r"validation part .* holds only benign images \(20\)"):
+        train(change(options, data=tmp_path / "d"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"synthetic": "1.0"}, r"--synthetic 1\.0: expected a share"),
+        ({"oversample": "-0.1"}, "--oversample -0.1"),
+        ({"synthetic": "0.1", "oversample": "0.1"}, "give one of them"),
+        ({"pool": Path("x")}, "say how much with --synthetic"),
+        ({"synthetic": "0.1", "pool": Path("x"), "generator": Path("y")}, "give one of them"),
+        ({"backbone": "efficientnet-b3", "frozen": 27}, "--frozen 27: efficientnet-b3 has 26"),
+        ({"frozen": -1}, "--frozen -1"),
+        ({"backbone": "resnet18"}, "--backbone resnet18: unknown; choose one of efficientnet-b0"),
+        ({"fold": 9}, r"--fold 9: .* has folds \[0, 1, 2\]"),
+        ({"fold": -1}, "--fold -1"),
+        ({"size": 16}, "--size 16: expected 32 or more"),
+        ({"epochs": 0}, "--epochs 0"),
+        ({"batch": 1}, "--batch 1"),
+        ({"lr": -1.0}, "--lr -1.0"),
+        ({"lr": float("nan")}, "--lr nan"),
+        ({"dropout": 1.0}, "--dropout 1.0"),
+        ({"views": -1}, "--views -1"),
+        ({"data": Path("nowhere")}, "no prepared dataset there"),
+        ({"external": ("far",)}, "expected NAME=FOLDER"),
+        ({"external": ("far=nowhere",)}, "no prepared dataset there"),
+        ({"resume": True, "out": None}, "--resume: give the run's folder"),
+        ({"weights": "absent.pth"}, "no such file"),
+    ],
+)
+def test_bad_input(options, changes, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message):
+        train(change(options, **changes))
+    assert not (tmp_path / "runs").exists()
+    assert not options.out.exists()
+
+
+def test_bad_externals(options, tiny, other):
+    twice = (f"a={other.path}", f"a={other.path}")
+    with pytest.raises(UserError, match="given twice"):
+        job_module.resolve(change(options, external=twice))
+    with pytest.raises(UserError, match=r"of its images are trained on: s0-\d+"):
+        job_module.resolve(change(options, external=(f"self={tiny.path}",)))
+
+
+def test_synthetic_without_any_generator_names_the_command(options, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"python -m gan.train --data \S+ --fold 0"):
+        job_module.resolve(change(options, synthetic="balanced"))
+
+
+@pytest.mark.parametrize("schedule", ["one-cycle", "warm-up"])
+def test_learning_rate(options, schedule):
+    options = change(options, schedule=schedule, epochs=4, lr=1e-3)
+    rates = [learning_rate(options, step, 25) for step in range(100)]
+    assert max(rates) == pytest.approx(1e-3, rel=1e-3)
+    assert rates[0] < 1e-4
+    assert int(np.argmax(np.isclose(rates, max(rates)))) in range(23, 27)
+    assert rates[-1] == pytest.approx(0 if schedule == "one-cycle" else 1e-3, abs=1e-9)
+
+
+def test_command_line_and_its_config_agree(options, tmp_path):
+    argv = ["--data", "d", "--synthetic", "0.3", "--external", "a=x", "--external", "b=y"]
+    parsed = cli.parse(TrainOptions, argv, "p", "d")
+    assert parsed.external == ("a=x", "b=y")
+    cli.save_options(parsed, tmp_path)
+    again = cli.parse(TrainOptions, ["--config", str(tmp_path / "config.yaml")], "p", "d")
+    assert again == parsed
+
+
+def test_rerun_replaces_only_when_asked(options):
+    train(change(options, epochs=1))
+    before = (options.out / "model.safetensors").read_bytes()
+    with pytest.raises(UserError, match="--overwrite"):
+        train(change(options, epochs=1, seed=1))
+    train(change(options, epochs=1, seed=1, overwrite=True))
+    assert (options.out / "model.safetensors").read_bytes() != before
+    assert not options.out.with_name("run.previous").exists()
+    shutil.rmtree(options.out)

@@ -1,0 +1,155 @@
+import os
+
+import numpy as np
+import pytest
+
+from classifier import mix
+from data.pool import write_pool
+from runtime.errors import UserError
+from runtime.files import sha256, write_json
+
+
+def provenance(dataset, fold=0, training_ids=None, **changes):
+    if training_ids is None:
+        rows = dataset.rows("train", fold)
+        training_ids = dataset.table["image_id"].to_numpy()[rows].tolist()
+    made = {"folds_hash": dataset.folds_hash, "fold": fold, "training_ids": training_ids} | changes
+    return {"kind": "generator", "generator": made, "sha256": "0" * 64, "seed": 0}
+
+
+def pool_at(path, count, provenance, size=32):
+    images = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+    return write_pool(path, images, provenance, overwrite=True)
+
+
+def test_extra_images_are_the_asked_share_of_the_final_set(tiny):
+    n_real = len(tiny.rows("train", 0))
+    for share in (0.1, 0.3, 0.5):
+        n = mix.extras_needed(tiny, 0, share)
+        assert n / (n + n_real) == pytest.approx(share, abs=0.5 / n_real)
+    targets = tiny.targets(tiny.rows("train", 0))
+    n = mix.extras_needed(tiny, 0, "balanced")
+    assert targets.sum() + n == (targets == 0).sum()
+    assert mix.extras_needed(tiny, 0, 0.0) == 0
+
+
+def test_training_list_keeps_every_real_image_and_adds_malignant_ones(tiny):
+    real = mix.training_list(tiny, 0, 0, 0, seed=0)
+    synthetic = mix.training_list(tiny, 0, 25, 0, seed=0)
+    duplicated = mix.training_list(tiny, 0, 0, 25, seed=0)
+    for extended in (synthetic, duplicated):
+        assert len(extended) == len(real) + 25
+        assert np.array_equal(extended.rows[: len(real)], real.rows)
+        assert extended.targets[len(real) :].all()
+    assert not duplicated.synthetic.any()
+    assert synthetic.synthetic.sum() == 25
+    assert np.array_equal(synthetic.rows[len(real) :], np.arange(25))
+    copies = duplicated.rows[len(real) :]
+    assert tiny.targets(copies).all()
+    times = np.unique(copies, return_counts=True)[1]
+    assert times.max() - times.min() <= 1
+    assert set(copies) <= set(real.rows)
+
+
+def test_order_goes_through_the_list_evenly_and_from_any_step():
+    order = mix.DataOrder(seed=3, n=10, batch=4)
+    drawn = [order.positions(step) for step in range(10)]
+    positions = np.concatenate([p for p, _ in drawn])
+    rounds = np.concatenate([r for _, r in drawn])
+    assert np.array_equal(np.bincount(positions), np.full(10, 4))
+    for number in range(4):
+        assert sorted(positions[rounds == number]) == list(range(10))
+    assert not np.array_equal(positions[:10], positions[10:20])
+    assert np.array_equal(mix.DataOrder(3, 10, 4).positions(7)[0], drawn[7][0])
+    assert not np.array_equal(mix.DataOrder(4, 10, 4).positions(7)[0], drawn[7][0])
+    assert len(mix.DataOrder(0, 3, 8).positions(5)[0]) == 8  # a batch of several rounds
+
+
+def test_pool_from_other_folds_is_refused_with_ids(tiny, tmp_path):
+    held_out = tiny.table["image_id"].to_numpy()[tiny.rows("val", 0)].tolist()
+    path = pool_at(tmp_path / "p", 30, provenance(tiny, 1, held_out)).path
+    with pytest.raises(UserError, match=held_out[0]):
+        mix.open_pool(tiny, 0, path, 10, allow_leakage=False)
+    _, reason = mix.open_pool(tiny, 0, path, 10, allow_leakage=True)
+    assert held_out[0] in reason
+    path = pool_at(tmp_path / "q", 30, provenance(tiny, folds_hash="f" * 64)).path
+    with pytest.raises(UserError, match="other folds"):
+        mix.open_pool(tiny, 0, path, 10, allow_leakage=False)
+
+
+def test_pool_without_provenance_is_refused_unless_declared(tiny, tmp_path):
+    path = pool_at(tmp_path / "p", 30, {"kind": "unknown"}).path
+    with pytest.raises(UserError, match="does not say where its images come from"):
+        mix.open_pool(tiny, 0, path, 10, allow_leakage=False)
+    path = pool_at(tmp_path / "p", 30, {"kind": "declared", "statement": "drawn by hand"}).path
+    assert mix.open_pool(tiny, 0, path, 10, allow_leakage=False)[1] is None
+
+
+def test_pool_too_small_names_the_command(tiny, tmp_path):
+    path = pool_at(tmp_path / "p", 5, provenance(tiny)).path
+    with pytest.raises(UserError, match=r"holds 5 images, 6 are needed.*gan.generate.*--count 6"):
+        mix.open_pool(tiny, 0, path, 6, allow_leakage=False)
+    with pytest.raises(UserError, match="no synthetic pool there"):
+        mix.open_pool(tiny, 0, tmp_path / "absent", 6, allow_leakage=False)
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "runs" / "gan"
+
+
+def generator_run(folder, dataset, fold=0, age=0, **changes):
+    folder.mkdir(parents=True)
+    write_json(folder / "generator.json", provenance(dataset, fold, **changes)["generator"])
+    (folder / "generator.safetensors").write_bytes(b"weights")
+    when = 1_700_000_000 - age
+    os.utime(folder / "generator.json", (when, when))
+    return folder
+
+
+def test_newest_generator_that_fits(tiny, runs):
+    with pytest.raises(UserError, match=r"python -m gan.train --data \S+ --fold 0"):
+        mix.newest_generator(tiny, 0)
+    generator_run(runs / "old", tiny, age=50)
+    generator_run(runs / "best", tiny, age=10)
+    generator_run(runs / "other-fold", tiny, fold=1)
+    generator_run(runs / "other-data", tiny, folds_hash="0" * 64)
+    (generator_run(runs / "unfinished", tiny) / "generator.safetensors").unlink()
+    assert mix.newest_generator(tiny, 0).name == "best"
+    assert mix.newest_generator(tiny, 1).name == "other-fold"
+
+
+def test_pool_of_a_generator_is_made_once(tiny, runs, monkeypatch):
+    run = generator_run(runs / "g", tiny)
+    calls = []
+
+    class Done:
+        returncode = 0
+
+    def generate(command, check):
+        calls.append(command)
+        out = command[command.index("--out") + 1]
+        made = provenance(tiny) | {"sha256": sha256(run / "generator.safetensors")}
+        pool_at(runs.parent.parent / out, int(command[command.index("--count") + 1]), made)
+        return Done()
+
+    monkeypatch.setattr(mix.subprocess, "run", generate)
+    first = mix.pool_of_generator(tiny, 0, run, 7, 3, "cpu", False)
+    assert first == run / "pools" / "7-seed3"
+    assert calls[0][1:3] == ["-m", "gan.generate"]
+    assert mix.pool_of_generator(tiny, 0, run, 7, 3, "cpu", False) == first
+    assert len(calls) == 1
+    (run / "generator.safetensors").write_bytes(b"trained further")
+    mix.pool_of_generator(tiny, 0, run, 7, 3, "cpu", False)
+    assert len(calls) == 2
+
+
+def test_leaky_generator_is_refused_before_anything_is_made(tiny, runs, monkeypatch):
+    held_out = tiny.table["image_id"].to_numpy()[tiny.rows("test", 0)].tolist()
+    run = generator_run(runs / "g", tiny, training_ids=held_out)
+    monkeypatch.setattr(mix.subprocess, "run", None)
+    with pytest.raises(UserError, match=held_out[0]):
+        mix.pool_of_generator(tiny, 0, run, 7, 0, "cpu", False)
+    with pytest.raises(UserError, match="no finished generator there"):
+        mix.pool_of_generator(tiny, 0, runs / "absent", 7, 0, "cpu", False)
