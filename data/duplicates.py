@@ -33,6 +33,8 @@ def near_duplicates(images: np.ndarray) -> np.ndarray:
 
     Mirrored, much rotated or heavily cropped copies are not found.
     """
+    if len(images) < 2:
+        return np.zeros((0, 2), np.int64)
     with ThreadPoolExecutor() as pool:
         looks = list(pool.map(_look, images))
         thumbs = np.stack([thumb for thumb, _ in looks])
@@ -42,7 +44,7 @@ def near_duplicates(images: np.ndarray) -> np.ndarray:
             for start in range(0, len(images), BLOCK):
                 pairs.append(_shifted(_alike(thumbs, start), spectra))
                 bar.update(min(BLOCK, len(images) - start))
-        candidates = np.concatenate(pairs) if pairs else np.zeros((0, 2), np.int64)
+        candidates = np.concatenate(pairs)
         with progress.bar(len(candidates), "registering", "pair") as bar:
             keep = []
             for score in pool.map(partial(_registered, images), candidates):

@@ -47,20 +47,32 @@ class BadImage(UserError):
         self.path, self.reason = path, reason
 
 
-def find_images(root: Path) -> list[Path]:
-    """Everything below `root` with an image's name, sorted; hidden files and folders are left out.
+def find_files(root: Path) -> list[Path]:
+    """Everything below `root`, sorted, links followed; hidden files and folders are left out.
 
     Folders named like an image are listed too, so that they are reported and not overlooked.
+    Raises UserError for a folder that may not be read.
     """
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"{error.filename}: cannot be read ({error.strerror})")
+
     found: list[Path] = []
-    for folder, subfolders, files in os.walk(root):
+    visited: set[str] = set()  # a link may lead back up
+    for folder, subfolders, files in os.walk(root, onerror=refuse, followlinks=True):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        found += [
-            Path(folder, name)
-            for name in files + subfolders
-            if name.lower().endswith(SUFFIXES) and not name.startswith(".")
-        ]
+        if (real := os.path.realpath(folder)) in visited:
+            subfolders.clear()
+            continue
+        visited.add(real)
+        images = [name for name in subfolders if name.lower().endswith(SUFFIXES)]
+        found += [Path(folder, name) for name in files + images if not name.startswith(".")]
     return sorted(found)
+
+
+def find_images(root: Path) -> list[Path]:
+    """The files of `find_files` that have an image's name."""
+    return [path for path in find_files(root) if path.name.lower().endswith(SUFFIXES)]
 
 
 def decode(path: Path, size: int) -> Decoded:

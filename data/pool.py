@@ -57,10 +57,20 @@ def write_pool(
     return load_pool(out)
 
 
-def save_header(folder: Path, count: int, size: int, provenance: dict[str, Any]) -> None:
-    """Write `pool.json` beside an `images.npy` of `count` images of `size` px."""
+def save_header(
+    folder: Path,
+    count: int,
+    size: int,
+    provenance: dict[str, Any],
+    dropped: dict[str, list[str]] | None = None,
+) -> None:
+    """Write `pool.json` beside an `images.npy` of `count` images of `size` px.
+
+    `dropped`: files that were left out, by reason.
+    """
     header = {"schema_version": SCHEMA_VERSION, "count": count, "size": size}
-    write_json(folder / MARKER, header | {"provenance": provenance})
+    rest = {"dropped": dropped} if dropped else {}
+    write_json(folder / MARKER, header | {"provenance": provenance} | rest)
 
 
 def load_pool(path: Path) -> Pool:

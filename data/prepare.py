@@ -147,7 +147,7 @@ def _prepare_pool(options: PrepareOptions, out: Path) -> Pool:
         provenance = {"kind": "declared", "statement": options.provenance}
     with new_folder(out, pool.MARKER, options.overwrite) as folder:
         good, bad = _decode_into(folder, names, files, options)
-        pool.save_header(folder, len(good), options.size, provenance | _dropped(bad))
+        pool.save_header(folder, len(good), options.size, provenance, _by_reason(bad))
         save_options(options, folder)
     print(f"{out}: pool of {len(good):,} images of {options.size} px, {len(bad):,} files dropped")
     if not options.provenance:
@@ -244,10 +244,6 @@ def _bad_images(bad: dict[str, str], total: int, root: Path | None) -> str:
 def _by_reason(bad: dict[str, str]) -> dict[str, list[str]]:
     reasons = [reason for reason, _ in Counter(bad.values()).most_common()]
     return {why: [name for name, reason in bad.items() if reason == why] for why in reasons}
-
-
-def _dropped(bad: dict[str, str]) -> dict[str, Any]:
-    return {"dropped": _by_reason(bad)} if bad else {}
 
 
 def _finish(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data.images import SUFFIXES, find_images
+from data.images import SUFFIXES, find_files, find_images
 from runtime.errors import UserError, some
 
 HAM_NAMES = ("HAM10000_metadata.csv", "HAM10000_metadata.tab", "HAM10000_metadata")
@@ -60,6 +60,8 @@ def list_ham10000(root: Path, positive: list[str]) -> Listing:
     _check_rows(csv, raw)
     raw = raw.sort_values("image_id", kind="stable").reset_index(drop=True)
     present = raw["dx"].value_counts()
+    if not positive:
+        raise UserError(f"--positive: empty; name at least one of {some(list(present.index), 20)}")
     if unknown := [name for name in positive if name not in present]:
         there = ", ".join(f"{name} ({count})" for name, count in present.items())
         raise UserError(
@@ -108,7 +110,7 @@ def list_pool(root: Path) -> list[Path]:
 
 
 def _find_csv(root: Path) -> Path:
-    found = sorted(path for name in HAM_NAMES for path in root.rglob(name) if path.is_file())
+    found = [path for path in find_files(root) if path.name in HAM_NAMES]
     if not found:
         raise UserError(
             f"--root {root}: no {HAM_NAMES[0]} in it or below; it comes with the images of HAM10000"
@@ -128,7 +130,12 @@ def _read_csv(path: Path) -> pd.DataFrame:
         with open(path, encoding="utf-8-sig") as file:
             separator = "\t" if "\t" in file.readline() else ","
         table = pd.read_csv(
-            path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig"
+            path,
+            sep=separator,
+            dtype=str,
+            keep_default_na=False,
+            index_col=False,
+            encoding="utf-8-sig",
         )
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
@@ -143,7 +150,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
         )
     if table.empty:
         raise UserError(f"{path}: no rows below the header; download it again")
-    return table.apply(lambda column: column.astype(str).str.strip())
+    return table.apply(lambda column: column.fillna("").astype(str).str.strip())
 
 
 def _check_rows(path: Path, table: pd.DataFrame) -> None:

@@ -1,0 +1,284 @@
+import json
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from data import prepare as module
+from data import store
+from data.images import decode, perceptual_hash
+from data.pool import leak
+from data.prepare import PrepareOptions, default_dataset, prepare
+from data.store import TEST, load_dataset
+from runtime.cli import parse
+
+TINY_PHANTOM = PrepareOptions(size=32, patients=40, folds=3)
+
+
+def never_split(table, owner, part):
+    """Whether every value of column `owner` has one value of column `part`."""
+    return not table[[owner, part]].drop_duplicates()[owner].duplicated().any()
+
+
+# ------------------------------------------------------------------------------- what comes out
+
+
+def test_dataset(options, ham, capsys):
+    dataset = prepare(options)
+    table = dataset.table
+    assert table["image_id"].tolist() == [f"ISIC_{k:07d}" for k in range(48)]
+    assert dataset.images.shape == (48, 64, 64, 3)
+    assert table["target"].sum() == 16
+    assert set(table["diagnosis"]) == {"mel", "nv", "bkl"}
+    assert table["group"].nunique() == 24
+    assert never_split(table, "lesion_id", "fold")
+    assert table["patient_id"].isna().all()
+    assert table["site"].isna().sum() == 24
+    assert set(table["sex"]) == {"male"}
+    assert table["age"].dtype == np.float64
+    assert set(table["width"]) == {80}
+    assert set(table["height"]) == {60}
+    row = table.iloc[7]
+    path = ham / "HAM10000_images_part_2" / "ISIC_0000007.jpg"
+    decoded = decode(path, 64)
+    assert (dataset.images[7] == decoded.pixels).all()
+    assert row["sha256"] == decoded.sha256
+    assert row["phash"] == decoded.phash == perceptual_hash(dataset.images[7])
+    info = dataset.info
+    assert info["licence"] == "CC BY-NC 4.0"
+    assert info["counts"]["images"] == info["rows"] == 48
+    assert info["counts"]["parts"]["test"]["groups"] == table[table.fold == TEST].group.nunique()
+    assert info["options"]["folds"] == 3
+    printed = capsys.readouterr().out
+    for words in ("rows in the metadata", "near-duplicate pairs", "fold 2", "test", "malignant"):
+        assert words in printed
+
+
+def test_config_yaml_makes_the_same_dataset_again(options, tmp_path):
+    first = prepare(options)
+    argv = ["--config", str(first.path / "config.yaml"), "--out", str(tmp_path / "again")]
+    again = prepare(parse(PrepareOptions, argv, "x", "x"))
+    pd.testing.assert_frame_equal(again.table, first.table)
+    assert (again.images == first.images).all()
+    assert again.folds_hash == first.folds_hash
+
+
+def test_row_order_of_the_csv_does_not_matter(options, edit_csv, tmp_path):
+    first = prepare(options)
+    edit_csv(lambda table: table.sample(frac=1, random_state=3))
+    again = prepare(replace(options, out=tmp_path / "again"))
+    assert again.folds_hash == first.folds_hash
+    assert (again.images == first.images).all()
+
+
+def test_seed_and_test_fraction(options, tmp_path):
+    first = prepare(options)
+    other = prepare(replace(options, out=tmp_path / "other", seed=1))
+    assert other.folds_hash != first.folds_hash
+    whole = prepare(replace(options, out=tmp_path / "whole", test_fraction=0))
+    assert set(whole.table["fold"]) == {0, 1, 2}
+    assert len(whole.rows("test", 0)) == 0
+
+
+def test_same_bytes_and_same_picture_under_another_lesion_are_one_group(options, ham):
+    part = ham / "HAM10000_images_part_1"
+    shutil.copy(part / "ISIC_0000000.jpg", part / "ISIC_0000010.jpg")  # lesion 0 and lesion 5
+    image = Image.open(part / "ISIC_0000020.jpg")
+    image.save(part / "ISIC_0000030.jpg", quality=70)  # lesion 10 and lesion 15
+    dataset = prepare(options)
+    group = dataset.table.set_index("image_id")["group"]
+    assert len(dataset.images) == 48
+    for one, other in ((0, 10), (20, 30)):
+        views = {group[f"ISIC_{k:07d}"] for k in (one, one + 1, other, other + 1)}
+        assert len(views) == 1
+    assert dataset.info["duplicates"] == {
+        "identical_pairs": 1,
+        "near_pairs": 1,
+        "near_pairs_across_lesions": 1,
+    }
+
+
+def test_several_diagnoses_may_count_as_malignant(options):
+    table = prepare(replace(options, positive="mel, bkl")).table
+    assert set(table["diagnosis"][table["target"] == 1]) == {"mel", "bkl"}
+    assert set(table["diagnosis"][table["target"] == 0]) == {"nv"}
+
+
+def test_own_images_need_three_columns_and_patients_tie_lesions(options, edit_csv, ham):
+    edit_csv(lambda table: table[["image_id", "lesion_id", "dx"]])
+    table = prepare(options).table
+    assert table[["age", "sex", "site", "patient_id"]].isna().all(axis=None)
+    edit_csv(lambda table: table.assign(patient_id=np.arange(len(table)) // 4))
+    table = prepare(replace(options, overwrite=True)).table
+    assert table["group"].nunique() == 12
+    assert never_split(table, "patient_id", "fold")
+
+
+def test_missing_ages_are_nan(options, edit_csv):
+    edit_csv(lambda table: table.assign(age=["", "unknown", "NA", *table["age"][3:]]))
+    assert prepare(options).table["age"].isna().sum() == 3
+
+
+def test_a_folder_held_twice_and_stray_files_are_counted(options, ham):
+    shutil.copytree(ham / "HAM10000_images_part_1", ham / "copy" / "HAM10000_images_part_1")
+    shutil.copy(ham / "HAM10000_metadata.csv", ham / "copy")
+    shutil.copy(ham / "HAM10000_images_part_1" / "ISIC_0000000.jpg", ham / "stray.jpg")
+    info = prepare(options).info
+    assert info["second_copies"] == 24
+    assert info["files_without_row"] == 1
+    assert info["counts"]["images"] == 48
+
+
+def test_tab_separated_metadata_with_byte_order_mark(options, ham):
+    csv = ham / "HAM10000_metadata.csv"
+    table = pd.read_csv(csv)
+    csv.unlink()
+    table.to_csv(ham / "HAM10000_metadata.tab", sep="\t", index=False, encoding="utf-8-sig")
+    assert len(prepare(options).table) == 48
+
+
+def test_phantom(tmp_path):
+    dataset = prepare(replace(TINY_PHANTOM, out=tmp_path / "p"))
+    table = dataset.table
+    assert dataset.info["best_auc"] == 0.90
+    assert table["image_id"].is_unique
+    assert never_split(table, "patient_id", "group")
+    assert table["group"].nunique() == 40
+    assert "factor_probability" in table
+    again = prepare(replace(TINY_PHANTOM, out=tmp_path / "again"))
+    assert again.folds_hash == dataset.folds_hash
+    assert (again.images == dataset.images).all()
+
+
+def test_default_dataset_is_made_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(module, "PrepareOptions", lambda: TINY_PHANTOM)
+    assert default_dataset() == Path("datasets/phantom")
+    made = load_dataset(default_dataset())
+    stamp = (made.path / "images.npy").stat().st_mtime_ns
+    default_dataset()
+    assert (made.path / "images.npy").stat().st_mtime_ns == stamp
+
+
+# ------------------------------------------------------------------------------------------ pools
+
+
+def test_pool_declared_and_undeclared(foreign, options, tmp_path, capsys):
+    dataset = prepare(options)
+    ask = PrepareOptions("pool", foreign, tmp_path / "pool", size=64, provenance="by X from Y")
+    pool = prepare(ask)
+    assert pool.images.shape == (5, 64, 64, 3)
+    assert (pool.images[3] == decode(foreign / "sub" / "3.png", 64).pixels).all()
+    assert pool.info["provenance"] == {"kind": "declared", "statement": "by X from Y"}
+    assert leak(pool, dataset, 0) is None
+    unknown = prepare(replace(ask, out=tmp_path / "unknown", provenance=None))
+    assert "provenance unknown" in capsys.readouterr().out
+    assert "does not say where" in leak(unknown, dataset, 0)
+
+
+def test_pool_skips_and_names_bad_files(foreign, tmp_path, refused):
+    (foreign / "sub" / "3.png").write_bytes(b"")
+    ask = PrepareOptions("pool", foreign, tmp_path / "o" / "pool", size=64)
+    assert "sub/3.png" in refused(ask, "1 of 5 images cannot be used")
+    pool = prepare(replace(ask, on_error="skip"))
+    assert len(pool.images) == 4
+    assert list(pool.info["dropped"].values()) == [["sub/3.png"]]
+
+
+def test_a_pool_is_not_laundered(foreign, tmp_path, refused):
+    pool = prepare(PrepareOptions("pool", foreign, tmp_path / "pool", size=64))
+    (pool.path / "png").mkdir()
+    Image.fromarray(pool.images[0]).save(pool.path / "png" / "0.png")
+    for root in (pool.path, pool.path / "png"):
+        ask = PrepareOptions("pool", root, tmp_path / "o" / "new", provenance="innocent")
+        refused(ask, "is a pool already")
+
+
+# ------------------------------------------------------------------------------ disk and interrupts
+
+
+def test_too_little_space_is_seen_before_decoding(options, monkeypatch, refused):
+    usage = shutil.disk_usage("/")._replace(free=100_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(module, "decode_all", lambda *_: pytest.fail("decoded in vain"))
+    refused(options, r"48 images of 64 px need 0\.0 GB, 0\.0 GB are free")
+
+
+@pytest.mark.parametrize("moment", ["images", "table"])
+def test_full_disk_keeps_the_old_dataset(options, monkeypatch, moment):
+    first = prepare(options)
+    if moment == "images":
+        full = open("/dev/full", "wb")  # noqa: SIM115 - closed by the writer
+        monkeypatch.setattr(store, "open", lambda path, mode: full, raising=False)
+    else:
+
+        def fail(path, content):
+            raise OSError(28, "No space left on device", str(path))
+
+        monkeypatch.setattr(store, "write_bytes", fail)
+    with pytest.raises(OSError, match="No space left"):
+        prepare(replace(options, overwrite=True, seed=9))
+    monkeypatch.undo()
+    assert load_dataset(options.out).folds_hash == first.folds_hash
+    assert list(options.out.parent.iterdir()) == [options.out]
+
+
+def test_ctrl_c_keeps_the_old_dataset(options, monkeypatch):
+    first = prepare(options)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "near_duplicates", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(replace(options, overwrite=True, seed=9))
+    assert load_dataset(options.out).folds_hash == first.folds_hash
+    assert list(options.out.parent.iterdir()) == [options.out]
+
+
+def test_command_line(ham, tmp_path):
+    """Exit code 2, one line, no traceback; then the real thing."""
+    out = tmp_path / "d"
+    command = [sys.executable, "-m", "data.prepare", "--source", "ham10000", "--out", str(out)]
+    nowhere = tmp_path / "no"
+    bad = subprocess.run([*command, "--root", str(nowhere)], capture_output=True, text=True)
+    assert bad.returncode == 2
+    assert bad.stderr.startswith(f"error: --root {nowhere}: no such folder")
+    assert bad.stderr.count("\n") == 1
+    assert not out.exists()
+    words = [*command, "--root", str(ham), "--size", "32", "--folds", "2"]
+    good = subprocess.run(words, capture_output=True, text=True)
+    assert good.returncode == 0, good.stderr
+    assert json.loads((out / "dataset.json").read_text())["counts"]["images"] == 48
+
+
+# ---------------------------------------------------------------------------------------- HAM10000
+
+
+@pytest.mark.slow
+def test_all_of_ham10000(real_ham, tmp_path):
+    start = time.monotonic()
+    dataset = prepare(PrepareOptions("ham10000", real_ham, tmp_path / "d"))
+    seconds = time.monotonic() - start
+    table = dataset.table
+    assert len(table) == 10_015
+    assert table["target"].sum() == 1_113
+    assert 7_400 < table["group"].nunique() <= 7_470
+    assert table["age"].isna().sum() == 57
+    assert never_split(table, "group", "fold")
+    assert never_split(table, "lesion_id", "fold")
+    shares = table.groupby("fold")["target"].mean()
+    assert shares.max() / shares.min() < 1.05
+    assert (table["fold"] == TEST).mean() == pytest.approx(0.2, abs=0.005)
+    duplicates = dataset.info["duplicates"]
+    assert duplicates["identical_pairs"] == 2
+    assert 5 <= duplicates["near_pairs_across_lesions"] <= 12
+    assert table["group"].value_counts().max() < 20
+    assert seconds < 60, "slower than promised; is the machine busy?"
