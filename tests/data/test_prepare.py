@@ -264,9 +264,9 @@ def test_command_line(ham, tmp_path):
 
 @pytest.mark.slow
 def test_all_of_ham10000(real_ham, tmp_path):
-    start = time.monotonic()
+    start = time.process_time()
     dataset = prepare(PrepareOptions("ham10000", real_ham, tmp_path / "d"))
-    seconds = time.monotonic() - start
+    cpu_seconds = time.process_time() - start  # of all threads: a busy machine does not matter
     table = dataset.table
     assert len(table) == 10_015
     assert table["target"].sum() == 1_113
@@ -281,4 +281,4 @@ def test_all_of_ham10000(real_ham, tmp_path):
     assert duplicates["identical_pairs"] == 2
     assert 5 <= duplicates["near_pairs_across_lesions"] <= 12
     assert table["group"].value_counts().max() < 20
-    assert seconds < 60, "slower than promised; is the machine busy?"
+    assert cpu_seconds < 80  # promised: under a minute on 2 cores
