@@ -1,6 +1,7 @@
 """Writing so that a kill leaves either the old content or the new, never half of it."""
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
@@ -62,10 +63,10 @@ def new_folder(out: Path, marker: str, overwrite: bool = False) -> Iterator[Path
 
     Raises UserError where `out` exists and may not be replaced.
     """
-    check_replaceable(out, marker, overwrite)
     out.parent.mkdir(parents=True, exist_ok=True)
+    _clear_after_kill(out)
+    check_replaceable(out, marker, overwrite)
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
         yield partial
@@ -93,3 +94,25 @@ def check_replaceable(out: Path, marker: str, overwrite: bool) -> None:
             f"--out {out}: holds no {marker}, so it was not made by this command "
             "and is not overwritten; choose another name"
         )
+
+
+def _clear_after_kill(out: Path) -> None:
+    """Undo what a process that was killed in `new_folder` left beside `out`."""
+    for left in out.parent.glob(f".{glob.escape(out.name)}.*.*"):
+        pid, kind = left.name.rsplit(".", 2)[1:]
+        if kind not in ("partial", "old") or not pid.isdigit() or _alive(int(pid)):
+            continue
+        if kind == "old" and not out.exists():
+            os.replace(left, out)  # killed between its two renames
+        else:
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,6 +1,9 @@
 """Files and folders: complete or not at all, and what was there stays."""
 
 import errno
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -85,3 +88,32 @@ def test_read_json_names_the_file(tmp_path: Path):
 def test_some_counts_what_it_leaves_out():
     assert some(["a", "b"]) == "a, b"
     assert some(list("abcdefg"), 5) == "a, b, c, d, e and 2 more"
+
+
+KILLED = """
+import os, pathlib, signal, sys
+from runtime import files
+replaced = []
+def replace(*paths):
+    replaced.append(paths)
+    if len(replaced) == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(*paths)
+real, files.os.replace = files.os.replace, replace
+with files.new_folder(pathlib.Path(sys.argv[1]), "marker", overwrite=True) as folder:
+    (folder / "marker").write_text("new")
+"""
+
+
+@pytest.mark.parametrize("rename", [1, 2])
+def test_what_a_killed_process_left_is_undone_by_the_next(tmp_path: Path, rename: int):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "marker").write_text("old")
+    done = subprocess.run([sys.executable, "-c", KILLED, str(out), str(rename)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == 2
+    with pytest.raises(UserError, match="--overwrite"), new_folder(out, "marker"):
+        pytest.fail("the block must not run")
+    assert (out / "marker").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
