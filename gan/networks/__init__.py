@@ -1,1 +1,75 @@
-"""One file an architecture, chosen by name."""
+"""One file an architecture, chosen by name.
+
+Every architecture is a config dataclass, a generator and a discriminator:
+
+- `Generator(config)(z)`: z float [n, generator.latent_dim] from N(0, 1), to float32
+  [n, 3, size, size] in -1..1. It is a function of z alone: noise planes are part of z.
+- `Discriminator(config)(x)`: float [n, 3, size, size] in -1..1, to a list of logit tensors
+  [n, ...], one a head.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from gan.networks import lesiongan, sngan
+from runtime.errors import UserError
+
+SIZES = (32, 64, 128, 256)  # pixels
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What a name stands for."""
+
+    config: type
+    generator: type[nn.Module]
+    discriminator: type[nn.Module]
+
+
+ARCHITECTURES = {
+    "lesiongan": Architecture(lesiongan.Config, lesiongan.Generator, lesiongan.Discriminator),
+    "sngan": Architecture(sngan.Config, sngan.Generator, sngan.Discriminator),
+}
+
+
+def architecture(name: str) -> Architecture:
+    """Raises UserError for a name that is not there."""
+    if name not in ARCHITECTURES:
+        raise UserError(f"--arch {name}: no such architecture; known: {', '.join(ARCHITECTURES)}")
+    return ARCHITECTURES[name]
+
+
+def make_config(name: str, size: int) -> Any:
+    """The default config of an architecture at `size` pixels.
+
+    Raises UserError for a size that is not in SIZES.
+    """
+    if size not in SIZES:
+        raise UserError(
+            f"{name} makes images of {', '.join(map(str, SIZES))} px, the dataset has {size} px; "
+            "prepare it with `--size 128`"
+        )
+    return architecture(name).config(size=size)
+
+
+def describe(name: str, config: Any) -> dict[str, Any]:
+    """The JSON form of an architecture, as `generator.json` keeps it."""
+    return {"name": name, "config": dataclasses.asdict(config)}
+
+
+def restore_generator(description: dict[str, Any]) -> nn.Module:
+    """A generator, not yet with its weights, from `describe`'s form.
+
+    Raises UserError where this version of the code does not know it.
+    """
+    try:
+        chosen = ARCHITECTURES[description["name"]]
+        return chosen.generator(chosen.config(**description["config"]))
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"architecture {description!r} is not known here ({error}): the generator was made by "
+            "another version of this code; train it again"
+        ) from None

@@ -1,0 +1,174 @@
+"""LesionGAN: a lean GAN for a few hundred lesions and a CPU.
+
+Nearly all arithmetic happens at 32x32 px and below. The generator (blocks of upsample, convolution,
+batch norm, noise, gated linear unit, as in FastGAN, Liu et al. 2021) reaches the full side by
+pixel shuffles, each followed by a thin convolution with fresh noise, and sums an RGB picture over
+all scales (skip outputs, StyleGAN2, Karras et al. 2020). The discriminator folds pixels into
+channels (pixel unshuffle), is spectrally normalised (Miyato et al. 2018), and judges twice: the
+whole image, with the minibatch's standard deviation, and overlapping patches for texture.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+LOWEST, BASE = 4, 32  # sides of the smallest feature map and of the last wide one, pixels
+GROUP = 4  # images whose spread the discriminator sees at once
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes of both networks, and their optimizer."""
+
+    size: int = 128  # side of the images, pixels
+    ngf: int = 32  # generator: 8 ngf channels at 4x4, 2 ngf at 32x32
+    ndf: int = 32  # discriminator: 2 ndf channels at 32x32, 8 ndf at 4x4
+    z_dim: int = 128  # latent that decides the content; noise planes for the texture come on top
+    lr_generator: float = 2e-4  # Adam
+    lr_discriminator: float = 2e-4
+    betas: tuple[float, float] = (0.0, 0.99)
+
+
+class Noise(nn.Module):
+    """Adds one plane of noise to every channel, each with a learned strength."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.strength = nn.Parameter(torch.full((1, width, 1, 1), 0.1))
+
+    def forward(self, x: torch.Tensor, plane: torch.Tensor) -> torch.Tensor:
+        return x + (self.strength * plane).to(x.dtype)
+
+
+class UpBlock(nn.Module):
+    """[n, inner, s, s] -> [n, outer, 2s, 2s]: upsample, conv, BN, noise, GLU."""
+
+    def __init__(self, inner: int, outer: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inner, 2 * outer, 3, padding=1, bias=False)
+        self.norm, self.noise = nn.BatchNorm2d(2 * outer), Noise(2 * outer)
+
+    def forward(self, x: torch.Tensor, plane: torch.Tensor) -> torch.Tensor:
+        x = F.interpolate(x, scale_factor=2.0, mode="nearest")
+        return F.glu(self.noise(self.norm(self.conv(x)), plane), 1)
+
+
+class ShuffleBlock(nn.Module):
+    """[n, inner, s, s] -> [n, outer, 2s, 2s]: conv, pixel shuffle, noise, thin conv."""
+
+    def __init__(self, inner: int, outer: int) -> None:
+        super().__init__()
+        self.spread = nn.Conv2d(inner, 4 * outer, 3, padding=1)
+        self.noise = Noise(outer)
+        self.refine = nn.Conv2d(outer, outer, 3, padding=1)
+        # ICNR (Aitken et al. 2017): starts as nearest upsampling, with no grid to unlearn
+        with torch.no_grad():
+            self.spread.weight.copy_(self.spread.weight[::4].repeat_interleave(4, 0))
+            self.spread.bias.copy_(self.spread.bias[::4].repeat_interleave(4, 0))
+
+    def forward(self, x: torch.Tensor, plane: torch.Tensor) -> torch.Tensor:
+        x = F.leaky_relu(self.noise(F.pixel_shuffle(self.spread(x), 2), plane), 0.2)
+        return F.leaky_relu(self.refine(x), 0.2)
+
+
+class Generator(nn.Module):
+    """z [n, latent_dim] from N(0, 1) -> [n, 3, size, size] float32 in -1..1.
+
+    The first `z_dim` numbers of z decide the content, the rest are noise planes, one a scale.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        ngf = config.ngf
+        sides = [2**i for i in range(3, int(math.log2(config.size)) + 1)]
+        self.split = [config.z_dim] + [side**2 for side in sides]
+        self.latent_dim = sum(self.split)
+        self.first = nn.Linear(config.z_dim, 2 * 8 * ngf * LOWEST**2, bias=False)
+        self.norm = nn.BatchNorm2d(2 * 8 * ngf)
+        self.up = nn.ModuleList(
+            [UpBlock(8 * ngf, 8 * ngf), UpBlock(8 * ngf, 4 * ngf), UpBlock(4 * ngf, 2 * ngf)]
+        )
+        thin = [2 * ngf] + [max(2 * ngf >> i, 12) for i in range(1, len(sides) - 2)]
+        self.shuffle = nn.ModuleList(map(ShuffleBlock, thin[:-1], thin[1:]))
+        self.to_rgb = nn.ModuleList([nn.Conv2d(width, 3, 3, padding=1) for width in thin])
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        z, *noise = z.split(self.split, 1)
+        planes = [plane.unflatten(1, (1, math.isqrt(plane.shape[1]), -1)) for plane in noise]
+        h = self.first(z).unflatten(1, (-1, LOWEST, LOWEST))
+        h = F.glu(self.norm(h.contiguous(memory_format=torch.channels_last)), 1)
+        for block, plane in zip(self.up, planes, strict=False):
+            h = block(h, plane)
+        rgb = self.to_rgb[0](h).float()
+        for block, to_rgb, plane in zip(
+            self.shuffle, self.to_rgb[1:], planes[len(self.up) :], strict=True
+        ):
+            h = block(h, plane)
+            rgb = F.interpolate(rgb, scale_factor=2.0, mode="bilinear", align_corners=False)
+            rgb = rgb + to_rgb(h).float()
+        return rgb.tanh()
+
+
+class DownBlock(nn.Module):
+    """[n, inner, s, s] -> [n, outer, s / 2, s / 2]: two convolutions and a shortcut, summed.
+
+    Without the shortcut, spectral norms of 1 shrink the signal from layer to layer until the hinge
+    loss no longer sees it.
+    """
+
+    def __init__(self, inner: int, outer: int) -> None:
+        super().__init__()
+        self.conv1 = spectral_norm(nn.Conv2d(inner, outer, 4, 2, 1))
+        self.conv2 = spectral_norm(nn.Conv2d(outer, outer, 3, padding=1))
+        self.shortcut = spectral_norm(nn.Conv2d(inner, outer, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.conv2(F.leaky_relu(self.conv1(F.leaky_relu(x, 0.2)), 0.2))
+        return h + self.shortcut(F.avg_pool2d(x, 2))
+
+
+class Discriminator(nn.Module):
+    """[n, 3, size, size] in -1..1 -> two heads: [n, 1] the whole image, [n, 1, 8, 8] patches."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        ndf = config.ndf
+        self.fold = max(config.size // (2 * BASE), 1)
+        widest = [DownBlock(ndf, 2 * ndf)] if config.size > BASE else [_conv(ndf, 2 * ndf, 1)]
+        self.local = nn.Sequential(
+            _conv(3 * self.fold**2, ndf, 3),
+            *widest,
+            DownBlock(2 * ndf, 4 * ndf),
+            DownBlock(4 * ndf, 8 * ndf),
+        )
+        self.patch = _conv(8 * ndf, 1, 1)
+        self.whole = DownBlock(8 * ndf, 8 * ndf)
+        self.judge = _conv(8 * ndf + 1, 8 * ndf, 3)
+        self.last = spectral_norm(nn.Linear(8 * ndf, 1))
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        h = F.pixel_unshuffle(x, self.fold).contiguous(memory_format=torch.channels_last)
+        h = self.local(h)
+        whole = self.judge(_with_spread(F.leaky_relu(self.whole(h), 0.2)))
+        pooled = F.leaky_relu(whole, 0.2).sum((2, 3))
+        return [self.last(pooled), self.patch(F.leaky_relu(h, 0.2))]
+
+
+def _conv(inner: int, outer: int, side: int) -> nn.Module:
+    return spectral_norm(nn.Conv2d(inner, outer, side, padding=side // 2))
+
+
+def _with_spread(x: torch.Tensor) -> torch.Tensor:
+    """Append the mean standard deviation over each group of images (Karras et al. 2018).
+
+    [n, c, s, s] -> [n, c + 1, s, s]; groups are neighbours in the batch.
+    """
+    n, _, height, width = x.shape
+    group = math.gcd(n, GROUP)
+    spread = x.float().unflatten(0, (-1, group)).var(1, correction=0).add(1e-8).sqrt()
+    spread = spread.mean((1, 2, 3)).repeat_interleave(group)
+    return torch.cat([x, spread.view(n, 1, 1, 1).expand(n, 1, height, width).to(x.dtype)], 1)

@@ -1,0 +1,242 @@
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import gan.game
+import gan.train
+from gan.train import train, training_rows
+from runtime.errors import UserError
+from runtime.runs import CONFIG
+
+ROOT = Path(__file__).parents[2]
+
+
+def weights(run):
+    return (run / "generator.safetensors").read_bytes()
+
+
+def interrupt_after(monkeypatch, steps):
+    """Ctrl-C during step number `steps`."""
+    play = gan.game.Game.play
+
+    def play_then_stop(game, real):
+        play(game, real)
+        if game.step == steps:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(gan.game.Game, "play", play_then_stop)
+
+
+def test_a_finished_run_holds_what_the_others_read(run, dataset):
+    description = json.loads((run / "generator.json").read_text())
+    table = dataset.table.set_index("image_id")
+    folds = table.loc[description["training_ids"], "fold"]
+    assert set(folds) == {1, 2, 3}  # neither its own fold 0 nor the test part
+    assert len(folds) == 36
+    assert description["folds_hash"] == dataset.folds_hash
+    assert (description["fold"], description["seed"], description["size"]) == (0, 0, 32)
+    assert description["targets"] == "malignant"
+    assert description["kimg"] == 0.024
+    assert (run / "samples" / "reals.png").exists()
+    assert (run / "samples" / "00000024.png").exists()
+    state = load_file(run / "generator.safetensors")
+    assert all(torch.isfinite(t).all() for t in state.values())
+
+
+def test_only_malignant_images_are_learnt_from(tmp_path, make_dataset):
+    target = [i % 2 for i in range(100)]
+    dataset = make_dataset(tmp_path / "both", 100, target=target)
+    rows = training_rows(dataset, 1)
+    assert set(dataset.targets(rows)) == {1}
+    assert set(dataset.table["fold"].to_numpy()[rows]) == {0, 2, 3}
+
+
+@pytest.mark.parametrize("arch", ["lesiongan", "sngan"])
+def test_an_interrupted_run_resumes_to_the_same_bits(options, monkeypatch, tmp_path, arch):
+    options = dataclasses.replace(options, arch=arch)
+    monkeypatch.setattr(gan.train, "LOG_STEPS", 2)
+    whole = train(options)
+    broken = dataclasses.replace(options, out=tmp_path / "broken")
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 3)  # between two rows of the log
+        with pytest.raises(KeyboardInterrupt, match="--resume"):
+            train(broken)
+    assert not (broken.out / "generator.json").exists()
+    train(dataclasses.replace(broken, resume=True))
+    assert weights(broken.out) == weights(whole)
+    logs = [
+        [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        for run in (whole, broken.out)
+    ]
+    for row in (*logs[0], *logs[1]):
+        row.pop("seconds")
+    assert logs[0] == logs[1]
+    assert [row["step"] for row in logs[0]] == [2, 4, 6]
+
+
+def test_a_killed_process_resumes_to_the_same_bits(options, run):
+    code = (
+        "import dataclasses, gan.train as t; from runtime import cli; make = t.make_config; "
+        "t.make_config = lambda *a: dataclasses.replace(make(*a), ngf=4, ndf=4); "
+        "t.CHECKPOINT_SECONDS = 0.0; cli.run(t.TrainOptions, t.train, 'gan.train', '')"
+    )
+    words = ["--data", str(options.data), "--kimg", "0.024", "--batch", "4", "--device", "cpu"]
+    words += ["--precision", "fp32", "--tracking", "none", "--out", str(options.out)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *words], cwd=ROOT, env=environment, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 60
+    while not (options.out / "checkpoint" / "newest.safetensors").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    train(dataclasses.replace(options, resume=True))
+    assert weights(options.out) == weights(run)
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(options, monkeypatch, run):
+    monkeypatch.setattr(gan.train, "CHECKPOINT_SECONDS", 0.0)
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 4)
+        with pytest.raises(KeyboardInterrupt):
+            train(options)
+    newest = options.out / "checkpoint" / "newest.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-100])
+    train(dataclasses.replace(options, resume=True))
+    assert weights(options.out) == weights(run)
+
+
+def test_resume_with_a_larger_budget_goes_on(options, tmp_path):
+    train(options)
+    longer = dataclasses.replace(options, kimg=0.032, resume=True)
+    train(longer)
+    straight = train(dataclasses.replace(options, kimg=0.032, out=tmp_path / "straight"))
+    assert weights(options.out) == weights(straight)
+    assert "kimg: 0.032" in (options.out / CONFIG).read_text()
+
+
+def test_minutes_count_over_resumes(options, monkeypatch):
+    timed = dataclasses.replace(options, kimg=None, minutes=0.05)
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 1)
+        with pytest.raises(KeyboardInterrupt):
+            train(timed)
+    train(dataclasses.replace(timed, resume=True))
+    description = json.loads((options.out / "generator.json").read_text())
+    assert 0.05 <= description["minutes"] < 0.2
+    seen = description["kimg"]
+    train(dataclasses.replace(timed, resume=True))  # nothing is left to do
+    assert json.loads((options.out / "generator.json").read_text())["kimg"] == seen
+
+
+def test_other_seeds_give_other_generators(options, tmp_path, run):
+    other = train(dataclasses.replace(options, seed=1, out=tmp_path / "other"))
+    assert weights(other) != weights(run)
+
+
+def test_divergence_stops_and_keeps_the_last_good_checkpoint(options, monkeypatch):
+    monkeypatch.setattr(gan.train, "CHECKPOINT_SECONDS", 0.0)
+    play = gan.game.Game.play
+
+    def poisoned(game, real):
+        play(game, real)
+        if game.step == 3:
+            next(game.generator.parameters()).data.fill_(torch.nan)
+
+    monkeypatch.setattr(gan.game.Game, "play", poisoned)
+    with pytest.raises(UserError, match=r"diverged.*--seed"):
+        train(options)
+    state = load_file(options.out / "checkpoint" / "newest.safetensors")
+    assert all(torch.isfinite(t).all() for t in state.values())
+    assert not (options.out / "generator.json").exists()
+
+
+def test_every_image_is_seen_once_an_epoch(options, monkeypatch):
+    seen = []
+
+    def watch(game, real):
+        seen.extend(real.sum((1, 2, 3)).tolist())  # no symmetry changes the sum
+        game.step += 1
+
+    monkeypatch.setattr(gan.game.Game, "play", watch)
+    train(dataclasses.replace(options, kimg=0.072))
+    assert len(seen) == 72
+    first, second = sorted(seen[:36]), sorted(seen[36:])
+    assert first == second
+    assert seen[:36] != seen[36:]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"fold": 7}, "--fold 7"),
+        ({"data": Path("nowhere")}, "nowhere: no prepared dataset"),
+        ({"arch": "biggan"}, "--arch biggan"),
+        ({"kimg": 0.0}, "--kimg"),
+        ({"kimg": float("nan")}, "--kimg"),
+        ({"minutes": 1.0}, "give one of them"),
+        ({"batch": 1}, "--batch 1"),
+        ({"resume": True}, "--resume"),
+        ({"device": "cuda"}, "--device cuda"),
+    ],
+)
+def test_bad_options_are_refused_before_anything_is_written(options, change, message):
+    if change.get("device") == "cuda" and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(UserError, match=message):
+        train(dataclasses.replace(options, **change))
+    assert not options.out.exists()
+
+
+def test_too_few_images_are_refused(tmp_path, options, make_dataset):
+    dataset = make_dataset(tmp_path / "few", 60, target=[int(i < 9) for i in range(60)])
+    with pytest.raises(UserError, match="5 malignant images"):
+        train(dataclasses.replace(options, data=dataset.path))
+
+
+def test_changed_options_are_refused_on_resume(options):
+    train(options)
+    with pytest.raises(UserError, match="seed: was 0, now 5"):
+        train(dataclasses.replace(options, resume=True, seed=5))
+
+
+def test_an_existing_run_is_kept_unless_overwrite(options):
+    train(options)
+    before = weights(options.out)
+    with pytest.raises(UserError, match="--overwrite"):
+        train(options)
+    assert weights(options.out) == before
+    train(dataclasses.replace(options, seed=3, overwrite=True))
+    assert weights(options.out) != before
+    assert sorted(path.name for path in options.out.parent.iterdir()) == ["run"]
+
+
+def test_the_command_line_reports_bad_input_with_code_2(tmp_path):
+    words = ["-m", "gan.train", "--data", str(tmp_path / "none"), "--minutes", "1"]
+    result = subprocess.run(
+        [sys.executable, *words], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 2
+    assert "no prepared dataset" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_sample_grids_have_the_reals_first_images(run, dataset):
+    from PIL import Image
+
+    grid = np.asarray(Image.open(run / "samples" / "reals.png"))
+    first = dataset.images[training_rows(dataset, 0)[0]]
+    assert (grid[:32, :32] == first).all()
