@@ -132,7 +132,7 @@ def logit(prevalence: float, best_auc: float) -> tuple[float, float]:
         def excess(b: float) -> float:
             return float((density * expit(b + slope * u)).sum()) - prevalence
 
-        return brentq(excess, -200, 200, xtol=1e-10)
+        return brentq(excess, -1000, 1000, xtol=1e-10)
 
     def auc(slope: float) -> float:
         p = expit(intercept(slope) + slope * u)

@@ -78,7 +78,7 @@ def look(**changes: object) -> Look:
 
 
 @pytest.mark.parametrize("best_auc", [0.6, 0.75, 0.9, 0.97])
-@pytest.mark.parametrize("prevalence", [0.05, 0.15, 0.5])
+@pytest.mark.parametrize("prevalence", [0.01, 0.05, 0.15, 0.5])
 def test_the_true_probability_has_the_auc_and_the_prevalence_asked_for(
     best_auc: float, prevalence: float
 ) -> None:
@@ -86,7 +86,8 @@ def test_the_true_probability_has_the_auc_and_the_prevalence_asked_for(
     rng = np.random.default_rng(0)
     probability = 1 / (1 + np.exp(-(intercept + slope * rng.standard_normal(400_000))))
     target = rng.random(400_000) < probability
-    assert roc_auc_score(target, probability) == pytest.approx(best_auc, abs=0.005)
+    error = 0.3 / np.sqrt(target.sum())  # of an AUC, about
+    assert roc_auc_score(target, probability) == pytest.approx(best_auc, abs=4 * error)
     assert target.mean() == pytest.approx(prevalence, abs=0.002)
 
 
