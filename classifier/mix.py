@@ -110,7 +110,7 @@ def open_pool(
 def pool_of_generator(
     dataset: Dataset, fold: int, run: Path, count: int, seed: int, device: str, allow_leakage: bool
 ) -> Path:
-    """The run's pool of `count` images for `seed`, made by `gan.generate` where it is not there.
+    """The run's pool for `seed` of at least `count` images, made by `gan.generate` if need be.
 
     Raises UserError where the generator saw images of this fold's validation or test part.
     """
@@ -124,11 +124,13 @@ def pool_of_generator(
     reason = leak(Pool(run, np.empty(0), {"provenance": provenance}), dataset, fold)
     if reason and not allow_leakage:
         raise UserError(f"{reason}. (--allow-leakage trains anyway and marks every output)")
-    out = run / "pools" / f"{count}-seed{seed}"
-    if out.exists():
-        made_by = load_pool(out).info["provenance"].get("sha256")
-        if made_by == sha256(weights):
+    made = sha256(weights)
+    for out in (run / "pools").glob(f"*-seed{seed}"):
+        pool = load_pool(out)
+        # a larger pool of the same seed begins with the same images
+        if pool.info["provenance"].get("sha256") == made and len(pool.images) >= count:
             return out
+    out = run / "pools" / f"{count}-seed{seed}"
     command = [sys.executable, "-m", "gan.generate", "--generator", str(run)]
     command += ["--count", str(count), "--seed", str(seed), "--out", str(out)]
     command += ["--device", device, "--overwrite"]

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
 
 from classifier import job as job_module
+from classifier import outputs
 from classifier import train as train_module
 from classifier.augment import load_batch
 from classifier.backbones import Classifier
@@ -40,6 +41,13 @@ def options(tiny, tmp_path):
         tracking="none",
         out=tmp_path / "run",
     )
+
+
+@pytest.fixture(autouse=True)
+def no_plots(monkeypatch, request):
+    """Drawing takes longer than these trainings; the end-to-end test does it."""
+    if "end_to_end" not in request.node.name:
+        monkeypatch.setattr(outputs, "draw_plots", lambda *_: None)
 
 
 @pytest.fixture

@@ -139,10 +139,13 @@ def test_pool_of_a_generator_is_made_once(tiny, runs, monkeypatch):
     assert first == run / "pools" / "7-seed3"
     assert calls[0][1:3] == ["-m", "gan.generate"]
     assert mix.pool_of_generator(tiny, 0, run, 7, 3, "cpu", False) == first
+    assert mix.pool_of_generator(tiny, 0, run, 5, 3, "cpu", False) == first  # big enough
     assert len(calls) == 1
+    assert mix.pool_of_generator(tiny, 0, run, 5, 4, "cpu", False).name == "5-seed4"
+    assert len(calls) == 2
     (run / "generator.safetensors").write_bytes(b"trained further")
     mix.pool_of_generator(tiny, 0, run, 7, 3, "cpu", False)
-    assert len(calls) == 2
+    assert len(calls) == 3
 
 
 def test_leaky_generator_is_refused_before_anything_is_made(tiny, runs, monkeypatch):
