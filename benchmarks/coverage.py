@@ -176,8 +176,7 @@ def measure_power(design: Design, options: Options) -> dict:
     for _ in range(200):
         sample = draw(design, rng)
         pairs = count_pairs(sample.target, sample.group, sample.a[None], sample.b[None])
-        _, variance, df = clustered(pairs)
-        stated.append(statistics.detectable(variance, df))
+        stated.append(statistics.detectable(clustered(pairs)[1]))
     mde = float(np.mean(stated))
     shifted = Design(**asdict(design) | {"delta": mde})
     power = measure(shifted, options)["methods"]["widened percentile"]["reject"]
@@ -263,6 +262,7 @@ def main(options: Options) -> None:
         "machine": f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}",
         "versions": {name: version(name) for name in packages},
         "seconds": round(time.time() - started),
+        "cpu_seconds": round(time.process_time()),
         "options": cli.as_plain(options),
         "designs": rows,
         "power_at_mde": power,

@@ -81,7 +81,7 @@ def compare(
         "p_delong": delong_test(target, a, b)[2],
         "p_bootstrap": p_value(drawn, df),
         "p_holm": None,
-        "mde": detectable(variance, df),
+        "mde": detectable(variance) if df > 0 else None,
         "verdict": None,
         "margin": margin,
         "n": len(target),
@@ -238,12 +238,9 @@ def roc_band(
     return lists | {"auc": value, "ci_low": ci_low, "ci_high": ci_high}
 
 
-def detectable(variance: float, df: float) -> float | None:
+def detectable(variance: float) -> float:
     """The smallest true difference that a two-sided 5% test sees with 80% power."""
-    if df <= 0:
-        return None
-    critical = np.sqrt((df + 1) / df) * stats.t.ppf(1 - ALPHA / 2, df)
-    return float((critical + stats.norm.ppf(POWER)) * np.sqrt(variance))
+    return float((stats.norm.ppf(1 - ALPHA / 2) + stats.norm.ppf(POWER)) * np.sqrt(variance))
 
 
 # --- the variance of training ---------------------------------------------------------------------
