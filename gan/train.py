@@ -21,7 +21,7 @@ from data.store import Dataset, load_dataset
 from gan.augment import random_symmetry
 from gan.game import Game
 from gan.networks import describe, make_config
-from gan.weights import CHECKPOINT, DESCRIPTION, read_description, save_generator
+from gan.weights import CHECKPOINT, save_generator
 from runtime import checkpoint, cli, progress
 from runtime.device import DeviceName, PrecisionName, resolve
 from runtime.errors import UserError
@@ -141,7 +141,7 @@ class _Loop:
     ) -> None:
         assert plan.out is not None
         self.game, self.plan, self.tracker, self.out = game, plan, tracker, plan.out
-        self.images = dataset.images[rows]
+        self.images, self.folds_hash = dataset.images[rows], dataset.folds_hash
         self.before, self.started, self.saved = seconds, time.monotonic(), time.monotonic()
 
     @property
@@ -211,7 +211,8 @@ class _Loop:
 
     def _checkpoint(self, stop: StopRequest) -> None:
         self._check_finite(self.game.is_finite())
-        checkpoint.save(self.out / CHECKPOINT, self.game.state() | {"seconds": self.seconds})
+        facts = {"seconds": self.seconds, "folds_hash": self.folds_hash}
+        checkpoint.save(self.out / CHECKPOINT, self.game.state() | facts)
         self.saved = time.monotonic()
         if stop.requested and not self.finished:
             raise KeyboardInterrupt(
@@ -267,12 +268,15 @@ def _grid_due(seen: int, batch: int) -> bool:
 
 def _restore(game: Game, out: Path, dataset: Dataset) -> float:
     """Load the last checkpoint; returns the seconds trained so far, 0 where there is none yet."""
-    if (out / DESCRIPTION).exists() and read_description(out)["folds_hash"] != dataset.folds_hash:
-        raise UserError(f"--resume {out}: {dataset.path} has other folds now; give a new --out")
     state = checkpoint.load(out / CHECKPOINT)
     if state is None:
         print("no checkpoint yet: starting from the beginning")
         return 0.0
+    if state["folds_hash"] != dataset.folds_hash:
+        raise UserError(
+            f"--resume {out}: {dataset.path} has other images or folds than when the run began; "
+            "start a new run in another --out"
+        )
     game.restore(state)
     print(f"going on from {game.seen / 1000:.1f} kimg, {state['seconds'] / 60:.1f} minutes")
     return state["seconds"]

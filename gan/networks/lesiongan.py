@@ -41,7 +41,7 @@ class Noise(nn.Module):
         self.strength = nn.Parameter(torch.full((1, width, 1, 1), 0.1))
 
     def forward(self, x: torch.Tensor, plane: torch.Tensor) -> torch.Tensor:
-        return x + (self.strength * plane).to(x.dtype)
+        return torch.addcmul(x, self.strength.to(x.dtype), plane.to(x.dtype))
 
 
 class UpBlock(nn.Module):
@@ -94,7 +94,7 @@ class Generator(nn.Module):
         )
         thin = [2 * ngf] + [max(2 * ngf >> i, 12) for i in range(1, len(sides) - 2)]
         self.shuffle = nn.ModuleList(map(ShuffleBlock, thin[:-1], thin[1:]))
-        self.to_rgb = nn.ModuleList([nn.Conv2d(width, 3, 3, padding=1) for width in thin])
+        self.to_rgb = nn.ModuleList([nn.Conv2d(width, 3, 1) for width in thin])
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         z, *noise = z.split(self.split, 1)

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -211,6 +212,16 @@ def test_changed_options_are_refused_on_resume(options):
     train(options)
     with pytest.raises(UserError, match="seed: was 0, now 5"):
         train(dataclasses.replace(options, resume=True, seed=5))
+
+
+def test_a_dataset_that_was_prepared_anew_is_refused_on_resume(options, make_dataset, tmp_path):
+    dataset = make_dataset(tmp_path / "mine")
+    options = dataclasses.replace(options, data=dataset.path)
+    train(options)
+    shutil.rmtree(dataset.path)
+    make_dataset(dataset.path, 61)
+    with pytest.raises(UserError, match="other images or folds"):
+        train(dataclasses.replace(options, resume=True, kimg=0.04))
 
 
 def test_an_existing_run_is_kept_unless_overwrite(options):
