@@ -253,7 +253,10 @@ def _place(options: RunOptions) -> dict[str, str]:
 
 def main(options: RunOptions) -> None:
     """Run and say the verdict last."""
-    report = run_experiment(options)
+    try:
+        report = run_experiment(options)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("what is done is kept; add --resume to go on") from None
     trials = pd.read_parquet(report.parent / "trials.parquet")
     leaky = sorted(trials.loc[trials["leaky"], "arm"].unique())
     comparisons = read_json(report.parent / "comparisons.json")
