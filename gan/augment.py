@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 DRAWS = 7  # uniform numbers that one image's changes take
-BRIGHTNESS, SATURATION, CONTRAST = 0.5, 1.0, 0.5  # the paper's ranges, for images in -1..1
+BRIGHTNESS, SATURATION, CONTRAST = 0.2, 1.0, 0.5  # reach, for images in -1..1
 SHIFT, CUTOUT = 0.125, 0.5  # shares of the side
 
 
@@ -18,7 +18,8 @@ def diff_augment(images: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
     """Colour, translation and cutout of float [n, 3, s, s] images in -1..1.
 
     `draws` float [n, DRAWS], uniform in 0..1, decide everything. Same shape back; differentiable
-    in `images`. What translation and cutout uncover is 0, mid-grey.
+    in `images`. What is cut out becomes 0, mid-grey. What translation uncovers repeats the rim: the
+    paper's mid-grey lets a generator frame its images in grey unpunished.
     """
     columns = draws.view(-1, DRAWS, 1, 1, 1).unbind(1)
     images = _colour(images, *columns[:3])
@@ -58,7 +59,8 @@ def _shifts(draws: torch.Tensor, reach: int, side: int) -> torch.Tensor:
     """[n] draws -> [n, side, side] 0/1 matrices that shift by -reach..reach whole pixels."""
     offset = (draws * (2 * reach + 1)).long().clamp(max=2 * reach) - reach
     index = torch.arange(side, device=draws.device)
-    return (index[:, None] - index[None] == offset.view(-1, 1, 1)).to(draws.dtype)
+    source = (index - offset[:, None]).clamp(0, side - 1)
+    return (source[:, :, None] == index).to(draws.dtype)
 
 
 def _cutout(x: torch.Tensor, down: torch.Tensor, right: torch.Tensor) -> torch.Tensor:

@@ -51,10 +51,9 @@ class Game:
         z = torch.randn(self.batch, self.generator.latent_dim, device=device)
         with self.compute.autocast():
             fake = self.generator(z)
-        both = torch.cat([self._augment(real), self._augment(fake.detach())])
-        with self.compute.autocast():
-            logits = self.discriminator(both)
-        on_real, on_fake = zip(*(head.chunk(2) for head in logits), strict=True)
+        seen = self._augment(real), self._augment(fake.detach())
+        with self.compute.autocast():  # apart: batch norm must not mix them
+            on_real, on_fake = (self.discriminator(images) for images in seen)
         loss_d = discriminator_loss(on_real, on_fake)
         _descend(self.discriminator_optimizer, loss_d)
 

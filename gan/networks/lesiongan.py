@@ -28,8 +28,8 @@ class Config:
     ngf: int = 32  # generator: 8 ngf channels at 4x4, 2 ngf at 32x32
     ndf: int = 32  # discriminator: 2 ndf channels at 32x32, 8 ndf at 4x4
     z_dim: int = 128  # latent that decides the content; noise planes for the texture come on top
-    lr_generator: float = 2e-4  # Adam
-    lr_discriminator: float = 2e-4
+    lr_generator: float = 4e-4  # Adam
+    lr_discriminator: float = 4e-4
     betas: tuple[float, float] = (0.0, 0.99)
 
 
@@ -57,22 +57,21 @@ class UpBlock(nn.Module):
         return F.glu(self.noise(self.norm(self.conv(x)), plane), 1)
 
 
-class ShuffleBlock(nn.Module):
-    """[n, inner, s, s] -> [n, outer, 2s, 2s]: conv, pixel shuffle, noise, thin conv."""
+class DetailBlock(nn.Module):
+    """[n, inner, s, s] -> [n, outer, 2s, 2s]: conv, bilinear upsample, noise, thin conv.
+
+    Bilinear, because pixel shuffles (and nearest upsampling this late) leave a grid.
+    """
 
     def __init__(self, inner: int, outer: int) -> None:
         super().__init__()
-        self.spread = nn.Conv2d(inner, 4 * outer, 3, padding=1)
+        self.narrow = nn.Conv2d(inner, outer, 3, padding=1)
         self.noise = Noise(outer)
         self.refine = nn.Conv2d(outer, outer, 3, padding=1)
-        # ICNR (Aitken et al. 2017): starts as nearest upsampling, with no grid to unlearn
-        with torch.no_grad():
-            self.spread.weight.copy_(self.spread.weight[::4].repeat_interleave(4, 0))
-            self.spread.bias.copy_(self.spread.bias[::4].repeat_interleave(4, 0))
 
     def forward(self, x: torch.Tensor, plane: torch.Tensor) -> torch.Tensor:
-        x = F.leaky_relu(self.noise(F.pixel_shuffle(self.spread(x), 2), plane), 0.2)
-        return F.leaky_relu(self.refine(x), 0.2)
+        x = F.interpolate(self.narrow(x), scale_factor=2.0, mode="bilinear", align_corners=False)
+        return F.leaky_relu(self.refine(F.leaky_relu(self.noise(x, plane), 0.2)), 0.2)
 
 
 class Generator(nn.Module):
@@ -93,7 +92,7 @@ class Generator(nn.Module):
             [UpBlock(8 * ngf, 8 * ngf), UpBlock(8 * ngf, 4 * ngf), UpBlock(4 * ngf, 2 * ngf)]
         )
         thin = [2 * ngf] + [max(2 * ngf >> i, 12) for i in range(1, len(sides) - 2)]
-        self.shuffle = nn.ModuleList(map(ShuffleBlock, thin[:-1], thin[1:]))
+        self.detail = nn.ModuleList(map(DetailBlock, thin[:-1], thin[1:]))
         self.to_rgb = nn.ModuleList([nn.Conv2d(width, 3, 1) for width in thin])
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
@@ -105,7 +104,7 @@ class Generator(nn.Module):
             h = block(h, plane)
         rgb = self.to_rgb[0](h).float()
         for block, to_rgb, plane in zip(
-            self.shuffle, self.to_rgb[1:], planes[len(self.up) :], strict=True
+            self.detail, self.to_rgb[1:], planes[len(self.up) :], strict=True
         ):
             h = block(h, plane)
             rgb = F.interpolate(rgb, scale_factor=2.0, mode="bilinear", align_corners=False)
@@ -114,21 +113,20 @@ class Generator(nn.Module):
 
 
 class DownBlock(nn.Module):
-    """[n, inner, s, s] -> [n, outer, s / 2, s / 2]: two convolutions and a shortcut, summed.
-
-    Without the shortcut, spectral norms of 1 shrink the signal from layer to layer until the hinge
-    loss no longer sees it.
-    """
+    """[n, inner, s, s] -> [n, outer, s / 2, s / 2]: the mean of two convolutions and of one."""
 
     def __init__(self, inner: int, outer: int) -> None:
         super().__init__()
-        self.conv1 = spectral_norm(nn.Conv2d(inner, outer, 4, 2, 1))
-        self.conv2 = spectral_norm(nn.Conv2d(outer, outer, 3, padding=1))
-        self.shortcut = spectral_norm(nn.Conv2d(inner, outer, 1))
+        self.main = nn.Sequential(
+            spectral_norm(nn.Conv2d(inner, outer, 4, 2, 1, bias=False)),
+            nn.BatchNorm2d(outer),
+            nn.LeakyReLU(0.2, inplace=True),
+            *_layers(outer, outer, 3),
+        )
+        self.direct = nn.Sequential(nn.AvgPool2d(2), *_layers(inner, outer, 1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        h = self.conv2(F.leaky_relu(self.conv1(F.leaky_relu(x, 0.2)), 0.2))
-        return h + self.shortcut(F.avg_pool2d(x, 2))
+        return (self.main(x) + self.direct(x)) / 2
 
 
 class Discriminator(nn.Module):
@@ -138,28 +136,30 @@ class Discriminator(nn.Module):
         super().__init__()
         ndf = config.ndf
         self.fold = max(config.size // (2 * BASE), 1)
-        widest = [DownBlock(ndf, 2 * ndf)] if config.size > BASE else [_conv(ndf, 2 * ndf, 1)]
+        stem = nn.Sequential(_conv(3 * self.fold**2, ndf, 3), nn.LeakyReLU(0.2, inplace=True))
+        widest = DownBlock(ndf, 2 * ndf) if config.size > BASE else _conv(ndf, 2 * ndf, 1)
         self.local = nn.Sequential(
-            _conv(3 * self.fold**2, ndf, 3),
-            *widest,
-            DownBlock(2 * ndf, 4 * ndf),
-            DownBlock(4 * ndf, 8 * ndf),
+            stem, widest, DownBlock(2 * ndf, 4 * ndf), DownBlock(4 * ndf, 8 * ndf)
         )
         self.patch = _conv(8 * ndf, 1, 1)
         self.whole = DownBlock(8 * ndf, 8 * ndf)
-        self.judge = _conv(8 * ndf + 1, 8 * ndf, 3)
-        self.last = spectral_norm(nn.Linear(8 * ndf, 1))
+        self.judge = nn.Sequential(*_layers(8 * ndf + 1, 8 * ndf, 3))
+        self.last = spectral_norm(nn.Linear(8 * ndf * LOWEST**2, 1))
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         h = F.pixel_unshuffle(x, self.fold).contiguous(memory_format=torch.channels_last)
         h = self.local(h)
-        whole = self.judge(_with_spread(F.leaky_relu(self.whole(h), 0.2)))
-        pooled = F.leaky_relu(whole, 0.2).sum((2, 3))
-        return [self.last(pooled), self.patch(F.leaky_relu(h, 0.2))]
+        whole = self.judge(_with_spread(self.whole(h)))
+        return [self.last(whole.flatten(1)), self.patch(h)]
 
 
 def _conv(inner: int, outer: int, side: int) -> nn.Module:
     return spectral_norm(nn.Conv2d(inner, outer, side, padding=side // 2))
+
+
+def _layers(inner: int, outer: int, side: int) -> list[nn.Module]:
+    conv = spectral_norm(nn.Conv2d(inner, outer, side, padding=side // 2, bias=False))
+    return [conv, nn.BatchNorm2d(outer), nn.LeakyReLU(0.2, inplace=True)]
 
 
 def _with_spread(x: torch.Tensor) -> torch.Tensor:
