@@ -97,12 +97,11 @@ def open_pool(
     if reason and not allow_leakage:
         raise UserError(f"{reason}. (--allow-leakage trains anyway and marks every output)")
     if len(pool.images) < needed:
-        provenance = pool.info.get("provenance", {})
-        bigger = f"python -m gan.generate --generator RUN --count {needed} --out POOL"
-        made = "" if provenance.get("kind") == "generator" else " (or bring more images)"
+        made = pool.info["provenance"]["kind"] == "generator"
+        bigger = f"make them with `python -m gan.generate --generator RUN --count {needed}`"
         raise UserError(
             f"--pool {path}: holds {len(pool.images)} images, {needed} are needed; "
-            f"make a bigger one: `{bigger}`{made}, or lower --synthetic"
+            f"{bigger if made else 'bring more of them'}, or lower --synthetic"
         )
     return pool, reason
 
