@@ -165,6 +165,8 @@ class _Loop:
             while not self.finished:
                 game.play(torch.from_numpy(self._batch()))
                 if self.plan.kimg is None:
+                    rate = game.seen / self.seconds
+                    bar.set_postfix_str(f"{rate:.1f} img/s, {game.seen / 1000:.1f} kimg", False)
                     bar.update(self.seconds - started - bar.n)
                 else:
                     bar.update(game.batch)
