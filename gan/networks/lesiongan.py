@@ -130,7 +130,7 @@ class DownBlock(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """[n, 3, size, size] in -1..1 -> two heads: [n, 1] the whole image, [n, 1, 8, 8] patches."""
+    """[n, 3, size, size] in -1..1 -> two heads: [n, 1] the whole image, [n, 1, 16, 16] patches."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -138,11 +138,9 @@ class Discriminator(nn.Module):
         self.fold = max(config.size // (2 * BASE), 1)
         stem = nn.Sequential(_conv(3 * self.fold**2, ndf, 3), nn.LeakyReLU(0.2, inplace=True))
         widest = DownBlock(ndf, 2 * ndf) if config.size > BASE else _conv(ndf, 2 * ndf, 1)
-        self.local = nn.Sequential(
-            stem, widest, DownBlock(2 * ndf, 4 * ndf), DownBlock(4 * ndf, 8 * ndf)
-        )
-        self.patch = _conv(8 * ndf, 1, 1)
-        self.whole = DownBlock(8 * ndf, 8 * ndf)
+        self.local = nn.Sequential(stem, widest, DownBlock(2 * ndf, 4 * ndf))
+        self.patch = _conv(4 * ndf, 1, 1)
+        self.whole = nn.Sequential(DownBlock(4 * ndf, 8 * ndf), DownBlock(8 * ndf, 8 * ndf))
         self.judge = nn.Sequential(*_layers(8 * ndf + 1, 8 * ndf, 3))
         self.last = spectral_norm(nn.Linear(8 * ndf * LOWEST**2, 1))
 
