@@ -1,0 +1,22 @@
+"""The tool's own test: a perfect generator must come out as `helps`, a broken one never."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from data.prepare import PrepareOptions, prepare
+from experiments.run import RunOptions, run_experiment
+
+CONFIG = Path(__file__).parents[2] / "experiments" / "configs" / "known-answers.yaml"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_known_answers_on_the_phantom(tmp_path: Path):
+    few, out = tmp_path / "few", tmp_path / "out"
+    prepare(PrepareOptions(patients=1000, test_fraction=0.85, out=few))
+    run_experiment(RunOptions(CONFIG, out=out, data=few, device="cpu", tracking="none"))
+    rows = {row["arm"]: row for row in json.loads((out / "comparisons.json").read_text())}
+    assert rows["oracle"]["verdict"] == "helps", rows["oracle"]
+    assert rows["broken"]["verdict"] != "helps", rows["broken"]
