@@ -51,7 +51,7 @@ def test_bad_options(options, change, expected, refused):
         ({"patients": 0}, "patients 0"),
         ({"prevalence": 1.5}, "prevalence 1.5"),
         ({"best_auc": 0.2}, "best_auc 0.2"),
-        ({"patients": 4}, "need at least 4"),
+        ({"patients": 5, "prevalence": 0.5}, "need at least"),
         ({"prevalence": 0.03}, "malignant groups"),
     ],
 )
