@@ -42,7 +42,7 @@ class TrainOptions:
     external: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()  # NAME=FOLDER to test on
     epochs: int = 5  # each ceil(real training images / batch) steps, however many extra there are
     batch: int = 64  # images a step
-    lr: float = 5e-4  # highest learning rate of AdamW
+    lr: float = 1e-3  # highest learning rate of AdamW
     weight_decay: float = 0.05  # of AdamW; not on biases and batch norm
     schedule: Literal["one-cycle", "warm-up"] = "one-cycle"  # warm-up: 1 epoch, then constant
     patience: int = 0  # epochs without a better validation AUC before it stops; 0: never

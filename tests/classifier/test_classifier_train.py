@@ -157,6 +157,13 @@ def assert_same_run(one: Path, two: Path):
         assert (one / name).read_bytes() == (two / name).read_bytes(), name
 
 
+def test_memory_changes_speed_and_not_the_result(options, pool, tmp_path):
+    options = change(options, epochs=2, synthetic="0.3", pool=pool)
+    train(options)
+    train(change(options, cache_gib=0.0, out=tmp_path / "slow"))
+    assert_same_run(options.out, tmp_path / "slow")
+
+
 def test_resume_refuses_other_options(options, monkeypatch):
     monkeypatch.setattr(train_module._Loop, "run", Killed)
     with pytest.raises(Exception):  # noqa: B017, PT011 - any way to die will do
