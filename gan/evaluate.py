@@ -66,40 +66,25 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     target = _target(options)
     compute = resolve(options.device, options.precision, cpu_auto="bf16")
     dataset, fold, images = _gather(options, compute)
-    ours = extract(_versions(images.synthetic), compute, "synthetic images, 8 symmetries")
-    theirs = extract(_versions(images.held_out), compute, "held-out images, 8 symmetries")
+    ours = _features(images.synthetic, compute, "synthetic images, 8 symmetries")
+    theirs = _features(images.held_out, compute, "held-out images, 8 symmetries")
     training = extract(images.training, compute, "training images")
-    ours, theirs = (f.reshape(8, -1, f.shape[1]) for f in (ours, theirs))
-    synthetic, held_out = ours[0], theirs[0]
-    # Matched sizes, or the floor would have another spread (and recall another meaning).
-    n = min(len(synthetic), len(training))
-    some = random_generator(options.seed, "gan/floor").permutation(len(training))[:n]
-    floor = training[some]
-    near = {
-        "features": nearest_distances(ours, np.concatenate([training, held_out])),
-        "pixels": nearest_distances(_thumbnails(images.synthetic), _real_thumbnails(images)),
+    spaces = {
+        "features": (ours, theirs, np.concatenate([training, theirs[0]])),
+        "pixels": _thumbnails(images),
     }
-    among = {
-        "features": nearest_distances(theirs, np.concatenate([training, held_out])),
-        "pixels": nearest_distances(_thumbnails(images.held_out), _real_thumbnails(images)),
-    }
-    found = {
-        space: memorisation(near[space], among[space], images.groups, len(training), options.seed)
-        for space in near
-    }
+    near = {}
+    found = {}
+    for space, (synthetic, held_out, real) in spaces.items():
+        near[space] = nearest_distances(synthetic, real)
+        among = nearest_distances(held_out, real)
+        found[space] = memorisation(near[space], among, images.groups, len(training), options.seed)
     result = {
-        "kid": kid(synthetic[:n], held_out),
-        "kid_std": kid_spread(synthetic[:n], held_out, options.seed),
-        "kid_floor": kid(floor, held_out),
-        "kid_floor_std": kid_spread(floor, held_out, options.seed),
-        **precision_recall(held_out, synthetic[:n]),
-        "floor": precision_recall(held_out, floor),
+        **_scores(ours[0], training, theirs[0], options.seed),
         "memorisation": found["features"].ratio,
         "memorisation_flagged": any(part.flagged for part in found.values()),
         "memorisation_in": {space: dataclasses.asdict(part) for space, part in found.items()},
         "evaluation_network": NETWORK,
-        "n_real": len(held_out),
-        "n_synthetic": n,
         "n_training": len(training),
         "dataset": str(dataset.path),
         "folds_hash": dataset.folds_hash,
@@ -109,6 +94,26 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     write_json(target / "evaluation.json", result)
     _report(result, target)
     return result
+
+
+def _scores(
+    synthetic: np.ndarray, training: np.ndarray, held_out: np.ndarray, seed: int
+) -> dict[str, Any]:
+    """KID, precision and recall of features, each beside what training images would get."""
+    # Matched sizes, or the floor would have another spread (and recall another meaning).
+    n = min(len(synthetic), len(training))
+    synthetic = synthetic[:n]
+    floor = training[random_generator(seed, "gan/floor").permutation(len(training))[:n]]
+    return {
+        "kid": kid(synthetic, held_out),
+        "kid_std": kid_spread(synthetic, held_out, seed),
+        "kid_floor": kid(floor, held_out),
+        "kid_floor_std": kid_spread(floor, held_out, seed),
+        **precision_recall(held_out, synthetic),
+        "floor": precision_recall(held_out, floor),
+        "n_real": len(held_out),
+        "n_synthetic": n,
+    }
 
 
 def _target(options: EvaluateOptions) -> Path:
@@ -176,15 +181,25 @@ def _versions(images: np.ndarray) -> np.ndarray:
     return np.concatenate([symmetry(images, number) for number in range(8)])
 
 
-def _thumbnails(images: np.ndarray) -> np.ndarray:
-    """The eight symmetries at THUMBNAIL px, flat: [n, s, s, 3] -> float32 [8, n, pixels]."""
-    side = (THUMBNAIL, THUMBNAIL)
-    small = [cv2.resize(image, side, interpolation=cv2.INTER_AREA) for image in images]
-    return _versions(np.stack(small).astype(np.float32)).reshape(8, len(images), -1)
+def _features(images: np.ndarray, compute: Compute, what: str) -> np.ndarray:
+    """Features of all eight symmetries: [n, s, s, 3] -> float32 [8, n, 1280]."""
+    return extract(_versions(images), compute, what).reshape(8, len(images), -1)
 
 
-def _real_thumbnails(images: _Images) -> np.ndarray:
-    return _thumbnails(np.concatenate([images.training, images.held_out]))[0]
+def _thumbnails(images: _Images) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Small flat pictures: synthetic and held-out [8, n, pixels], training + held-out [n, pixels].
+
+    Small, so that a shifted or slightly changed copy is still near.
+    """
+
+    def shrink(pictures: np.ndarray) -> np.ndarray:
+        side = (THUMBNAIL, THUMBNAIL)
+        small = [cv2.resize(picture, side, interpolation=cv2.INTER_AREA) for picture in pictures]
+        versions = _versions(np.stack(small).astype(np.float32))
+        return versions.reshape(8, len(pictures), -1)
+
+    synthetic, held_out = shrink(images.synthetic), shrink(images.held_out)
+    return synthetic, held_out, np.concatenate([shrink(images.training)[0], held_out[0]])
 
 
 def _gallery(path: Path, images: _Images, distances: np.ndarray) -> None:

@@ -85,24 +85,33 @@ def train(options: TrainOptions) -> Path:
         resume_step=game.step if options.resume else None,
     ) as tracker:
         seconds = _Loop(game, dataset, rows, plan, tracker, seconds).run()
-    facts = {"dataset": str(dataset.path), "folds_hash": dataset.folds_hash, "fold": options.fold}
-    save_generator(
-        out,
-        game.ema,
-        {"architecture": describe(options.arch, config)}
-        | facts
-        | {
-            "targets": "malignant",
-            "training_ids": dataset.table["image_id"].to_numpy()[rows].tolist(),
-            "seed": options.seed,
-            "size": dataset.size,
-            "kimg": game.seen / 1000,
-            "minutes": round(seconds / 60, 3),
-        },
-    )
+    save_generator(out, game.ema, _describe_run(plan, config, dataset, rows, game.seen, seconds))
     finish_run(out)
     print(f"generator after {game.seen / 1000:.1f} kimg: {out}; samples in {out / 'samples'}")
     return out
+
+
+def _describe_run(
+    plan: TrainOptions,
+    config: Any,
+    dataset: Dataset,
+    rows: np.ndarray,
+    seen: int,
+    seconds: float,
+) -> dict[str, Any]:
+    """What `generator.json` says: where the generator comes from and what it has seen."""
+    return {
+        "architecture": describe(plan.arch, config),
+        "dataset": str(dataset.path),
+        "folds_hash": dataset.folds_hash,
+        "fold": plan.fold,
+        "targets": "malignant",
+        "training_ids": dataset.table["image_id"].to_numpy()[rows].tolist(),
+        "seed": plan.seed,
+        "size": dataset.size,
+        "kimg": seen / 1000,
+        "minutes": round(seconds / 60, 3),
+    }
 
 
 def open_dataset(path: Path | None) -> Dataset:
