@@ -11,8 +11,8 @@ from gan.networks import architecture
 from runtime.device import Compute
 from runtime.seeds import seed_torch
 
-EMA_SHARE = 0.05  # half-life of the generator's average, as a share of the images seen so far
-EMA_KIMG = 10.0  # and at most this many thousand images (StyleGAN2-ADA, Karras et al. 2020)
+EMA_SHARE = 0.1  # half-life of the generator's average, as a share of the images seen so far
+EMA_KIMG = 10.0  # and at most this many thousand images, as in StyleGAN2-ADA
 MEASURED = ("loss_d", "loss_g", "score_real", "score_fake")
 
 

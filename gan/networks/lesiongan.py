@@ -1,11 +1,11 @@
 """LesionGAN: a lean GAN for a few hundred lesions and a CPU.
 
 Nearly all arithmetic happens at 32x32 px and below. The generator (blocks of upsample, convolution,
-batch norm, noise, gated linear unit, as in FastGAN, Liu et al. 2021) reaches the full side by
-pixel shuffles, each followed by a thin convolution with fresh noise, and sums an RGB picture over
-all scales (skip outputs, StyleGAN2, Karras et al. 2020). The discriminator folds pixels into
-channels (pixel unshuffle), is spectrally normalised (Miyato et al. 2018), and judges twice: the
-whole image, with the minibatch's standard deviation, and overlapping patches for texture.
+batch norm, noise, gated linear unit, as in FastGAN, Liu et al. 2021) reaches the full side by thin
+convolutions with fresh noise, and sums an RGB picture over all scales (skip outputs, StyleGAN2,
+Karras et al. 2020). The discriminator folds pixels into channels (pixel unshuffle), has spectral
+norm (Miyato et al. 2018) and batch norm, as FastGAN's, and judges twice: the whole image, with the
+minibatch's standard deviation, and overlapping patches for texture.
 """
 
 import math
@@ -28,7 +28,7 @@ class Config:
     ngf: int = 32  # generator: 8 ngf channels at 4x4, 2 ngf at 32x32
     ndf: int = 32  # discriminator: 2 ndf channels at 32x32, 8 ndf at 4x4
     z_dim: int = 128  # latent that decides the content; noise planes for the texture come on top
-    lr_generator: float = 4e-4  # Adam
+    lr_generator: float = 2e-4  # Adam
     lr_discriminator: float = 4e-4
     betas: tuple[float, float] = (0.0, 0.99)
 
@@ -53,15 +53,11 @@ class UpBlock(nn.Module):
         self.norm, self.noise = nn.BatchNorm2d(2 * outer), Noise(2 * outer)
 
     def forward(self, x: torch.Tensor, plane: torch.Tensor) -> torch.Tensor:
-        x = F.interpolate(x, scale_factor=2.0, mode="nearest")
-        return F.glu(self.noise(self.norm(self.conv(x)), plane), 1)
+        return F.glu(self.noise(self.norm(self.conv(_double(x))), plane), 1)
 
 
 class DetailBlock(nn.Module):
-    """[n, inner, s, s] -> [n, outer, 2s, 2s]: conv, bilinear upsample, noise, thin conv.
-
-    Bilinear, because pixel shuffles (and nearest upsampling this late) leave a grid.
-    """
+    """[n, inner, s, s] -> [n, outer, 2s, 2s]: conv, bilinear upsample, noise, thin conv."""
 
     def __init__(self, inner: int, outer: int) -> None:
         super().__init__()
@@ -70,8 +66,8 @@ class DetailBlock(nn.Module):
         self.refine = nn.Conv2d(outer, outer, 3, padding=1)
 
     def forward(self, x: torch.Tensor, plane: torch.Tensor) -> torch.Tensor:
-        x = F.interpolate(self.narrow(x), scale_factor=2.0, mode="bilinear", align_corners=False)
-        return F.leaky_relu(self.refine(F.leaky_relu(self.noise(x, plane), 0.2)), 0.2)
+        x = self.noise(_double(self.narrow(x)), plane)
+        return F.leaky_relu(self.refine(F.leaky_relu(x, 0.2)), 0.2)
 
 
 class Generator(nn.Module):
@@ -107,9 +103,13 @@ class Generator(nn.Module):
             self.detail, self.to_rgb[1:], planes[len(self.up) :], strict=True
         ):
             h = block(h, plane)
-            rgb = F.interpolate(rgb, scale_factor=2.0, mode="bilinear", align_corners=False)
-            rgb = rgb + to_rgb(h).float()
+            rgb = _double(rgb) + to_rgb(h).float()
         return rgb.tanh()
+
+
+def _double(x: torch.Tensor) -> torch.Tensor:
+    """Bilinear: pixel shuffles and nearest upsampling left a grid in every image."""
+    return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
 
 
 class DownBlock(nn.Module):
