@@ -181,8 +181,8 @@ def generators(out: Path, experiment: Experiment) -> list[dict[str, Any]]:
                 {
                     "seed": seed,
                     "run": str(folder),
-                    "kimg": generator.get("kimg"),
-                    "seconds": generator.get("seconds"),
+                    "kimg": generator["kimg"],
+                    "seconds": 60 * generator["minutes"],
                     "evaluation": read_json(folder / "evaluation.json"),
                     "generator": generator,
                 }
@@ -192,7 +192,7 @@ def generators(out: Path, experiment: Experiment) -> list[dict[str, Any]]:
 
 def generator_seconds(out: Path, experiment: Experiment) -> float:
     """Seconds spent in training generators."""
-    return sum(item["seconds"] or 0.0 for item in generators(out, experiment))
+    return sum(item["seconds"] for item in generators(out, experiment))
 
 
 def grids(out: Path, experiment: Experiment, dataset: Dataset, pools: list[Path]) -> dict[str, str]:
