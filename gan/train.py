@@ -176,7 +176,7 @@ class _Loop:
                 if self.plan.kimg is None:
                     rate = game.seen / self.seconds
                     bar.set_postfix_str(f"{rate:.1f} img/s, {game.seen / 1000:.1f} kimg", False)
-                    bar.update(self.seconds - started - bar.n)
+                    bar.update(min(self.seconds - started, bar.total) - bar.n)
                 else:
                     bar.update(game.batch)
                 self._record()
