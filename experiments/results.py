@@ -43,6 +43,7 @@ def write_results(
     table.to_parquet(out / "trials.parquet", index=False)
     predictions.to_parquet(out / "predictions.parquet", index=False)
     write_json(out / "comparisons.json", comparisons)
+    trained = generators(out, experiment)
     pools = sorted({trial.pool_folder(out) for trial in trials} - {None})
     write_json(
         out / "experiment.json",
@@ -60,8 +61,8 @@ def write_results(
             "machine": machine(),
             "versions": {name: version(name) for name in PACKAGES},
             "started": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(started)),
-            "seconds": round(float(table["seconds"].sum()) + generator_seconds(out, experiment), 1),
-            "gan": generators(out, experiment),
+            "seconds": round(float(table["seconds"].sum()) + sum(g["seconds"] for g in trained), 1),
+            "gan": trained,
             "roc": roc_bands(predictions),
             "grids": grids(out, experiment, dataset, pools),
         },
@@ -188,11 +189,6 @@ def generators(out: Path, experiment: Experiment) -> list[dict[str, Any]]:
                 }
             )
     return found
-
-
-def generator_seconds(out: Path, experiment: Experiment) -> float:
-    """Seconds spent in training generators."""
-    return sum(item["seconds"] for item in generators(out, experiment))
 
 
 def grids(out: Path, experiment: Experiment, dataset: Dataset, pools: list[Path]) -> dict[str, str]:
