@@ -1,10 +1,184 @@
-"""Cleaning of dermoscopic images, by option: black frames, hairs, the colour of the light."""
+"""Cleaning of dermoscopic images, by option: black frames, hairs, the colour of the light.
 
+Each cleaner takes and returns uint8 [h, w, 3] RGB, depends on nothing but the image, and returns
+an image without the fault as it is. Lengths are shares of the image's short side, so that the same
+picture is cleaned alike at every size.
+"""
+
+import os
 from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
 
+import cv2
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
-CLEANERS: dict[str, Callable[[np.ndarray], np.ndarray]] = {}  # by name, in the order of use
+# frame
+FRAME_SIDE = 512  # px; the frame is looked for at no more than this
+DARK = 0.2  # of the image's bright level: what is darker may be frame
+CORNERS = 2  # of the four that must be dark; one dark corner may be a lesion
+SPILL = 0.001  # share of the box that may still be frame
+SMALLEST = 0.3  # of the side; what would leave less is not a frame
+
+# hair
+HAIR_SIDE = 512  # px; hairs are looked for at no more than this
+WIDEST = 1 / 40  # of the side, of a hair
+LONGEST = 1 / 10  # of the side: what is shorter than this is no hair
+DIRECTIONS = 24
+FAINT, CLEAR = 7, 14  # grey levels below the skin beside it: part of a hair, surely a hair
+
+# colour
+POWER = 6  # of the Minkowski norm
+
+
+def crop_frame(image: np.ndarray) -> np.ndarray:
+    """Crop to the largest box around the lit field's centre that holds no black frame.
+
+    For the round field of a dermoscope this is the rectangle inscribed in it; bars are cut off.
+    Frame is what is dark and connected to dark corners of the image, at least CORNERS of them.
+    """
+    scale = min(1.0, FRAME_SIDE / max(image.shape[:2]))
+    small = image
+    if scale < 1:
+        small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    box = _lit_box(small.max(axis=2))
+    if box is None:
+        return image
+    left, top, right, bottom = box
+    inner = [np.ceil(top / scale), np.floor(bottom / scale)]
+    inner += [np.ceil(left / scale), np.floor(right / scale)]
+    top, bottom, left, right = (int(value) for value in inner)
+    return np.ascontiguousarray(image[top:bottom, left:right])
+
+
+def _lit_box(bright: np.ndarray) -> tuple[int, int, int, int] | None:
+    """The box (left, top, right, bottom) within the frame of uint8 [h, w]; None without frame."""
+    height, width = bright.shape
+    dark = (bright < max(16.0, DARK * np.percentile(bright, 90))).astype(np.uint8)
+    speck = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
+    dark = cv2.morphologyEx(dark, cv2.MORPH_OPEN, speck, borderType=cv2.BORDER_REPLICATE)
+    _, label = cv2.connectedComponents(dark, connectivity=4)
+    corners = [label[y, x] for y in (1, -2) for x in (1, -2)]
+    corners = [number for number in corners if number]
+    if len(corners) < CORNERS:
+        return None
+    frame = np.isin(label, corners)
+    lit = cv2.morphologyEx((~frame).astype(np.uint8), cv2.MORPH_OPEN, speck)
+    _, _, stats, _ = cv2.connectedComponentsWithStats(lit)
+    if len(stats) < 2:
+        return None
+    left, top, wide, high, _ = stats[1 + stats[1:, cv2.CC_STAT_AREA].argmax()]
+    # How large a box around the field's centre, as a share of the field, reaches each frame pixel.
+    y = np.abs(np.arange(height) + 0.5 - top - high / 2) / (high / 2)
+    x = np.abs(np.arange(width) + 0.5 - left - wide / 2) / (wide / 2)
+    reach = np.maximum(y[:, None], x[None])[frame]
+    shares = np.linspace(0, 1, 257)
+    spilled = np.histogram(reach, shares)[0].cumsum() / (shares[1:] ** 2 * wide * high)
+    fits = np.flatnonzero(spilled <= SPILL)
+    share = shares[1:][fits[-1]] if len(fits) else 0.0
+    wide_in, high_in = share * wide, share * high
+    if wide_in < SMALLEST * width or high_in < SMALLEST * height:
+        return None
+    across, down = left + (wide - wide_in) / 2, top + (high - high_in) / 2
+    box = np.ceil(across), np.ceil(down), np.floor(across + wide_in), np.floor(down + high_in)
+    return tuple(int(value) for value in box)
+
+
+def remove_hair(image: np.ndarray) -> np.ndarray:
+    """Paint over dark hairs with what lies beside them.
+
+    After DullRazor (Lee et al. 1997, doi:10.1016/S0010-4825(97)00020-6): dark lines are what a
+    closing with short line segments fills in some direction. Here they must also stay dark along
+    a longer segment in some direction, which dots, globules and the meshes of a pigment network do
+    not. The gaps are filled by Telea's method (2004, cv2.inpaint).
+    """
+    mask = hair_mask(image)
+    if not mask.any():
+        return image
+    radius = max(2, round(min(image.shape[:2]) / 128))
+    return cv2.inpaint(image, mask, radius, cv2.INPAINT_TELEA)
+
+
+def hair_mask(image: np.ndarray) -> np.ndarray:
+    """uint8 [h, w], 255 on dark hairs, of uint8 [h, w, 3] RGB."""
+    height, width = image.shape[:2]
+    scale = min(1.0, HAIR_SIDE / min(height, width))
+    small = image
+    if scale < 1:
+        small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    mask = _hairs(small)
+    if scale < 1:
+        mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR)
+        mask = np.where(mask > 64, np.uint8(255), np.uint8(0))
+    return mask
+
+
+def _hairs(image: np.ndarray) -> np.ndarray:
+    side = min(image.shape[:2])
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    reach = int(side * LONGEST)
+    edge = cv2.BORDER_REPLICATE
+    grey = cv2.copyMakeBorder(grey, reach, reach, reach, reach, edge)
+    across, along = _lines(_odd(side * WIDEST)), _lines(_odd(side * LONGEST))
+    filled = np.zeros_like(grey)
+    for kernel in across[:: DIRECTIONS // 8]:
+        np.maximum(filled, cv2.morphologyEx(grey, cv2.MORPH_CLOSE, kernel), out=filled)
+    line = np.full_like(grey, 255)
+    for kernel in along:
+        np.minimum(line, cv2.morphologyEx(grey, cv2.MORPH_CLOSE, kernel), out=line)
+    depth = cv2.subtract(filled, line)[reach:-reach, reach:-reach]
+    faint = (depth >= FAINT).astype(np.uint8)
+    _, label, stats, _ = cv2.connectedComponentsWithStats(faint, connectivity=8)
+    long = np.hypot(stats[:, cv2.CC_STAT_WIDTH], stats[:, cv2.CC_STAT_HEIGHT]) >= side * LONGEST
+    clear = np.bincount(label[depth >= CLEAR], minlength=len(stats)) >= side * LONGEST / 2
+    keep = long & clear
+    keep[0] = False
+    grow = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (_odd(side / 128),) * 2)
+    return cv2.dilate(np.where(keep[label], np.uint8(255), np.uint8(0)), grow)
+
+
+@lru_cache(maxsize=64)
+def _lines(length: int) -> list[np.ndarray]:
+    """Line segments of `length` px (odd) through the middle, uint8 [length, length], all around."""
+    kernels = []
+    for angle in np.arange(DIRECTIONS) * np.pi / DIRECTIONS:
+        kernel = np.zeros((length, length), np.uint8)
+        half = length // 2
+        tip = np.array([np.cos(angle), np.sin(angle)]) * half
+        start, stop = np.rint(half - tip).astype(int), np.rint(half + tip).astype(int)
+        cv2.line(kernel, start.tolist(), stop.tolist(), 1)
+        kernels.append(kernel)
+    return kernels
+
+
+def _odd(length: float) -> int:
+    return 2 * round(length / 2) + 1
+
+
+def even_colour(image: np.ndarray) -> np.ndarray:
+    """Take the light's colour out, by shades of gray; the mean brightness stays.
+
+    The colour of the light is the Minkowski norm of each channel, p = 6 (Finlayson & Trezzi 2004,
+    doi:10.2352/CIC.2004.12.1.art00008); each channel is divided by its own.
+    """
+    counts = [np.bincount(image[..., band].ravel(), minlength=256) for band in range(3)]
+    counts = np.stack(counts) / image[..., 0].size
+    levels = np.arange(256.0)
+    light = (counts @ levels**POWER) ** (1 / POWER)
+    if light.min() < 1:  # a channel that is black says nothing
+        return image
+    means = counts @ levels
+    gains = means.sum() / (means / light).sum() / light
+    table = np.clip(np.rint(levels[:, None] * gains), 0, 255).astype(np.uint8)
+    return cv2.LUT(image, table[:, None])
+
+
+CLEANERS: dict[str, Callable[[np.ndarray], np.ndarray]] = {  # in the order of their use
+    "frame": crop_frame,
+    "hair": remove_hair,
+    "colour": even_colour,
+}
 
 
 def clean_image(image: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
@@ -13,3 +187,27 @@ def clean_image(image: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
         if name in names:
             image = cleaner(image)
     return image
+
+
+def before_after(
+    images_before: np.ndarray, images_after: np.ndarray, path: str | os.PathLike[str]
+) -> None:
+    """Write a PNG of pairs, two pairs a row: images uint8 [n, size, size, 3], RGB, before, after.
+
+    Small images are enlarged to 256 px.
+    """
+    side, gap, head = max(256, images_before.shape[1]), 8, 28
+    rows = -(-len(images_before) // 2)
+    wide = 4 * side + 5 * gap + 3 * gap
+    page = Image.new("RGB", (wide, head + rows * (side + gap)), "white")
+    draw, font = ImageDraw.Draw(page), ImageFont.load_default(16)
+    pairs = zip(images_before, images_after, strict=True)
+    for number, pair in enumerate(pairs):
+        for place, (name, pixels) in enumerate(zip(("before", "after"), pair, strict=True)):
+            column = number % 2 * 2 + place
+            left = gap + column * (side + gap) + (3 * gap if column > 1 else 0)
+            shown = Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC)
+            page.paste(shown, (left, head + number // 2 * (side + gap)))
+            if number < 2:
+                draw.text((left, 4), name, "black", font)
+    page.save(Path(path))

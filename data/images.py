@@ -7,7 +7,6 @@ files from outside: whatever a file holds, the outcome is pixels or a BadImage.
 """
 
 import hashlib
-import io
 import os
 import stat
 import threading
@@ -19,24 +18,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import imagehash
 import numpy as np
-from PIL import ExifTags, Image, JpegImagePlugin, PngImagePlugin
+import scipy.fft
+from PIL import ExifTags, Image
 
 from data.cleaning import CLEANERS, clean_image
+from data.opening import MAX_PIXELS, Unusable, open_image
 from runtime import progress
 from runtime.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
-MIN_SIDE = 32  # px; anything smaller is an icon or a thumbnail, not a lesion
-MAX_PIXELS = 100_000_000  # more is a mistake, or meant to exhaust the memory
 MAX_BYTES = 64 * 2**20  # of one encoded image
-MAX_SCANS = 100  # of one JPEG; encoders write about 10, and each costs a pass over the image
 MARGIN = 2  # JPEGs are decoded at no less than this times the size, then filtered
 HAIR_SIDE = 384  # px; hairs are looked for at no less than this, if the file has it
 LOOK_AHEAD = 4  # images a core that may be decoded before they are asked for
 KEPT_BYTES = 256 * 2**20  # of encoded images that wait to be asked for
-TO_RGB = "python -c \"from PIL import Image; Image.open('IN').convert('RGB').save('OUT.png')\""
 
 
 @dataclass(frozen=True)
@@ -124,8 +120,11 @@ def find_images(root: Path) -> list[Path]:
 
 def leads_out(path: Path, root: Path) -> bool:
     """Whether `path`, all links resolved, lies outside `root`."""
-    top = os.path.realpath(root)
-    return os.path.commonpath([top, os.path.realpath(path)]) != top
+    return not _inside(path, os.path.realpath(root))
+
+
+def _inside(path: Path, top: str) -> bool:
+    return os.path.commonpath([top, os.path.realpath(path)]) == top
 
 
 # -------------------------------------------------------------------------------------- decoding
@@ -143,11 +142,11 @@ def decode_bytes(content: bytes, name: Path, look: Look | int) -> Decoded:
     if not isinstance(look, Look):
         look = Look(look)
     try:
-        image = _open(content)
+        image = open_image(content)
         orientation = _orientation(image)
         width, height = image.size[::-1] if orientation >= 5 else image.size
         pixels = _pixels(image, orientation, look)
-    except _Unusable as fault:
+    except Unusable as fault:
         raise BadImage(name, str(fault)) from None
     except MemoryError:
         raise BadImage(name, "needs more memory than there is") from None
@@ -164,7 +163,7 @@ def pixels_at(
     clean: tuple[str, ...] = (),
 ) -> np.ndarray:
     """uint8 [size, size, 3], RGB, of an encoded image that `decode_bytes` has accepted before."""
-    image = _open(content)
+    image = open_image(content)
     return _pixels(image, _orientation(image), Look(size, fit, clean))
 
 
@@ -172,18 +171,20 @@ def decode_all(
     sources: list[Encoded] | list[Path],
     look: Look | int,
     keep_content: bool = False,
-    root: Path | None = None,
+    root: Path | tuple[Path, ...] | None = None,
 ) -> Iterator[Decoded | BadImage]:
     """Decode with all cores, in order; an image that cannot be used yields its BadImage.
 
-    With `root`, files that lie outside it once links are resolved are not read. The memory used
-    does not depend on the number of images.
+    With `root` (one folder, or those of several sources), files that lie outside it once links are
+    resolved are not read. The memory used does not depend on the number of images.
     """
+    roots = (root,) if isinstance(root, Path) else root or ()
+    tops = [os.path.realpath(top) for top in roots]
 
     def attempt(source: Encoded | Path) -> Decoded | BadImage:
         source = Encoded(source) if isinstance(source, Path) else source
         try:
-            if root is not None and leads_out(source.path, root):
+            if tops and not any(_inside(source.path, top) for top in tops):
                 raise BadImage(source.path, "a link that leads out of the folder")
             content = _read(source)
             decoded = decode_bytes(content, source.path, look)
@@ -212,8 +213,16 @@ def decode_all(
 
 
 def perceptual_hash(pixels: np.ndarray) -> str:
-    """64-bit DCT hash (imagehash's phash) of uint8 [size, size, 3] RGB, as 16 hex digits."""
-    return str(imagehash.phash(Image.fromarray(pixels)))
+    """64-bit DCT hash of uint8 [size, size, 3] RGB, as 16 hex digits.
+
+    The same bits as imagehash's phash, without most of its work under Python's lock.
+    """
+    grey = Image.fromarray(pixels).convert("L").resize((32, 32), Image.Resampling.LANCZOS)
+    low = (_DCT @ np.asarray(grey, np.float64) @ _DCT.T).round(6)  # ties stay ties
+    return np.packbits(low > np.median(low)).tobytes().hex()
+
+
+_DCT = scipy.fft.dct(np.eye(32), axis=0)[:8]  # [8, 32]: the eight lowest frequencies
 
 
 def _kept(waiting: deque[Future[Decoded | BadImage]]) -> int:
@@ -247,44 +256,6 @@ def _read(source: Encoded) -> bytes:
     if len(content) < length:
         raise BadImage(path, "damaged or cut off")
     return content
-
-
-class _Unusable(Exception):
-    """The reason why an image is refused."""
-
-
-def _open(content: bytes) -> Image.Image:
-    """Read the header, no pixels yet. Raises _Unusable, or anything for a damaged file."""
-    # Not Image.open: it warns of large images, refuses still larger ones by limits of its own
-    # that are global, and opens the further pictures that a camera hides in a JPEG.
-    if content.startswith(b"\xff\xd8\xff"):
-        image = JpegImagePlugin.JpegImageFile(io.BytesIO(content))
-        if content.count(b"\xff\xda") > MAX_SCANS:
-            raise _Unusable(f"more than {MAX_SCANS} scans in a progressive JPEG")
-    elif content.startswith(b"\x89PNG\r\n\x1a\n"):
-        try:
-            image = PngImagePlugin.PngImageFile(io.BytesIO(content))
-        except ValueError as error:
-            if "too large" in str(error):
-                raise _Unusable("more than 1 MB of text or colour profile in a PNG") from None
-            raise
-    else:
-        raise _Unusable(_foreign(content))
-    if image.width * image.height > MAX_PIXELS:
-        raise _Unusable(f"more than {MAX_PIXELS // 10**6} megapixels")
-    if min(image.size) < MIN_SIDE:
-        raise _Unusable(f"smaller than {MIN_SIDE} px a side")
-    deep = image.mode.startswith("I") or any(";16" in str(tile) for tile in image.tile)
-    if deep or image.mode != "RGB":  # Pillow opens 16-bit RGB as "RGB" and drops the lower bits
-        names = {"L": "grayscale", "P": "palette", "1": "1-bit", "LA": "grayscale with alpha"}
-        found = "16-bit" if deep else names.get(image.mode, image.mode)
-        raise _Unusable(f"{found}, expected 8-bit RGB; to convert a file: `{TO_RGB}`")
-    return image
-
-
-def _foreign(content: bytes) -> str:
-    """What content that is neither JPEG nor PNG is, and what to do about it."""
-    return "not a JPEG or PNG image, whatever its name says"
 
 
 def _orientation(image: Image.Image) -> int:
@@ -346,6 +317,7 @@ def _pixels(image: Image.Image, orientation: int, look: Look) -> np.ndarray:
     with _room.taken(whole[0] * whole[1]):
         image.load()
         if look.clean:
+            image = image.reduce(max(1, min(image.width // need[0], image.height // need[1])))
             image = Image.fromarray(clean_image(np.asarray(image), look.clean))
             extent = image.size
         image = _fit(image, extent, look)
