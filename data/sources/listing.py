@@ -1,0 +1,91 @@
+"""What a source lists before anything is decoded, and what a user may say about it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from data.images import Encoded
+from runtime.errors import UserError
+
+MALIGNANT = ("mel",)  # diagnoses that count as malignant unless the user says otherwise
+COLUMNS = (  # of Listing.table
+    *("image_id", "target", "diagnosis", "patient_id", "lesion_id", "age", "sex", "site", "source"),
+)
+ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar")
+UNFINISHED = (".part", ".crdownload", ".partial", ".download", ".aria2")
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What a user may say about a source."""
+
+    positive: tuple[str, ...] = MALIGNANT  # diagnoses that count as malignant
+    tables_only: bool = False  # look for no image: files are all None
+    image_column: str | None = None  # `folder` with a CSV; None: the usual names are tried
+    target_column: str | None = None
+    group_column: str | None = None
+    fold_column: str | None = None  # keep the folds of this column (any source with a CSV)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why one row cannot be used."""
+
+    image_id: str  # "" where the row has none
+    where: str  # "train.csv line 12", or a file relative to the root
+    reason: str  # the same words for all rows with the same fault
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a source promises: one row an image, in order of image_id."""
+
+    table: pd.DataFrame  # COLUMNS; NaN or None where unknown; `given_fold` if it was asked for
+    files: list[Encoded | None]  # where each image is; None: absent, or not looked for
+    facts: dict[str, Any]  # licence, citation, names of metadata files: goes into dataset.json
+    faults: list[Fault]  # rows that were left out
+    same: np.ndarray  # int64 [m, 2]: rows that the source itself declares duplicates
+    unlisted: int  # image files that no row names
+    copies: int  # files of the same name and content as another one
+    global_ids: bool = True  # False: ids mean something within this source only
+
+
+def check_root(source: str, root: Path | None) -> Path:
+    """The folder to read. Raises UserError unless it is there and holds something unpacked."""
+    if root is None:
+        raise UserError(f"--source {source} needs --root FOLDER, the folder to read")
+    if not root.exists():
+        raise UserError(f"--root {root}: no such folder; check the spelling, or unpack it there")
+    if not root.is_dir():
+        hint = packed_hint([root])
+        raise UserError(
+            f"--root {root}: a file; expected the folder that holds the images"
+            + (f"; {hint}" if hint else "")
+        )
+    try:
+        entries = sorted(root.iterdir())
+    except PermissionError:
+        raise UserError(f"--root {root}: may not be read (permission denied)") from None
+    if not entries:
+        raise UserError(f"--root {root}: empty; unpack the download there")
+    hint = packed_hint(entries)
+    if hint and not any(path.is_dir() or is_plain(path) for path in entries):
+        raise UserError(f"--root {root}: holds no images yet; {hint}")
+    return root
+
+
+def is_plain(path: Path) -> bool:
+    """Whether a file is neither an archive nor an unfinished download."""
+    return path.suffix.lower() not in (*ARCHIVES, *UNFINISHED)
+
+
+def packed_hint(paths: list[Path]) -> str:
+    """What to do about archives and unfinished downloads among `paths`; "" where there are none."""
+    if unfinished := [path for path in paths if path.suffix.lower() in UNFINISHED]:
+        return f"{unfinished[0].name} is an unfinished download: let it finish, or start it again"
+    if packed := [path for path in paths if path.suffix.lower() in ARCHIVES]:
+        return f"unpack {packed[0].name} there first (if that fails, download it again)"
+    return ""
