@@ -27,11 +27,12 @@ from data.report_counts import (
     leak_checks,
     missing,
     part_names,
+    positive,
     resolutions,
     with_rows,
 )
 from runtime import cli, progress
-from runtime.errors import UserError
+from runtime.errors import UserError, some
 from runtime.files import write_text
 from runtime.seeds import generator
 
@@ -43,6 +44,7 @@ READING = {  # what the parts that are no fold are for
 PAIR_COLUMNS = ["image_id_1", "image_id_2", "kind", "across_lesions"]
 PAIRS, SAMPLES = 12, 16  # pictures: pairs of duplicates, images of each class
 TONES = 4000  # images whose skin is measured
+BATCH = 64  # images read at a time: those of a native dataset are decoded with all cores
 CITED = ("licence", "licence_url", "citation", "attribution")
 SAID = ("folds_hash", "counts", "duplicates", "dropped", "conflicts", "sources", "options", "look")
 
@@ -116,11 +118,13 @@ def skin_tones(card: Card, seed: int) -> dict[str, Any] | None:
     rows = np.arange(len(card.table))
     if len(rows) > TONES:
         rows = np.sort(generator(seed, "skin tone").choice(rows, TONES, replace=False))
+    found: list[float] = []
     with progress.bar(len(rows), "skin tone", "image") as bar:
-        angles = np.empty(len(rows))
-        for place, row in enumerate(rows):
-            angles[place] = skin_tone.ita(np.asarray(card.images[int(row)]))
-            bar.update(1)
+        for start in range(0, len(rows), BATCH):
+            batch = card.images[rows[start : start + BATCH]]
+            found += [skin_tone.ita(image) for image in batch]
+            bar.update(len(batch))
+    angles = np.array(found)
     measured = card.table.iloc[rows]
     names = pd.Categorical(skin_tone.bands(angles), list(skin_tone.BANDS), ordered=True)
     labels = pd.Series(names, index=measured.index)
@@ -247,7 +251,7 @@ def _context(card: Card, seed: int) -> dict[str, Any]:
         "seed": seed,
         "whole": figures(table),
         "sources": _sources(card),
-        "positive": _positive(info),
+        "positive": some(positive(table), 4),
         "checks": checks,
         "leaky": any(check["torn"] for check in checks),
         "unlabelled": int(table["target"].isna().sum()),
@@ -257,13 +261,13 @@ def _context(card: Card, seed: int) -> dict[str, Any]:
         "reading": READING,
         "spread": _spread(folds),
         "n_folds": len(folds),
-        "by": {
-            "sex": breakdown(table, table["sex"]),
-            "age": breakdown(table, age_bands(table["age"]), ordered=True),
-            "site": breakdown(table, table["site"]),
-            "diagnosis": breakdown(table, table["diagnosis"]),
-            "source": breakdown(table, table["source"]),
-        },
+        "by": _columns(
+            {
+                "age": breakdown(table, age_bands(table["age"]), ordered=True),
+                **{name: breakdown(table, table[name]) for name in ("diagnosis", "site", "sex")},
+                "source": breakdown(table, table["source"]),
+            }
+        ),
         "missing": missing(table),
         "duplicates": _duplicates(card),
         "listed": card.pairs is not None,
@@ -281,10 +285,15 @@ def _context(card: Card, seed: int) -> dict[str, Any]:
     }
 
 
-def _positive(info: dict[str, Any]) -> str | None:
-    """The diagnoses that count as malignant; None where the source brings its own targets."""
-    named = info.get("options", {}).get("positive")
-    return named if info.get("source") == "ham10000" and isinstance(named, str) else None
+def _columns(tables: dict[str, list[Any]]) -> list[list[tuple[str, list[Any]]]]:
+    """Tables in two columns of about the same height."""
+    columns: list[list[tuple[str, list[Any]]]] = [[], []]
+    heights = [0, 0]
+    for name, lines in sorted(tables.items(), key=lambda table: -len(table[1])):
+        shorter = heights.index(min(heights))
+        columns[shorter].append((name, lines))
+        heights[shorter] += len(lines) + 2
+    return columns
 
 
 def _spread(folds: list[dict[str, Any]]) -> dict[str, tuple[Any, Any]] | None:
@@ -331,6 +340,10 @@ def _skipped(card: Card) -> list[dict[str, Any]]:
     if card.skipped is not None:
         for row in card.skipped.itertuples():
             reasons.setdefault(row.reason, []).append(row.image_id or row.where)
+    if card.pairs is not None:
+        copies = card.pairs[(card.pairs["kind"] == "identical") & (card.pairs["other"] < 0)]
+        if len(copies):
+            reasons["byte for byte the same as another image"] = copies["image_id_2"].tolist()
     for reason, names in (card.info.get("dropped") or {}).items():
         reasons.setdefault(reason, list(names))
     lines = [{"reason": why, "n": len(names), "first": names[:5]} for why, names in reasons.items()]

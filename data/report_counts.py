@@ -75,7 +75,7 @@ def leak_checks(table: pd.DataFrame, pairs: pd.DataFrame | None) -> list[dict[st
     lines = []
     for name, column in (
         *(("groups", "group"), ("patients", "patient_id"), ("lesions", "lesion_id")),
-        *(("identical files", "sha256"), ("image ids", "image_id")),
+        *(("file contents", "sha256"), ("image ids", "image_id")),
     ):
         known = rows[rows[column].notna() & (rows[column] != "")]
         parts = known.drop_duplicates([column, "fold"])[column].value_counts()
@@ -93,6 +93,14 @@ def leak_checks(table: pd.DataFrame, pairs: pd.DataFrame | None) -> list[dict[st
         pair_line = {"name": "pairs of duplicates", "checked": int(both.sum()), "torn": len(torn)}
         lines.append({**pair_line, "first": first})
     return lines
+
+
+def positive(table: pd.DataFrame) -> list[str]:
+    """The diagnoses that malignant images have and no other image has; [] where they overlap."""
+    rows = table["target"] == 1
+    malignant, rest = table["diagnosis"][rows], set(table["diagnosis"][~rows].dropna())
+    found = sorted(set(malignant.dropna()))
+    return [] if malignant.isna().any() or rest.intersection(found) else found
 
 
 def missing(table: pd.DataFrame) -> list[dict[str, Any]]:

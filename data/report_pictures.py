@@ -109,7 +109,7 @@ def angles(angles: np.ndarray, target: np.ndarray) -> str:
     low, high = (
         np.clip(np.percentile(angles[known], [0.2, 99.8]), -90, 120) if known.any() else (0, 60)
     )
-    edges = np.arange(5 * np.floor(low / 5) - 5, high + 10, 2.5)
+    edges = np.arange(5 * np.floor(low / 5) - 5, high + 10, 5)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 3.1), layout="constrained")
         axes = figure.subplots()
@@ -130,7 +130,7 @@ def angles(angles: np.ndarray, target: np.ndarray) -> str:
         axes.set_xlabel("individual typology angle, degrees  (dark → light)")
         axes.set_ylabel("share of the class")
         if axes.get_legend_handles_labels()[0]:
-            axes.legend(frameon=False, loc="upper left", fontsize=9, handlelength=1.4)
+            figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=9)
         return _uri(figure)
 
 

@@ -1,0 +1,409 @@
+import html
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from data import report, store
+from data.report import ReportOptions, write_report
+from data.report_counts import breakdown, leak_checks, with_rows
+from runtime.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+FOLDS = [0, 1, 2, -1, -2, -3]
+NASTY = '<script>alert(1)</script>"><img src="https://example.org/x.png" onerror=alert(1)>'
+
+
+def make_table(n: int = 240, seed: int = 0) -> pd.DataFrame:
+    """Groups of two images each, in every kind of part; the last part has no labels."""
+    rng = np.random.default_rng(seed)
+    group = np.arange(n) // 2
+    fold = np.array(FOLDS)[group % len(FOLDS)]
+    target = pd.array(np.repeat(rng.random(n // 2) < 0.3, 2).astype(int), dtype="UInt8")
+    target[fold == -3] = pd.NA
+    place = rng.integers(0, 3, n)
+    return pd.DataFrame(
+        {
+            "image_id": [f"IMG_{i:04d}" for i in range(n)],
+            "target": target,
+            "diagnosis": np.where(target.fillna(0) == 1, "mel", "nv"),
+            "patient_id": [f"P{g}" for g in group],
+            "lesion_id": pd.array([f"L{g}" for g in group], dtype="str"),
+            "group": group,
+            "fold": fold,
+            "age": np.where(rng.random(n) < 0.1, np.nan, rng.integers(1, 99, n)),
+            "sex": pd.array(rng.choice(["male", "female", None], n), dtype="str"),
+            "site": pd.array(rng.choice(["torso", "head/neck", None], n), dtype="str"),
+            "source": np.where(fold == -2, "isic2019", "siim2020"),
+            "width": np.array([640, 1024, 60])[place],
+            "height": np.array([480, 768, 50])[place],
+            "sha256": [f"{i:064x}" for i in range(n)],
+            "phash": "0" * 16,
+        }
+    )
+
+
+def make_images(n: int) -> np.ndarray:
+    return np.random.default_rng(1).integers(100, 220, (n, 64, 64, 3)).astype(np.uint8)
+
+
+def make_dataset(folder: Path, table: pd.DataFrame | None = None, **info) -> Path:
+    """A dataset folder as data.prepare leaves it; without images where `tables_only` is asked."""
+    table = make_table() if table is None else table
+    folder.mkdir(parents=True)
+    said = {"source": "siim2020", "options": {"source": "siim2020", "size": 64, "folds": 3}}
+    said |= {
+        "look": {"size": 64, "fit": "crop", "clean": []},
+        "dropped": {},
+        "licence": "CC BY 4.0",
+    }
+    said |= info
+    if not said["options"].get("tables_only"):
+        store.save_images(folder / "images.npy", make_images(len(table)))
+    store.save_table(folder, table, said)
+    return folder
+
+
+def add_pairs(folder: Path, pairs: list[tuple]) -> None:
+    columns = ["image_id_1", "image_id_2", "kind", "across_lesions"]
+    pd.DataFrame(pairs, columns=columns).to_parquet(folder / "duplicates.parquet")
+
+
+def page_of(folder: Path) -> str:
+    return write_report(ReportOptions(folder)).read_text()
+
+
+def words_of(page: str) -> str:
+    text = re.sub(r"<style>.*?</style>", " ", page, flags=re.DOTALL)
+    return html.unescape(" ".join(re.sub(r"<[^>]*>", " ", text).split()))
+
+
+def rows_under(page: str, title: str) -> dict[str, list[str]]:
+    """Cells of the table whose first heading is `title`, by the first cell of each row."""
+    table = re.search(
+        rf"<table[^>]*>\s*<thead><tr><th>{re.escape(title)}</th>.*?</table>", page, re.S
+    )
+    rows = re.findall(r"<tr[^>]*>(<td.*?)</tr>", table[0], re.S)
+    cells = [[words_of(c) for c in re.findall(r"<td[^>]*>(.*?)</td>", row, re.S)] for row in rows]
+    return {row[0]: row[1:] for row in cells}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return make_dataset(tmp_path / "set")
+
+
+def expected(rows: pd.DataFrame) -> list[str]:
+    """Images, bar, malignant, share, groups."""
+    malignant = int(rows["target"].sum())
+    labelled = rows["target"].notna().sum()
+    share = f"{malignant / labelled:.1%}" if labelled else "–"
+    shown = f"{malignant:,}" if labelled else "–"
+    return [f"{len(rows):,}", "", shown, share, f"{rows['group'].nunique():,}"]
+
+
+def test_parts_are_counted_as_in_the_table(folder):
+    table, found = make_table(), rows_under(page_of(folder), "part")
+    names = {0: "fold 0", 1: "fold 1", 2: "fold 2", -1: "test", -2: "extra", -3: "no part"}
+    assert list(found) == [*names.values(), "all"]
+    for fold, name in names.items():
+        assert found[name] == [*expected(table[table["fold"] == fold]), "2"]
+    assert found["all"] == [*expected(table), "2"]
+
+
+@pytest.mark.parametrize("column", ["sex", "site", "diagnosis", "source"])
+def test_categories_are_counted_as_in_the_table(folder, column):
+    table, found = make_table(), rows_under(page_of(folder), column)
+    counts = table[column].value_counts()
+    missing = ["not known"] if table[column].isna().any() else []
+    assert sorted(found) == sorted([*counts.index, *missing])
+    for name in counts.index:
+        assert found[name] == expected(table[table[column] == name])
+    if missing:
+        assert list(found)[-1] == "not known"
+        assert found["not known"] == expected(table[table[column].isna()])
+
+
+def test_ages_are_counted_in_bands(folder):
+    table, found = make_table(), rows_under(page_of(folder), "age")
+    assert found["under 20"] == expected(table[table["age"] < 20])
+    assert found["40–49"] == expected(table[table["age"].between(40, 49)])
+    assert found["80 and over"] == expected(table[table["age"] >= 80])
+    assert found["not known"] == expected(table[table["age"].isna()])
+    assert sum(int(row[0]) for row in found.values()) == len(table)
+
+
+def test_missing_values(folder):
+    table, found = make_table(), rows_under(page_of(folder), "column")
+    lost = table["sex"].isna()
+    assert found["sex"][0] == f"{lost.sum()}"
+    assert found["sex"][2] == f"{table['target'][lost].mean():.1%}"
+    assert found["lesion_id"][:2] == ["0", "0.0%"]
+
+
+def test_many_values_share_a_line():
+    table = make_table(200).assign(site=[f"site {i % 40:02d}" for i in range(200)])
+    lines = breakdown(table, table["site"])
+    assert len(lines) == 21
+    assert lines[-1]["name"] == "20 others"
+    assert sum(line["images"] for line in lines) == 200
+    few = table.assign(site=[f"site {i % 21:02d}" for i in range(200)])
+    assert len(breakdown(few, few["site"])) == 21  # "1 others" would say less than its name
+
+
+def test_summary_comes_first(folder):
+    table, page = make_table(), page_of(folder)
+    lead = words_of(page[page.index('class="lead"') : page.index("</p>")])
+    known = table["target"].notna()
+    assert f"holds {len(table)} images, {int(table['target'].sum())} of them malignant" in lead
+    assert f"{table['target'][known].mean():.1%} of the labelled; diagnosis mel" in lead
+    assert f"{(~known).sum()} without a label, in {table['group'].nunique()} groups" in lead
+    assert "No group lies in two parts" in lead
+    assert 'role="alert"' not in page
+
+
+# --- leaks ---------------------------------------------------------------------------------------
+
+
+def torn(column: str, table: pd.DataFrame) -> dict[str, int]:
+    return {line["name"]: line["torn"] for line in leak_checks(table, None)}[column]
+
+
+def test_torn_group_is_announced_in_red_before_all_else(tmp_path):
+    table = make_table()
+    table.loc[0, "fold"] = 1  # its group's other image is in fold 0
+    page = page_of(make_dataset(tmp_path / "d", table))
+    assert page.index('role="alert"') < page.index('class="lead"')
+    words = words_of(page)
+    assert "Leaky. 1 of 100 groups lies in more than one part" in words
+    assert "No group lies in two parts" not in words
+    assert rows_under(page, "looked for")["groups"] == ["100", "1", "the groups of IMG_0000"]
+    assert rows_under(page, "looked for")["patients"] == ["100", "1", "P0"]
+
+
+@pytest.mark.parametrize(
+    ("column", "name"),
+    [("patient_id", "patients"), ("lesion_id", "lesions"), ("sha256", "file contents")],
+)
+def test_leak_that_the_groups_do_not_know_is_found(column, name):
+    table = make_table()
+    assert torn(name, table) == 0
+    table.loc[0, column] = table.loc[2, column]  # fold 0 and fold 1, groups left as they are
+    assert torn("groups", table) == 0
+    assert torn(name, table) == 1
+
+
+@pytest.mark.parametrize(("fold", "leaks"), [(-1, 1), (-2, 1), (-3, 0)])
+def test_which_parts_count(fold, leaks):
+    table = make_table()
+    table.loc[0, "fold"] = fold
+    assert torn("groups", table) == leaks
+
+
+def test_duplicates_in_two_parts_are_a_leak(folder):
+    add_pairs(folder, [("IMG_0000", "IMG_0002", "near", True), ("IMG_0000", "GONE", "near", False)])
+    page = page_of(folder)
+    found = rows_under(page, "looked for")["pairs of duplicates"]
+    assert found == ["1", "1", "IMG_0000 and IMG_0002"]
+    assert 'role="alert"' in page
+
+
+def test_empty_ids_are_no_common_id():
+    table = make_table().assign(patient_id=None, sha256="")
+    lines = {line["name"]: line for line in leak_checks(table, None)}
+    assert (lines["patients"]["checked"], lines["patients"]["torn"]) == (0, 0)
+    assert (lines["file contents"]["checked"], lines["file contents"]["torn"]) == (0, 0)
+
+
+# --- duplicates, left out, conflicts -------------------------------------------------------------
+
+
+def test_pairs_are_counted_and_shown_across_lesions_first(folder):
+    pairs = [(f"IMG_{i:04d}", f"IMG_{i + 1:04d}", "near", False) for i in range(0, 40, 2)]
+    pairs += [("IMG_0100", "COPY", "identical", True), ("IMG_0102", "IMG_0103", "declared", True)]
+    add_pairs(folder, pairs)
+    page = page_of(folder)
+    found = rows_under(page, "kind")
+    assert [found[kind][:2] for kind in ("identical", "near", "declared")] == [
+        *(["1", "1"], ["20", "0"], ["1", "1"]),
+    ]
+    twins = page[page.index('<div class="twins">') : page.index("<h2>What was left out")]
+    assert twins.count("<p><strong>") == report.PAIRS
+    assert twins.count("<img") == 2 * report.PAIRS - 1  # the dropped one has no picture
+    for name in ("IMG_0100", "COPY", "IMG_0102"):
+        assert 0 < twins.index(name) < twins.index("IMG_0000")
+    assert "12 of 22 pairs" in words_of(twins)
+    left = rows_under(page, "reason")
+    assert left["byte for byte the same as another image"] == ["1", "COPY"]
+
+
+def test_pair_of_different_labels_is_marked(folder):
+    table = with_rows(make_table(), pd.DataFrame({"image_id_1": ["IMG_0000"], "image_id_2": ["X"]}))
+    assert not table["differ"].any()
+    target = make_table()["target"]
+    benign, malignant = (make_table()["image_id"][target == t].iloc[0] for t in (0, 1))
+    add_pairs(folder, [(benign, malignant, "near", False)])
+    page = page_of(folder)
+    assert rows_under(page, "kind")["near"][2] == "1"
+    assert "different labels" in words_of(page)
+
+
+def test_skipped_and_conflicts(tmp_path):
+    conflict = {"lesion_id": "L7", "malignant": ["IMG_1"], "benign": ["IMG_2"]}
+    folder = make_dataset(tmp_path / "d", conflicts=[conflict], dropped={"absent": ["A", "B"]})
+    rows = [(f"X{i}", "train.csv line 9", "target is neither 0 nor 1") for i in range(7)]
+    rows.append(("", "odd/name.jpg", "unsafe file name"))
+    skipped = pd.DataFrame(rows, columns=["image_id", "where", "reason"])
+    skipped.to_csv(folder / "skipped.csv", index=False)
+    page = page_of(folder)
+    found = rows_under(page, "reason")
+    assert found["target is neither 0 nor 1"] == ["7", "X0, X1, X2, X3, X4 and 2 more"]
+    assert found["unsafe file name"] == ["1", "odd/name.jpg"]
+    assert found["absent"] == ["2", "A, B"]
+    assert "L7 malignant: IMG_1; benign: IMG_2" in words_of(page)
+
+
+def test_resolutions(folder):
+    table, page = make_table(), page_of(folder)
+    found = rows_under(page, "width × height")
+    assert found["1024 × 768"] == expected(table[table["width"] == 1024])
+    small = (table["height"] < 64).sum()
+    assert f"{small} ({small / len(table):.1%}) are smaller than the 64 px" in words_of(page)
+
+
+# --- one file, whatever is in it -----------------------------------------------------------------
+
+
+def test_page_is_self_contained(folder):
+    add_pairs(folder, [("IMG_0000", "IMG_0001", "near", False)])
+    page = page_of(folder)
+    loads = re.findall(r"""(?:src|srcset|href|action|data)\s*=\s*["']([^"']*)""", page)
+    assert len(loads) == 2 * report.SAMPLES + 2 + 2  # samples, pair, resolution, skin tone
+    assert all(load.startswith("data:image/") for load in loads)
+    for word in ("<script", "url(", "@import", "<link", "<iframe"):
+        assert word not in page
+
+
+def test_content_is_escaped(tmp_path):
+    table = make_table()
+    table["image_id"] = [f"{NASTY} {i}" for i in range(len(table))]
+    for column in ("diagnosis", "site", "sex", "lesion_id", "source"):
+        table[column] = NASTY
+    info = {"licence": NASTY, NASTY: [NASTY], "conflicts": [{"lesion_id": NASTY, NASTY: NASTY}]}
+    info |= {"options": {NASTY: NASTY}, "sources": [{"name": NASTY, "licence": NASTY}]}
+    folder = make_dataset(tmp_path / "<b>set", table, **info)
+    add_pairs(folder, [(f"{NASTY} 0", f"{NASTY} 1", NASTY, True)])
+    skipped = pd.DataFrame([[NASTY] * 3], columns=["image_id", "where", "reason"])
+    skipped.to_csv(folder / "skipped.csv", index=False)
+    page = page_of(folder)
+    assert NASTY not in page
+    assert "<script" not in page
+    assert "<b>" not in page
+    assert words_of(page).count("<script>alert(1)") > 50
+
+
+def test_tables_only(tmp_path):
+    table = make_table().assign(width=0, height=0, sha256="", phash="")
+    options = {"source": "siim2020", "tables_only": True}
+    folder = make_dataset(tmp_path / "d", table, options=options)
+    assert not (folder / "images.npy").exists()
+    page = page_of(folder)
+    words = words_of(page)
+    assert "240 rows without their images" in words
+    assert "No group lies in two parts" in words
+    assert "Not known: only tables were read." in words
+    assert "Not measured: the dataset has no images." in words
+    assert "<img" not in page
+
+
+def test_no_labels_at_all(tmp_path):
+    table = make_table()
+    table["target"] = pd.array([pd.NA] * len(table), dtype="UInt8")
+    words = words_of(page_of(make_dataset(tmp_path / "d", table.assign(fold=-3))))
+    assert "240 without a label" in words
+    assert not re.search(r"\b(nan|None)\b", words)
+
+
+def test_large_sets_are_sampled(folder, monkeypatch):
+    monkeypatch.setattr(report, "TONES", 50)
+    page = page_of(folder)
+    assert "border of 50 images drawn at random from the 240" in words_of(page)
+    assert sum(int(row[0]) for row in rows_under(page, "band").values()) == 50
+
+
+def test_same_dataset_gives_the_same_bytes(folder):
+    first = page_of(folder)
+    assert page_of(folder) == first
+    other = write_report(ReportOptions(folder, seed=1)).read_text()
+    assert other != first
+
+
+def test_prepared_dataset(options):
+    from data.prepare import prepare
+
+    prepare(options)
+    page = page_of(options.out)
+    assert "No group lies in two parts" in words_of(page)
+    assert rows_under(page, "part")["all"][:3] == ["48", "", "16"]
+
+
+# --- bad input -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda d: (d / "dataset.json").unlink(), "no prepared dataset there"),
+        (lambda d: (d / "dataset.json").write_text("[1"), "not JSON"),
+        (lambda d: (d / "table.parquet").write_bytes(b"PAR1"), "damaged"),
+        (lambda d: (d / "images.npy").unlink(), "images.npy"),
+        (lambda d: (d / "duplicates.parquet").write_bytes(b"x"), "duplicates.parquet: damaged"),
+        (lambda d: (d / "skipped.csv").write_bytes(b"\xff\x00"), "skipped.csv"),
+        (lambda d: (d / "skipped.csv").write_text("a,b\n1,2\n"), "no column image_id"),
+        (lambda d: (d / "report.html").mkdir(), "a folder of that name exists"),
+        (lambda d: shutil.rmtree(d), "no prepared dataset there"),
+    ],
+)
+def test_damaged_dataset_is_refused(folder, harm, message):
+    harm(folder)
+    with pytest.raises(UserError, match=message):
+        write_report(ReportOptions(folder))
+    assert not (folder / "report.html").is_file()
+
+
+def test_changed_table_is_refused(folder):
+    table = make_table()
+    table.loc[0, "fold"] = 1
+    table.to_parquet(folder / "table.parquet")
+    with pytest.raises(UserError, match="changed after"):
+        write_report(ReportOptions(folder))
+
+
+def test_out_is_not_taken_from_anybody(folder, tmp_path):
+    out = tmp_path / "mine.html"
+    out.write_text("mine")
+    with pytest.raises(UserError, match="--overwrite"):
+        write_report(ReportOptions(folder, out))
+    assert out.read_text() == "mine"
+    write_report(ReportOptions(folder, out, overwrite=True))
+    assert "Dataset card" in out.read_text()
+    with pytest.raises(UserError, match=r"ends in \.html"):
+        write_report(ReportOptions(folder, folder / "table.parquet", overwrite=True))
+    below = out / "a.html"
+    with pytest.raises(UserError, match="cannot be written to"):
+        write_report(ReportOptions(folder, below))
+
+
+def test_command(folder, tmp_path):
+    command = [sys.executable, "-m", "data.report"]
+    done = subprocess.run([*command, folder], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(folder / "report.html")
+    for bad in ([tmp_path], [folder, "--out", folder / "report.html"], [folder, "--seed", "x"]):
+        wrong = subprocess.run([*command, *bad], cwd=ROOT, capture_output=True, text=True)
+        assert (wrong.returncode, wrong.stdout) == (2, "")
+        assert "Traceback" not in wrong.stderr
