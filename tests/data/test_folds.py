@@ -1,14 +1,19 @@
+import time
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.model_selection import StratifiedGroupKFold
 
-from data.folds import assign_folds, group_images
+from data.folds import assign_folds, check_enough, given_folds, group_images
 from data.store import TEST
 from runtime.errors import UserError
 
 NO_PAIRS = np.zeros((0, 2), np.int64)
+SIIM = Path(__file__).parents[2].parent / "shared" / "data" / "siim2020"
 
 
 def frame(patients, lesions):
@@ -30,6 +35,7 @@ def test_missing_ids_tie_nothing():
 ids = st.lists(st.sampled_from(["a", "b", "c", "d", "e", None]), min_size=2, max_size=30)
 
 
+@settings(max_examples=60, deadline=None)
 @given(ids, st.randoms(use_true_random=False), st.data())
 def test_groups_agree_with_union_find(patients, random, data):
     lesions = [random.choice(["u", "v", "w", "x", "y", None]) for _ in patients]
@@ -126,8 +132,162 @@ def test_one_giant_group_is_kept_whole():
     assert all(set(targets[fold == part]) == {0, 1} for part in range(5))
 
 
-def test_a_part_without_a_class_is_refused():
+def test_few_and_awkward_groups_still_give_every_part_both_classes():
     groups = np.repeat(np.arange(8), [1, 2, 4, 1, 8, 5, 4, 2])
     targets = np.array(list("111011001000010111000101000")).astype(np.uint8)
-    with pytest.raises(UserError, match="the test part would lack a class"):
-        assign_folds(targets, groups, 3, 0.2, 0)
+    fold = assign_folds(targets, groups, 3, 0.2, 0)
+    assert all(set(targets[fold == part]) == {0, 1} for part in range(-1, 3))
+
+
+classes = st.sampled_from([(0,), (1,), (0, 1), (0, 0, 0, 1), (1, 1, 1, 1, 1, 0), (0,) * 9])
+
+
+@given(st.lists(classes, min_size=4, max_size=14), st.sampled_from([0.0, 0.01, 0.2, 0.5]))
+@settings(max_examples=80, deadline=None)
+def test_every_part_gets_both_classes_whenever_it_can(content, fraction):
+    """It can exactly where each class is in as many groups as there are parts."""
+    groups = np.repeat(np.arange(len(content)), [len(of) for of in content])
+    targets = np.concatenate(content)
+    try:
+        check_enough(targets, groups, 2, fraction)
+    except UserError:
+        with pytest.raises(UserError):
+            assign_folds(targets, groups, 2, fraction, 0)
+        return
+    fold = assign_folds(targets, groups, 2, fraction, 0)
+    for part in [0, 1, *([TEST] if fraction else [])]:
+        assert set(targets[fold == part]) == {0, 1}
+
+
+def test_perfect_folds_are_found():
+    """Five copies of one set of patients, in any order: every fold can be one of the copies."""
+    rng = np.random.default_rng(0)
+    malignant = [0] * 20 + [1] * 6 + [2, 3, 7]
+    images = [*range(1, 21), *range(2, 8), 9, 30, 55]
+    groups = np.repeat(rng.permutation(5 * len(images)), np.tile(images, 5))
+    of_one = np.concatenate([np.arange(n) < m for n, m in zip(images, malignant, strict=True)])
+    targets = np.tile(of_one, 5).astype(np.uint8)
+    fold = assign_folds(targets, groups, 5, 0, 0)
+    for part in range(5):
+        assert (fold == part).sum() == sum(images)
+        assert targets[fold == part].sum() == sum(malignant)
+        assert sorted(np.unique(groups[fold == part], return_counts=True)[1]) == sorted(images)
+
+
+@given(st.integers(0, 10**6), st.sampled_from([0, 0.1, 0.25]))
+@settings(max_examples=15, deadline=None)
+def test_parts_are_alike_in_images_malignant_groups_and_sizes(seed, fraction):
+    rng = np.random.default_rng(seed)
+    sizes = np.minimum(1 + rng.geometric(0.1, 400), 60)
+    groups = np.repeat(np.arange(400), sizes)
+    targets = (rng.random(len(groups)) < (rng.random(400) < 0.3)[groups] * 0.2).astype(np.uint8)
+    fold = assign_folds(targets, groups, 4, fraction, seed)
+    for part in range(-1 if fraction else 0, 4):
+        share = fraction if part == TEST else (1 - fraction) / 4
+        of_part = np.unique(groups[fold == part], return_counts=True)[1]
+        assert len(of_part) == pytest.approx(400 * share, abs=2)
+        assert (fold == part).sum() == pytest.approx(len(fold) * share, abs=6)
+        assert targets[fold == part].sum() == pytest.approx(targets.sum() * share, abs=2)
+        for least in (4, 8, 16, 32):
+            expected = (sizes >= least).sum() * share
+            assert (of_part >= least).sum() == pytest.approx(expected, abs=2)
+
+
+def test_time_grows_with_kinds_of_groups_not_with_groups():
+    rng = np.random.default_rng(0)
+    groups = rng.integers(0, 200_000, 400_000)
+    targets = (rng.random(400_000) < 0.02).astype(np.uint8)
+    start = time.process_time()
+    fold = assign_folds(targets, groups, 5, 0.2, 0)
+    assert time.process_time() - start < 10
+    images = np.bincount(fold + 1)
+    assert images.tolist() == pytest.approx([80_000, *[64_000] * 5], abs=1)
+
+
+# ------------------------------------------------------------------------- against scikit-learn
+
+
+@pytest.fixture(scope="session")
+def siim():
+    """Targets and groups of SIIM-ISIC 2020: patients, joined by the official duplicates."""
+    if not SIIM.exists():
+        pytest.skip(f"the CSV of SIIM-ISIC 2020 is not at {SIIM}")
+    table = pd.read_csv(SIIM / "ISIC_2020_Training_GroundTruth_v2.csv")
+    row = pd.Series(table.index, index=table["image_name"])
+    pairs = pd.read_csv(SIIM / "ISIC_2020_Training_Duplicates.csv").map(row.__getitem__).to_numpy()
+    return table["target"].to_numpy(), group_images(table, pairs), table["patient_id"].to_numpy()
+
+
+def spreads(fold, targets, groups):
+    """Largest less smallest over folds 0-4: images, malignant, groups, groups of 20 and more."""
+    rows = []
+    for part in range(5):
+        sizes = np.unique(groups[fold == part], return_counts=True)[1]
+        rows.append([sizes.sum(), targets[fold == part].sum(), len(sizes), (sizes >= 20).sum()])
+    return np.ptp(rows, axis=0)
+
+
+def test_siim_2020(siim):
+    targets, groups, patients = siim
+    assert (len(targets), targets.sum(), len(np.unique(patients))) == (33126, 584, 2056)
+    for fraction in (0, 0.2):
+        fold = assign_folds(targets, groups, 5, fraction, 0)
+        assert (
+            not pd.DataFrame({"p": patients, "f": fold}).drop_duplicates()["p"].duplicated().any()
+        )
+        assert (spreads(fold, targets, groups) <= [1, 1, 1, 6]).all()
+        test = fold == TEST
+        assert test.sum() == pytest.approx(fraction * 33126, abs=1)
+        assert targets[test].sum() == pytest.approx(fraction * 584, abs=1)
+
+
+def test_siim_2020_against_stratified_group_k_fold(siim):
+    targets, groups, _ = siim
+    ours, theirs = [], []
+    for seed in range(3):
+        ours.append(spreads(assign_folds(targets, groups, 5, 0, seed), targets, groups))
+        fold = np.zeros(len(targets), np.int64)
+        splitter = StratifiedGroupKFold(5, shuffle=True, random_state=seed)
+        for part, (_, rows) in enumerate(splitter.split(targets, targets, groups)):
+            fold[rows] = part
+        theirs.append(spreads(fold, targets, groups))
+    ours, theirs = np.mean(ours, axis=0), np.mean(theirs, axis=0)
+    assert ours[0] < theirs[0] / 3  # images
+    assert ours[1] <= theirs[1]  # malignant: 584 is not a multiple of 5, so 1 at best
+    assert ours[2] < theirs[2] / 2  # patients
+    assert ours[3] < theirs[3]  # patients of many images
+
+
+# ---------------------------------------------------------------------------------- given folds
+
+
+def names_of(count):
+    return np.array([f"image_{k}" for k in range(count)])
+
+
+@given(labelled(), st.integers(0, 9))
+@settings(max_examples=30, deadline=None)
+def test_given_folds_are_kept(rows, seed):
+    targets, groups = rows
+    fold = assign_folds(targets, groups, 3, 0.2, seed)
+    kept = given_folds(fold.astype(float), groups, names_of(len(fold)))
+    assert kept.dtype == np.int64
+    assert (kept == fold).all()
+
+
+@pytest.mark.parametrize(
+    ("given_values", "expected"),
+    [
+        ([0, 1, np.nan, 0, 1, 1], "1 rows have no usable fold: image_2; expected whole numbers"),
+        ([0, 1, 0.5, 0, -2, np.inf], "3 rows have no usable fold: image_2, image_4, image_5"),
+        ([0, 0, 2, 2, 2, 2], "the given folds are 0, 2; expected all of 0 to k - 1"),
+        ([1, 1, 2, 2, 2, 2], "the given folds are 1, 2; expected all of 0 to k - 1"),
+        ([0, 0, 0, 0, -1, -1], "the given folds are 0; expected .* k at least 2"),
+        ([-1] * 6, "the given folds are ; expected"),
+        ([0, 0, 1, 1, 1, 0], r"1 groups .* for one image_5 \(fold 0\), image_4 \(fold 1\)"),
+        ([0, 1, 1, 0, 1, -1], r"3 groups .* image_3 \(fold 0\), image_2 \(fold 1\)"),
+    ],
+)
+def test_given_folds_that_cannot_be_kept(given_values, expected):
+    with pytest.raises(UserError, match=expected):
+        given_folds(np.array(given_values, float), np.array([7, 7, 3, 3, 9, 9]), names_of(6))
