@@ -96,11 +96,10 @@ def leak_checks(table: pd.DataFrame, pairs: pd.DataFrame | None) -> list[dict[st
 
 
 def positive(table: pd.DataFrame) -> list[str]:
-    """The diagnoses that malignant images have and no other image has; [] where they overlap."""
-    rows = table["target"] == 1
-    malignant, rest = table["diagnosis"][rows], set(table["diagnosis"][~rows].dropna())
+    """The diagnoses that all malignant images have and no benign one has; [] where they overlap."""
+    malignant, benign = (table["diagnosis"][table["target"] == target] for target in (1, 0))
     found = sorted(set(malignant.dropna()))
-    return [] if malignant.isna().any() or rest.intersection(found) else found
+    return [] if malignant.isna().any() or benign.isin(found).any() else found
 
 
 def missing(table: pd.DataFrame) -> list[dict[str, Any]]:
