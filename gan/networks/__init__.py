@@ -1,20 +1,30 @@
 """One file an architecture, chosen by name.
 
-Every architecture is a config dataclass, a generator and a discriminator:
+Every `gan/networks/NAME.py` has three classes:
 
-- `Generator(config)(z)`: z float [n, generator.latent_dim] from N(0, 1), to float32
-  [n, 3, size, size] in -1..1. It is a function of z alone: noise planes are part of z.
-- `Discriminator(config)(x)`: float [n, 3, size, size] in -1..1, to a list of logit tensors
-  [n, ...], one a head.
+- `Config(Recipe)`: what it is trained with and its widths. A class variable `labels` says whether
+  it can be ("optional"), must be ("always") or cannot be ("never") conditional on a class.
+- `Generator(config)(z, labels=None)`: z float [n, generator.latent_dim] from N(0, 1), labels int64
+  [n] below `config.classes`, to float32 [n, 3, size, size] in -1..1. A function of its arguments
+  alone: noise planes are part of z.
+- `Discriminator(config)(x, labels=None)`: float [n, 3, size, size] in -1..1, to a list of logit
+  tensors [n, ...], one a head. It may have
+
+  - `reconstruction_loss(real) -> scalar`, added to its loss on the (augmented) real images,
+  - `forward_with_classes(x) -> (heads, class logits [n, classes])`, for an auxiliary classifier,
+  - frozen feature networks: buffers with `persistent=False`, so that neither the optimizer nor the
+    checkpoint holds what a package ships.
 """
 
 import dataclasses
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 from torch import nn
 
 from gan.networks import lesiongan, sngan
+from gan.recipe import Recipe
 from runtime.errors import UserError
 
 SIZES = (32, 64, 128, 256)  # pixels
@@ -24,14 +34,18 @@ SIZES = (32, 64, 128, 256)  # pixels
 class Architecture:
     """What a name stands for."""
 
-    config: type
+    config: type[Recipe]
     generator: type[nn.Module]
     discriminator: type[nn.Module]
 
 
+def _of(module: ModuleType) -> Architecture:
+    return Architecture(module.Config, module.Generator, module.Discriminator)
+
+
 ARCHITECTURES = {
-    "lesiongan": Architecture(lesiongan.Config, lesiongan.Generator, lesiongan.Discriminator),
-    "sngan": Architecture(sngan.Config, sngan.Generator, sngan.Discriminator),
+    "lesiongan": _of(lesiongan),
+    "sngan": _of(sngan),
 }
 
 

@@ -16,21 +16,20 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from gan.recipe import Recipe
+
 LOWEST, BASE = 4, 32  # sides of the smallest feature map and of the last wide one, pixels
 GROUP = 4  # images whose spread the discriminator sees at once
 
 
-@dataclass(frozen=True)
-class Config:
-    """Sizes of both networks, and their optimizer."""
+@dataclass(frozen=True, kw_only=True)
+class Config(Recipe):
+    """Hinge loss, DiffAugment; widths of both networks."""
 
-    size: int = 128  # side of the images, pixels
     ngf: int = 32  # generator: 8 ngf channels at 4x4, 2 ngf at 32x32
     ndf: int = 32  # discriminator: 2 ndf channels at 32x32, 8 ndf at 4x4
     z_dim: int = 128  # latent that decides the content; noise planes for the texture come on top
-    lr_generator: float = 2e-4  # Adam
     lr_discriminator: float = 4e-4
-    betas: tuple[float, float] = (0.0, 0.99)
 
 
 class Noise(nn.Module):

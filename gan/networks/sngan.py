@@ -11,18 +11,17 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from gan.recipe import Recipe
+
 LOWEST = 4  # side of the smallest feature map, pixels
 
 
-@dataclass(frozen=True)
-class Config:
-    """Sizes of both networks, and the paper's optimizer."""
+@dataclass(frozen=True, kw_only=True)
+class Config(Recipe):
+    """The paper's optimizer, with one critic step; the width of both networks."""
 
-    size: int = 128  # side of the images, pixels
     width: int = 256  # channels at 4x4 px
     latent_dim: int = 128
-    lr_generator: float = 2e-4  # Adam
-    lr_discriminator: float = 2e-4
     betas: tuple[float, float] = (0.0, 0.9)
 
 
