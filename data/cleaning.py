@@ -7,7 +7,6 @@ picture is cleaned alike at every size.
 
 import os
 from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -18,15 +17,15 @@ from PIL import Image, ImageDraw, ImageFont
 FRAME_SIDE = 512  # px; the frame is looked for at no more than this
 DARK = 0.2  # of the image's bright level: what is darker may be frame
 CORNERS = 2  # of the four that must be dark; one dark corner may be a lesion
-SPILL = 0.001  # share of the box that may still be frame
 SMALLEST = 0.3  # of the side; what would leave less is not a frame
 
 # hair
-HAIR_SIDE = 512  # px; hairs are looked for at no more than this
-WIDEST = 1 / 40  # of the side, of a hair
-LONGEST = 1 / 10  # of the side: what is shorter than this is no hair
-DIRECTIONS = 24
-FAINT, CLEAR = 7, 14  # grey levels below the skin beside it: part of a hair, surely a hair
+HAIR_SIDE = 384  # px; hairs are looked for at no more than this
+DIRECTIONS = 12
+SEGMENT = 1 / 12  # of the side: length over which a hair is straight
+BESIDE = 1 / 72  # of the side: where the skin beside a hair is looked at
+LONG = 1 / 8  # of the side: what is shorter than this is no hair
+SURE, FAINT = (13, 2.2), (7, 1.1)  # darker than beside by grey levels, and by times the texture
 
 # colour
 POWER = 6  # of the Minkowski norm
@@ -72,11 +71,7 @@ def _lit_box(bright: np.ndarray) -> tuple[int, int, int, int] | None:
     # How large a box around the field's centre, as a share of the field, reaches each frame pixel.
     y = np.abs(np.arange(height) + 0.5 - top - high / 2) / (high / 2)
     x = np.abs(np.arange(width) + 0.5 - left - wide / 2) / (wide / 2)
-    reach = np.maximum(y[:, None], x[None])[frame]
-    shares = np.linspace(0, 1, 257)
-    spilled = np.histogram(reach, shares)[0].cumsum() / (shares[1:] ** 2 * wide * high)
-    fits = np.flatnonzero(spilled <= SPILL)
-    share = shares[1:][fits[-1]] if len(fits) else 0.0
+    share = min(1.0, np.maximum(y[:, None], x[None])[frame].min())
     wide_in, high_in = share * wide, share * high
     if wide_in < SMALLEST * width or high_in < SMALLEST * height:
         return None
@@ -88,10 +83,10 @@ def _lit_box(bright: np.ndarray) -> tuple[int, int, int, int] | None:
 def remove_hair(image: np.ndarray) -> np.ndarray:
     """Paint over dark hairs with what lies beside them.
 
-    After DullRazor (Lee et al. 1997, doi:10.1016/S0010-4825(97)00020-6): dark lines are what a
-    closing with short line segments fills in some direction. Here they must also stay dark along
-    a longer segment in some direction, which dots, globules and the meshes of a pigment network do
-    not. The gaps are filled by Telea's method (2004, cv2.inpaint).
+    In the manner of DullRazor (Lee et al. 1997, doi:10.1016/S0010-4825(97)00020-6): find dark
+    lines in several directions, fill them in from both sides (Telea 2004, cv2.inpaint). A hair
+    must be darker than both sides over a straight piece, by more than the texture around it, and
+    go on: networks, globules and borders of lesions are not and do not.
     """
     mask = hair_mask(image)
     if not mask.any():
@@ -104,52 +99,69 @@ def hair_mask(image: np.ndarray) -> np.ndarray:
     """uint8 [h, w], 255 on dark hairs, of uint8 [h, w, 3] RGB."""
     height, width = image.shape[:2]
     scale = min(1.0, HAIR_SIDE / min(height, width))
-    small = image
+    # Red: pigment and blood hardly darken it, hairs do.
+    red = np.ascontiguousarray(image[..., 0])
     if scale < 1:
-        small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    mask = _hairs(small)
+        red = cv2.resize(red, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    mask = _hairs(red)
     if scale < 1:
         mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR)
         mask = np.where(mask > 64, np.uint8(255), np.uint8(0))
     return mask
 
 
-def _hairs(image: np.ndarray) -> np.ndarray:
-    side = min(image.shape[:2])
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    reach = int(side * LONGEST)
-    edge = cv2.BORDER_REPLICATE
-    grey = cv2.copyMakeBorder(grey, reach, reach, reach, reach, edge)
-    across, along = _lines(_odd(side * WIDEST)), _lines(_odd(side * LONGEST))
-    filled = np.zeros_like(grey)
-    for kernel in across[:: DIRECTIONS // 8]:
-        np.maximum(filled, cv2.morphologyEx(grey, cv2.MORPH_CLOSE, kernel), out=filled)
-    line = np.full_like(grey, 255)
-    for kernel in along:
-        np.minimum(line, cv2.morphologyEx(grey, cv2.MORPH_CLOSE, kernel), out=line)
-    depth = cv2.subtract(filled, line)[reach:-reach, reach:-reach]
-    faint = (depth >= FAINT).astype(np.uint8)
-    _, label, stats, _ = cv2.connectedComponentsWithStats(faint, connectivity=8)
-    long = np.hypot(stats[:, cv2.CC_STAT_WIDTH], stats[:, cv2.CC_STAT_HEIGHT]) >= side * LONGEST
-    clear = np.bincount(label[depth >= CLEAR], minlength=len(stats)) >= side * LONGEST / 2
-    keep = long & clear
+def _hairs(red: np.ndarray) -> np.ndarray:
+    side = min(red.shape)
+    depth, texture = _line_depth(red), _texture(red)
+    sure = depth >= np.maximum(SURE[0], SURE[1] * texture)
+    faint = depth >= np.maximum(FAINT[0], FAINT[1] * texture)
+    # A line's depth reaches beyond its sides and its end: the pixel itself must be dark.
+    hollow = cv2.subtract(cv2.morphologyEx(red, cv2.MORPH_CLOSE, _disc(side / 32)), red)
+    faint &= hollow >= np.maximum(4, 0.3 * depth)
+    _, label, stats, _ = cv2.connectedComponentsWithStats(faint.astype(np.uint8), connectivity=8)
+    reach = np.hypot(stats[:, cv2.CC_STAT_WIDTH], stats[:, cv2.CC_STAT_HEIGHT])
+    certain = np.bincount(label[sure & faint], minlength=len(stats))
+    keep = (reach >= side * LONG) & (certain >= side * LONG / 2)
     keep[0] = False
-    grow = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (_odd(side / 128),) * 2)
-    return cv2.dilate(np.where(keep[label], np.uint8(255), np.uint8(0)), grow)
+    return cv2.dilate(keep[label].astype(np.uint8) * 255, _disc(side / 110))
 
 
-@lru_cache(maxsize=64)
-def _lines(length: int) -> list[np.ndarray]:
-    """Line segments of `length` px (odd) through the middle, uint8 [length, length], all around."""
-    kernels = []
-    for angle in np.arange(DIRECTIONS) * np.pi / DIRECTIONS:
-        kernel = np.zeros((length, length), np.uint8)
-        half = length // 2
-        tip = np.array([np.cos(angle), np.sin(angle)]) * half
-        start, stop = np.rint(half - tip).astype(int), np.rint(half + tip).astype(int)
-        cv2.line(kernel, start.tolist(), stop.tolist(), 1)
-        kernels.append(kernel)
-    return kernels
+def _line_depth(red: np.ndarray) -> np.ndarray:
+    """uint8 [h, w]: how much darker a straight piece through the pixel is than both its sides.
+
+    The most over all directions; 0 where a side is as dark.
+    """
+    height, width = red.shape
+    side, diagonal = min(red.shape), int(np.hypot(height, width)) + 2
+    length, beside = _odd(side * SEGMENT), max(2, round(side * BESIDE))
+    deepest = np.zeros_like(red)
+    for number in range(DIRECTIONS):
+        turn = cv2.getRotationMatrix2D(
+            ((width - 1) / 2, (height - 1) / 2), 180 * number / DIRECTIONS, 1
+        )
+        turn[:, 2] += (diagonal - width) / 2, (diagonal - height) / 2
+        turned = cv2.warpAffine(
+            red, turn, (diagonal, diagonal), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
+        )
+        mean = cv2.blur(turned, (length, 3))
+        depth = np.zeros_like(mean)
+        darker = np.minimum(mean[2 * beside :], mean[: -2 * beside])
+        depth[beside:-beside] = cv2.subtract(darker, mean[beside:-beside])
+        back = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        np.maximum(deepest, cv2.warpAffine(depth, turn, (width, height), flags=back), out=deepest)
+    return deepest
+
+
+def _texture(red: np.ndarray) -> np.ndarray:
+    """float32 [h, w]: local standard deviation of the fine structure; hairs hardly count."""
+    side = min(red.shape)
+    plane = red.astype(np.float32)
+    detail = np.clip(plane - cv2.GaussianBlur(plane, (0, 0), side / 64), -12, 12)
+    return np.sqrt(cv2.blur(detail * detail, (_odd(side / 8),) * 2))
+
+
+def _disc(diameter: float) -> np.ndarray:
+    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (_odd(diameter),) * 2)
 
 
 def _odd(length: float) -> int:

@@ -22,15 +22,14 @@ import numpy as np
 import scipy.fft
 from PIL import ExifTags, Image
 
-from data.cleaning import CLEANERS, clean_image
-from data.opening import MAX_PIXELS, Unusable, open_image
+from data.cleaning import CLEANERS, HAIR_SIDE, clean_image
+from data.opening import MAX_PIXELS, fault, open_image
 from runtime import progress
 from runtime.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 MAX_BYTES = 64 * 2**20  # of one encoded image
 MARGIN = 2  # JPEGs are decoded at no less than this times the size, then filtered
-HAIR_SIDE = 384  # px; hairs are looked for at no less than this, if the file has it
 LOOK_AHEAD = 4  # images a core that may be decoded before they are asked for
 KEPT_BYTES = 256 * 2**20  # of encoded images that wait to be asked for
 
@@ -146,12 +145,8 @@ def decode_bytes(content: bytes, name: Path, look: Look | int) -> Decoded:
         orientation = _orientation(image)
         width, height = image.size[::-1] if orientation >= 5 else image.size
         pixels = _pixels(image, orientation, look)
-    except Unusable as fault:
-        raise BadImage(name, str(fault)) from None
-    except MemoryError:
-        raise BadImage(name, "needs more memory than there is") from None
-    except Exception:  # a damaged file may raise nearly anything in its decoder
-        raise BadImage(name, "damaged or cut off") from None
+    except Exception as error:  # a damaged file may raise nearly anything in its decoder
+        raise BadImage(name, fault(error)) from None
     digest = hashlib.sha256(content).hexdigest()
     return Decoded(pixels, width, height, digest, perceptual_hash(pixels))
 

@@ -48,12 +48,7 @@ def open_image(content: bytes) -> Image.Image:
         if content.count(b"\xff\xda") > MAX_SCANS:
             raise Unusable(f"more than {MAX_SCANS} scans in a progressive JPEG")
     elif content.startswith(b"\x89PNG\r\n\x1a\n"):
-        try:
-            image = PngImagePlugin.PngImageFile(io.BytesIO(content))
-        except ValueError as error:
-            if "too large" in str(error):
-                raise Unusable("more than 1 MB of text or colour profile in a PNG") from None
-            raise
+        image = PngImagePlugin.PngImageFile(io.BytesIO(content))
         _check_sums(content)
     else:
         raise Unusable(_foreign(content))
@@ -67,6 +62,18 @@ def open_image(content: bytes) -> Image.Image:
         found = "16-bit" if deep else names.get(image.mode, image.mode)
         raise Unusable(f"{found}, expected 8-bit RGB; to convert a file: `{TO_RGB}`")
     return image
+
+
+def fault(error: Exception) -> str:
+    """What is wrong with an image that raised `error` while it was opened or decoded."""
+    if isinstance(error, Unusable):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "needs more memory than there is"
+    # Pillow's own bounds on what compressed text and colour profiles unpack to
+    if isinstance(error, ValueError) and ("too large" in str(error) or "MAX_TEXT" in str(error)):
+        return "more than 1 MB of text or colour profile in a PNG"
+    return "damaged or cut off"
 
 
 def _check_sums(content: bytes) -> None:
