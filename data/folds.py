@@ -13,6 +13,7 @@ SAME = ("patient_id", "lesion_id")  # columns whose equal values tie images toge
 # The search for better folds: rounds at most; kinds of group tried on each side of an exchange;
 # rounds in vain for each pair of parts that end it, where there are more kinds than are tried.
 ROUNDS, SAMPLE, PATIENCE = 2000, 200, 10
+FIRST = 5  # weight of images and malignant images; matters with less than 100 groups
 
 
 def group_images(table: pd.DataFrame, pairs: np.ndarray) -> np.ndarray:
@@ -148,16 +149,17 @@ def _kinds(malignant: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, np.nda
     return kind.ravel(), np.column_stack([kinds, number])
 
 
-def _features(kinds: np.ndarray) -> np.ndarray:
+def _features(kinds: np.ndarray, parts: int) -> np.ndarray:
     """What a part should have its share of, float [features, kinds], for one group of a kind.
 
     Images, malignant images, groups with a malignant image, and groups with at least s images, for
-    every s up to 21, then in steps of 6%: cumulative, so that neighbouring sizes can stand in.
+    every s up to 21, then in steps of 6%: cumulative, so that neighbouring sizes can stand in. An
+    s that fewer groups reach than there are parts is left to the number of images.
     """
-    images, malignant, _ = kinds.T
+    images, malignant, number = kinds.T
     steps = 12 * int(images.max()).bit_length()
     sizes = images >= np.unique(np.round(2 ** (np.arange(steps) / 12)))[:, None]
-    sizes = sizes[sizes.any(axis=1)]
+    sizes = sizes[(sizes * number).sum(axis=1) >= parts]
     return np.vstack([images, malignant, malignant > 0, sizes]).astype(np.float64)
 
 
@@ -165,12 +167,14 @@ def _share_out(kinds: np.ndarray, shares: np.ndarray, rng: np.random.Generator) 
     """How many groups of each kind each part gets, int64 [kinds, parts].
 
     Minimises the squared deviations from the wanted amounts of _features, each over the wanted
-    amount (chi-squared): whole shares first, then group by group, the large first, then swaps.
+    amount (chi-squared), images and malignant images FIRST times: whole shares first, then group
+    by group, the large first, then swaps.
     Only elementwise arithmetic and exact sums: no machine may round differently.
     """
-    features, number = _features(kinds), kinds[:, 2]
+    features, number = _features(kinds, len(shares)), kinds[:, 2]
     wanted = (features * number).sum(axis=1)[:, None] * shares
     scale = np.divide(1, wanted, out=np.zeros_like(wanted), where=wanted > 0)
+    scale[:2] *= FIRST
     counts = _core(kinds, len(shares))
     left = number - counts.sum(axis=1)
     counts += np.floor(left[:, None] * shares + 1e-9).astype(np.int64)
