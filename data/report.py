@@ -128,10 +128,14 @@ def skin_tones(card: Card, seed: int) -> dict[str, Any] | None:
     measured = card.table.iloc[rows]
     names = pd.Categorical(skin_tone.bands(angles), list(skin_tone.BANDS), ordered=True)
     labels = pd.Series(names, index=measured.index)
+    lines = breakdown(measured, labels, ordered=True)
+    if lines[-1]["kind"]:
+        lines[-1]["name"] = "no band"
     return {
         "measured": len(rows),
         "failed": int(np.isnan(angles).sum()),
-        "lines": breakdown(measured, labels, ordered=True),
+        "bluish": int((np.abs(angles) > 90).sum()),
+        "lines": lines,
         "figure": pictures.angles(angles, measured["target"].to_numpy()),
     }
 

@@ -100,16 +100,14 @@ def _log_pixels(axes: Axes, sides: pd.DataFrame) -> None:
 
 
 def angles(angles: np.ndarray, target: np.ndarray) -> str:
-    """Distribution of ITA (degrees, NaN left out) of either class, with the bands' bounds.
+    """Distribution of ITA (degrees; those of no band left out) of either class, with the bounds.
 
     `target` float: 1 malignant, 0 benign, NaN no label (drawn with the benign ones).
     """
     bounds = [bound for bound in BANDS.values() if np.isfinite(bound)]
-    known = np.isfinite(angles)
-    low, high = (
-        np.clip(np.percentile(angles[known], [0.2, 99.8]), -90, 120) if known.any() else (0, 60)
-    )
-    edges = np.arange(5 * np.floor(low / 5) - 5, high + 10, 5)
+    known = np.abs(angles) <= 90
+    low = np.percentile(angles[known], 0.5) if known.any() else 0
+    edges = np.arange(5 * min(np.floor(low / 5) - 1, 0), 91, 5)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 3.1), layout="constrained")
         axes = figure.subplots()
@@ -125,7 +123,7 @@ def angles(angles: np.ndarray, target: np.ndarray) -> str:
                 weights = np.full(rows.sum(), 1 / rows.sum())
                 axes.hist(angles[rows], edges, weights=weights, label=label, **options)
         axes.margins(x=0)
-        axes.set_ylim(0, axes.get_ylim()[1] * 1.06)
+        axes.set_xlim(edges[0], edges[-1])
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
         axes.set_xlabel("individual typology angle, degrees  (dark → light)")
         axes.set_ylabel("share of the class")

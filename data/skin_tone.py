@@ -30,7 +30,8 @@ def ita(image: np.ndarray) -> float:
 
     Looks at a ring along the edge of what is not black frame or vignette, leaves out what is much
     darker than the ring's lighter quarter (hairs, a lesion that reaches the border, shadow) and
-    takes the median of L* and b*. Above 90 where the skin looks bluish. NaN where no skin is left.
+    takes the median of L* and b*. Beyond 90 or -90 where the skin looks bluish (b* below 0): that
+    is the light, no skin is. NaN where no skin is left.
     """
     step = max(1, min(image.shape[:2]) // SIDE)
     small = np.ascontiguousarray(image[::step, ::step])
@@ -40,16 +41,16 @@ def ita(image: np.ndarray) -> float:
         ring &= light > np.percentile(light[ring], 75) - DARKER
     if ring.sum() < LEAST * ring.size:
         return float("nan")
-    # arctan2, not arctan: b* below 0 must not turn the lightest skin into the darkest
+    # arctan2, not arctan, which would take bluish light skin for dark
     return float(np.degrees(np.arctan2(np.median(light[ring]) - 50, np.median(yellow[ring]))))
 
 
 def bands(angles: np.ndarray) -> np.ndarray:
-    """Names of BANDS (object [n]) of angles in degrees; None where the angle is NaN."""
+    """Names of BANDS (object [n]) of angles in degrees; None where NaN or beyond 90 or -90."""
     names = np.array(list(BANDS), dtype=object)
     upper = -np.array(list(BANDS.values()))[:-1]
     found = names[np.searchsorted(upper, -np.nan_to_num(angles), side="right")]
-    found[np.isnan(angles)] = None
+    found[~(np.abs(angles) <= 90)] = None
     return found
 
 

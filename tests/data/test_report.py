@@ -5,11 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
 
 from data import report, store
+from data.native import ShardWriter
 from data.report import ReportOptions, write_report
 from data.report_counts import breakdown, leak_checks, with_rows
 from runtime.errors import UserError
@@ -319,6 +321,28 @@ def test_tables_only(tmp_path):
     assert "Not known: only tables were read." in words
     assert "Not measured: the dataset has no images." in words
     assert "<img" not in page
+
+
+def test_native_dataset(tmp_path):
+    table, folder = make_table(24), tmp_path / "d"
+    folder.mkdir()
+    with ShardWriter(folder, 0) as shard:
+        for row, image in enumerate(make_images(len(table))):
+            content = cv2.imencode(".jpg", cv2.resize(image, (300, 200)))[1].tobytes()
+            table.loc[row, "offset"] = shard.add(f"{row}.jpg", content)
+            table.loc[row, ["shard", "length"]] = 0, len(content)
+    table = table.astype({"shard": "int32", "offset": "int64", "length": "int64"})
+    look = {"size": "native", "fit": "crop", "clean": []}
+    store.save_table(
+        folder, table, {"source": "folder", "options": {"size": "native"}, "look": look}
+    )
+    page = page_of(folder)
+    words = words_of(page)
+    assert "stored at original size" in words
+    assert "border of all 24 images" in words
+    assert "enlarged" not in words
+    labelled = int(table["target"].notna().sum())
+    assert page.count("<img src=") == min(labelled, 2 * report.SAMPLES) + 2
 
 
 def test_no_labels_at_all(tmp_path):

@@ -115,9 +115,11 @@ def test_darker_skin_has_a_smaller_angle():
     assert angles == sorted(angles, reverse=True)
 
 
-def test_bluish_light_skin_stays_light():
-    assert ita(flat(70, -3)) == pytest.approx(180 - angle(70, 3), abs=2)
-    assert bands(np.array([ita(flat(70, -3))]))[0] == "very light"
+@pytest.mark.parametrize("light", [70, 40])
+def test_bluish_skin_is_in_no_band(light):
+    found = ita(flat(light, -5))
+    assert abs(found) == pytest.approx(180 - angle(50 + abs(light - 50), 5), abs=3)
+    assert bands(np.array([found])).tolist() == [None]
 
 
 def test_black_image_has_no_skin():
@@ -130,4 +132,6 @@ def test_bands_at_their_bounds():
     names = list(BANDS)
     assert bands(above).tolist() == names[:-1]
     assert bands(at).tolist() == names[1:]  # "> 55" is very light: 55 itself is light
-    assert bands(np.array([np.nan, 0.0])).tolist() == [None, "brown"]
+    assert bands(np.array([np.nan, 0.0, 90.0, 91.0, -91.0])).tolist() == [
+        *(None, "brown", "very light", None, None),
+    ]
