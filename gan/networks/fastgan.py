@@ -13,6 +13,7 @@ be downloaded, here it is L1 on pixels at several scales.
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -44,7 +45,7 @@ class UpBlock(nn.Module):
 
     def __init__(self, inner: int, outer: int) -> None:
         super().__init__()
-        self.conv = _conv(inner, 2 * outer, 3, padding=1, bias=False)
+        self.conv = nn.Conv2d(inner, 2 * outer, 3, padding=1, bias=False)
         self.strength = nn.Parameter(torch.zeros(()))
         self.norm = nn.BatchNorm2d(2 * outer)
 
@@ -60,9 +61,9 @@ class Excitation(nn.Module):
         super().__init__()
         self.weigh = nn.Sequential(
             nn.AdaptiveAvgPool2d(4),
-            _conv(inner, outer, 4, bias=False),
+            nn.Conv2d(inner, outer, 4, bias=False),
             nn.LeakyReLU(0.1),
-            _conv(outer, outer, 1, bias=False),
+            nn.Conv2d(outer, outer, 1, bias=False),
             nn.Sigmoid(),
         )
 
@@ -83,12 +84,12 @@ class Generator(nn.Module):
         widths = [round(config.ngf * GENERATOR_WIDTHS[side]) for side in sides]
         self.split = [config.z_dim] + [side**2 for side in sides[1:]]
         self.latent_dim = sum(self.split)
-        self.first = spectral_norm(nn.Linear(config.z_dim, 2 * widths[0] * LOWEST**2, bias=False))
+        self.first = nn.Linear(config.z_dim, 2 * widths[0] * LOWEST**2, bias=False)
         self.norm = nn.BatchNorm2d(2 * widths[0])
         self.blocks = nn.ModuleList(map(UpBlock, widths[:-1], widths[1:]))
         reach = int(math.log2(SKIP))
         self.excitations = nn.ModuleList(map(Excitation, widths[:-reach], widths[reach:]))
-        self.to_rgb = _conv(widths[-1], 3, 3, padding=1)
+        self.to_rgb = nn.Conv2d(widths[-1], 3, 3, padding=1)
 
     def forward(self, z: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
         z, *noise = z.split(self.split, 1)
@@ -118,15 +119,14 @@ class DownBlock(nn.Module):
 
 
 class Decoder(nn.Module):
-    """[n, inner, 8, 8] -> [n, 3, side, side] in -1..1: a convolution a doubling, as small as can be."""
+    """[n, inner, 8, 8] -> [n, 3, side, side] in -1..1: one convolution a doubling."""
 
     def __init__(self, inner: int, side: int) -> None:
         super().__init__()
         doublings = int(math.log2(side // COARSE))
         widths = [inner] + [max(128 >> i, 32) for i in range(doublings)]
         self.convs = nn.ModuleList(
-            _conv(a, 2 * b, 3, padding=1, bias=False)
-            for a, b in zip(widths[:-1], widths[1:], strict=True)
+            _conv(inner, 2 * outer, 3, padding=1, bias=False) for inner, outer in pairwise(widths)
         )
         self.norms = nn.ModuleList(nn.BatchNorm2d(2 * width) for width in widths[1:])
         self.to_rgb = _conv(widths[-1], 3, 3, padding=1)
@@ -195,7 +195,7 @@ class Discriminator(nn.Module):
 
 
 def _quarter(x: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
-    """[n, c, 2s, 2s], int64 [n] in 0..3 -> [n, c, s, s]: of each image the quarter that is asked."""
+    """[n, c, 2s, 2s], int64 [n] in 0..3 -> [n, c, s, s]: of each image the quarter asked for."""
     half = x.shape[-1] // 2
     quarters = x.unflatten(2, (2, half)).unflatten(4, (2, half))  # [n, c, 2, s, 2, s]
     quarters = quarters.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
