@@ -112,8 +112,8 @@ def _check_space(archive: Path, folder: Path, total: int) -> None:
 
 
 def _write(opened: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with opened.open(entry) as source, open(path, "xb") as file:
             shutil.copyfileobj(source, file, 2**20)
         if path.stat().st_size != entry.file_size:
