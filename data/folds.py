@@ -98,7 +98,7 @@ def given_folds(given: np.ndarray, groups: np.ndarray, names: np.ndarray) -> np.
     that is empty, and for a group (see group_images) that lies in more than one part.
     """
     given = np.asarray(given, np.float64)
-    wrong = ~(np.isfinite(given) & (given == np.floor(given)) & (given >= TEST))
+    wrong = ~((given == np.floor(given)) & (given >= TEST) & (given < len(given)))
     if wrong.any():
         raise UserError(
             f"{wrong.sum()} rows have no usable fold: {some(names[wrong].tolist())}; expected "

@@ -91,6 +91,13 @@ def test_seed_changes_the_folds():
     assert (one != other).any()
 
 
+def test_folds_are_the_same_on_every_machine():
+    groups = np.arange(48) * 7 % 20
+    targets = (groups % 3 == 0).astype(np.uint8)
+    fold = assign_folds(targets, groups, 3, 0.2, 0)
+    assert "".join(map(str, fold + 1)) == "001332210202233211310013322102022332113100133221"
+
+
 @pytest.mark.parametrize("fraction", [0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.5])
 def test_shares(fraction):
     rng = np.random.default_rng(0)
@@ -280,6 +287,7 @@ def test_given_folds_are_kept(rows, seed):
     [
         ([0, 1, np.nan, 0, 1, 1], "1 rows have no usable fold: image_2; expected whole numbers"),
         ([0, 1, 0.5, 0, -2, np.inf], "3 rows have no usable fold: image_2, image_4, image_5"),
+        ([0, 1, 1e300, 0, 1, 1], "1 rows have no usable fold: image_2"),
         ([0, 0, 2, 2, 2, 2], "the given folds are 0, 2; expected all of 0 to k - 1"),
         ([1, 1, 2, 2, 2, 2], "the given folds are 1, 2; expected all of 0 to k - 1"),
         ([0, 0, 0, 0, -1, -1], "the given folds are 0; expected .* k at least 2"),
