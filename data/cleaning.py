@@ -6,7 +6,7 @@ picture is cleaned alike at every size.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
@@ -14,14 +14,14 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 # frame
-FRAME_SIDE = 512  # px; the frame is looked for at no more than this
+FRAME_SIDE = 384  # px; the frame is looked for at no more than this
 DARK = 0.2  # of the image's bright level: what is darker may be frame
 CORNERS = 2  # of the four that must be dark; one dark corner may be a lesion
 SMALLEST = 0.3  # of the side; what would leave less is not a frame
 
 # hair
 HAIR_SIDE = 384  # px; hairs are looked for at no more than this
-DIRECTIONS = 12
+DIRECTIONS = 16
 SEGMENT = 1 / 12  # of the side: length over which a hair is straight
 BESIDE = 1 / 72  # of the side: where the skin beside a hair is looked at
 LONG = 1 / 8  # of the side: what is shorter than this is no hair
@@ -41,7 +41,7 @@ def crop_frame(image: np.ndarray) -> np.ndarray:
     small = image
     if scale < 1:
         small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    box = _lit_box(small.max(axis=2))
+    box = _lit_box(cv2.max(cv2.max(small[..., 0], small[..., 1]), small[..., 2]))
     if box is None:
         return image
     left, top, right, bottom = box
@@ -54,7 +54,8 @@ def crop_frame(image: np.ndarray) -> np.ndarray:
 def _lit_box(bright: np.ndarray) -> tuple[int, int, int, int] | None:
     """The box (left, top, right, bottom) within the frame of uint8 [h, w]; None without frame."""
     height, width = bright.shape
-    dark = (bright < max(16.0, DARK * np.percentile(bright, 90))).astype(np.uint8)
+    level = np.searchsorted(np.bincount(bright.ravel()).cumsum(), 0.9 * bright.size)
+    dark = (bright < max(16, DARK * level)).astype(np.uint8)
     speck = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
     dark = cv2.morphologyEx(dark, cv2.MORPH_OPEN, speck, borderType=cv2.BORDER_REPLICATE)
     _, label = cv2.connectedComponents(dark, connectivity=4)
@@ -76,8 +77,9 @@ def _lit_box(bright: np.ndarray) -> tuple[int, int, int, int] | None:
     if wide_in < SMALLEST * width or high_in < SMALLEST * height:
         return None
     across, down = left + (wide - wide_in) / 2, top + (high - high_in) / 2
-    box = np.ceil(across), np.ceil(down), np.floor(across + wide_in), np.floor(down + high_in)
-    return tuple(int(value) for value in box)
+    # One pixel further in: the frame's edge is soft.
+    box = across + 1, down + 1, across + wide_in - 1, down + high_in - 1
+    return tuple(round(value) for value in box)
 
 
 def remove_hair(image: np.ndarray) -> np.ndarray:
@@ -127,37 +129,41 @@ def _hairs(red: np.ndarray) -> np.ndarray:
 
 
 def _line_depth(red: np.ndarray) -> np.ndarray:
-    """uint8 [h, w]: how much darker a straight piece through the pixel is than both its sides.
+    """uint16 [h, w]: how much darker a straight piece through the pixel is than both its sides.
 
-    The most over all directions; 0 where a side is as dark.
+    The most over all directions, in grey levels; 0 where a side is as dark.
     """
-    height, width = red.shape
-    side, diagonal = min(red.shape), int(np.hypot(height, width)) + 2
-    length, beside = _odd(side * SEGMENT), max(2, round(side * BESIDE))
-    deepest = np.zeros_like(red)
-    for number in range(DIRECTIONS):
-        turn = cv2.getRotationMatrix2D(
-            ((width - 1) / 2, (height - 1) / 2), 180 * number / DIRECTIONS, 1
-        )
-        turn[:, 2] += (diagonal - width) / 2, (diagonal - height) / 2
-        turned = cv2.warpAffine(
-            red, turn, (diagonal, diagonal), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
-        )
-        mean = cv2.blur(turned, (length, 3))
-        depth = np.zeros_like(mean)
-        darker = np.minimum(mean[2 * beside :], mean[: -2 * beside])
-        depth[beside:-beside] = cv2.subtract(darker, mean[beside:-beside])
-        back = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        np.maximum(deepest, cv2.warpAffine(depth, turn, (width, height), flags=back), out=deepest)
-    return deepest
+    side = min(red.shape)
+    fours, beside = max(1, round(side * SEGMENT / 4)), max(2, round(side * BESIDE))
+    edge = 2 + 2 * fours + beside + 1  # what the three sums below cut off
+    soft = cv2.blur(red, (3, 3)).astype(np.uint16)
+    soft = cv2.copyMakeBorder(soft, edge, edge, edge, edge, cv2.BORDER_REFLECT)
+    deepest = np.zeros(red.shape, np.uint16)
+    for angle in np.arange(DIRECTIONS) * np.pi / DIRECTIONS:
+        along, across = (np.cos(angle), np.sin(angle)), (-np.sin(angle), np.cos(angle))
+        four = sum(_moved(soft, along, 2, np.arange(4) - 1.5))
+        line = sum(_moved(four, along, 2 * fours, 4 * (np.arange(fours) - (fours - 1) / 2)))
+        one, middle, other = _moved(line, across, beside + 1, (-beside, 0, beside))
+        np.maximum(deepest, cv2.subtract(np.minimum(one, other), middle), out=deepest)
+    return deepest // (4 * fours)
+
+
+def _moved(
+    plane: np.ndarray, way: tuple[float, float], edge: int, steps: Sequence[float]
+) -> list[np.ndarray]:
+    """Views of `plane` moved along `way` by each step in px, all smaller by `edge` on each side."""
+    height, width = plane.shape[0] - 2 * edge, plane.shape[1] - 2 * edge
+    starts = [(edge + round(way[1] * step), edge + round(way[0] * step)) for step in steps]
+    return [plane[top : top + height, left : left + width] for top, left in starts]
 
 
 def _texture(red: np.ndarray) -> np.ndarray:
     """float32 [h, w]: local standard deviation of the fine structure; hairs hardly count."""
     side = min(red.shape)
     plane = red.astype(np.float32)
-    detail = np.clip(plane - cv2.GaussianBlur(plane, (0, 0), side / 64), -12, 12)
-    return np.sqrt(cv2.blur(detail * detail, (_odd(side / 8),) * 2))
+    detail = np.clip(plane - cv2.blur(plane, (_odd(side / 20),) * 2), -12, 12)
+    variance = cv2.blur(detail * detail, (_odd(side / 8),) * 2)
+    return np.sqrt(np.maximum(variance, 0))  # running sums may end just below
 
 
 def _disc(diameter: float) -> np.ndarray:

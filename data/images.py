@@ -18,8 +18,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import imagehash
 import numpy as np
-import scipy.fft
 from PIL import ExifTags, Image
 
 from data.cleaning import CLEANERS, HAIR_SIDE, clean_image
@@ -29,7 +29,7 @@ from runtime.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 MAX_BYTES = 64 * 2**20  # of one encoded image
-MARGIN = 2  # JPEGs are decoded at no less than this times the size, then filtered
+MARGIN = 1.5  # JPEGs are decoded at no less than this times the size, then filtered
 LOOK_AHEAD = 4  # images a core that may be decoded before they are asked for
 KEPT_BYTES = 256 * 2**20  # of encoded images that wait to be asked for
 
@@ -208,16 +208,8 @@ def decode_all(
 
 
 def perceptual_hash(pixels: np.ndarray) -> str:
-    """64-bit DCT hash of uint8 [size, size, 3] RGB, as 16 hex digits.
-
-    The same bits as imagehash's phash, without most of its work under Python's lock.
-    """
-    grey = Image.fromarray(pixels).convert("L").resize((32, 32), Image.Resampling.LANCZOS)
-    low = (_DCT @ np.asarray(grey, np.float64) @ _DCT.T).round(6)  # ties stay ties
-    return np.packbits(low > np.median(low)).tobytes().hex()
-
-
-_DCT = scipy.fft.dct(np.eye(32), axis=0)[:8]  # [8, 32]: the eight lowest frequencies
+    """64-bit DCT hash (imagehash's phash) of uint8 [size, size, 3] RGB, as 16 hex digits."""
+    return str(imagehash.phash(Image.fromarray(pixels)))
 
 
 def _kept(waiting: deque[Future[Decoded | BadImage]]) -> int:

@@ -44,9 +44,7 @@ def open_image(content: bytes) -> Image.Image:
     # Not Image.open: it warns of large images, refuses still larger ones by limits of its own
     # that are global, and opens the further pictures that a camera hides in a JPEG.
     if content.startswith(b"\xff\xd8\xff"):
-        image = JpegImagePlugin.JpegImageFile(io.BytesIO(content))
-        if content.count(b"\xff\xda") > MAX_SCANS:
-            raise Unusable(f"more than {MAX_SCANS} scans in a progressive JPEG")
+        image = _open_jpeg(content)
     elif content.startswith(b"\x89PNG\r\n\x1a\n"):
         image = PngImagePlugin.PngImageFile(io.BytesIO(content))
         _check_sums(content)
@@ -61,6 +59,17 @@ def open_image(content: bytes) -> Image.Image:
         names = {"L": "grayscale", "P": "palette", "1": "1-bit", "LA": "grayscale with alpha"}
         found = "16-bit" if deep else names.get(image.mode, image.mode)
         raise Unusable(f"{found}, expected 8-bit RGB; to convert a file: `{TO_RGB}`")
+    return image
+
+
+def _open_jpeg(content: bytes) -> Image.Image:
+    """Open a JPEG; `info` has "progressive" where decoding needs memory for the whole image."""
+    image = JpegImagePlugin.JpegImageFile(io.BytesIO(content))
+    start = image.fp.tell()  # of the first scan's data
+    if content[start - 14 : start - 9] != b"\xff\xda\0\x0c\3":  # not all three channels in it
+        image.info["progressive"] = 1  # no more scans are read after one with all of them
+    if "progressive" in image.info and content.count(b"\xff\xda") > MAX_SCANS:
+        raise Unusable(f"more than {MAX_SCANS} scans in a progressive JPEG")
     return image
 
 
