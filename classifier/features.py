@@ -32,9 +32,10 @@ class ImageSet:
 
     @staticmethod
     def of(kind: str, folder: Path, images: np.ndarray) -> "ImageSet":
-        """The `images.npy` of a dataset or pool folder."""
-        status = (folder / "images.npy").stat()
-        identity = (str(folder.resolve()), status.st_size, status.st_mtime_ns)
+        """The images of a dataset or pool folder."""
+        stored = folder / "images.npy"
+        status = (stored if stored.exists() else folder / "table.parquet").stat()
+        identity = (str(folder.resolve()), images.shape, status.st_mtime_ns)
         return ImageSet(kind, images, identity)
 
 

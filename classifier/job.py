@@ -91,7 +91,7 @@ def resolve(options: TrainOptions) -> Job:
     if options.pool and options.generator:
         raise UserError("--pool and --generator: give one of them")
     data = options.data or _default_dataset()
-    dataset = load_dataset(data)
+    dataset = load_dataset(data, options.size)
     _check_classes(dataset, options.fold)
     externals = _externals(options, dataset)
     n_synthetic = mix.extras_needed(dataset, options.fold, synthetic)
@@ -172,7 +172,7 @@ def _externals(options: TrainOptions, dataset: Dataset) -> dict[str, Dataset]:
             raise UserError(f"--external {text}: expected NAME=FOLDER of a prepared dataset")
         if name in found:
             raise UserError(f"--external {text}: the name {name} is given twice")
-        found[name] = load_dataset(Path(folder))
+        found[name] = load_dataset(Path(folder), options.size)
         table = found[name].table
         met = table.loc[table["sha256"].isin(seen), "image_id"].tolist()
         if met and not options.allow_leakage:

@@ -128,7 +128,7 @@ def describe(job: Job) -> str:
         targets = dataset.targets(dataset.rows(part, fold))  # type: ignore[arg-type]
         lines.append(f"{name:<10} {(targets == 0).sum()} benign + {targets.sum()} malignant")
     for name, external in job.externals.items():
-        lines.append(f"external   {name}: {len(external.table)} images of {external.path}")
+        lines.append(f"external   {name}: {len(external.labelled())} images of {external.path}")
     if job.pool:
         lines.append(f"pool       {job.pool.path}, the first {of['synthetic_malignant']} images")
     if job.leak:

@@ -156,7 +156,7 @@ class _Loop:
             ("test", job.dataset, job.dataset.rows("test", fold)),
         ]
         for name, external in job.externals.items():
-            parts.append((f"external/{name}", external, np.arange(len(external.table))))
+            parts.append((f"external/{name}", external, external.labelled()))
         rows = []
         for part, dataset, numbers in parts:
             images = ImageSet.of("real", dataset.path, dataset.images)

@@ -2,51 +2,69 @@
 
     python -m data.prepare                                         the phantom, nothing to download
     python -m data.prepare --source ham10000 --root DIR            HAM10000 as downloaded
+    python -m data.prepare --source siim2020 --root A --extra isic2019 --root B
+                                            the second source joins the training parts only
+    python -m data.prepare --source folder --root DIR              your own images
     python -m data.prepare --source pool --root DIR --out DIR2 --provenance "made by ... from ..."
                                             synthetic malignant images from any other tool
 
 Every image goes the same way, whatever its source: upright, centre crop to a square, Lanczos to
 --size. Images of one patient, one lesion, or that show the same lesion again are one group, and no
-group is ever split over folds. The folder appears at --out complete or not at all.
+group is ever split over folds. The folder appears at --out complete or not at all; after a kill the
+same command goes on where it was.
 """
 
 import dataclasses
 import hashlib
 import shutil
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
+import tyro
 
-from data import folds, pool, sources, store
-from data.duplicates import identical_pairs, near_duplicates
-from data.images import BadImage, Decoded, decode_all, perceptual_hash
+from data import assemble, folds, pool, sources, store
+from data.cleaning import CLEANERS
+from data.faults import judge, reasons, skipped_rows
+from data.images import Encoded, Look, perceptual_hash
+from data.ingest import PIXELS, Ingested, fingerprint, forget, ingest, show_cleaning
+from data.join import Joined, Policy, join, settle
 from data.phantom import PhantomConfig, sample_dataset, sample_table
 from data.pool import Pool
-from data.store import TEST, Dataset, load_dataset
+from data.sources.listing import Ask, Fault
+from data.store import NATIVE_SIZE, Dataset, load_dataset, load_table
 from runtime.cli import as_plain, run, save_options
-from runtime.errors import UserError, some
-from runtime.files import check_replaceable, new_folder
+from runtime.errors import UserError
+from runtime.files import check_replaceable, continued_folder, new_folder
 
 DATASETS = Path("datasets")
 SIZES = (32, 1024)  # px, smallest and largest side that is stored
-BATCH = 256  # images written at a time
+Tabular = Literal["ham10000", "isic2019", "siim2020", "isic-archive", "folder", "tfrecords"]
+Extras = Annotated[tuple[Tabular, ...], tyro.conf.UseAppendAction]
 
 
 @dataclass(frozen=True)
 class PrepareOptions:
-    source: Literal["phantom", "ham10000", "pool"] = "phantom"  # where the images come from
-    root: Path | None = None  # folder to read (ham10000, pool)
+    source: Tabular | Literal["phantom", "pool"] = "phantom"  # where the images come from
+    root: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction] = ()  # folder of each source
     out: Path | None = None  # folder to make; datasets/SOURCE if not given
-    size: int = 128  # side of the stored images, px
-    folds: int = 5  # number of folds, at least 2 (phantom, ham10000)
-    test_fraction: float = 0.2  # share of the groups kept for the test part (phantom, ham10000)
+    extra: Extras = ()  # further sources that join the training parts only, each with its --root
+    size: int | Literal["native"] = 128  # side of the stored images, px; native: files as they are
+    fit: Literal["crop", "letterbox"] = "crop"  # cut the long side, or fill up the short one
+    clean: str = ""  # of hair, frame, colour, comma-separated: what to remove from every image
+    folds: int = 5  # number of folds, at least 2
+    test_fraction: float = 0.2  # share kept for the test part
+    fold_column: str | None = None  # keep the folds of this column of the CSV (-1: test part)
     seed: int = 0  # of the folds, and of the phantom's images
-    positive: str = "mel"  # diagnoses that count as malignant, comma-separated (ham10000)
-    on_error: Literal["fail", "skip"] = "fail"  # unusable images: stop, or drop and count them
+    positive: str = "mel"  # diagnoses that count as malignant, comma-separated
+    conflicts: Policy = "fail"  # lesions with both targets: each image its own, malignant, or drop
+    on_error: Literal["fail", "skip"] = "fail"  # unusable rows and images: stop, or leave them out
+    tables_only: bool = False  # folds and table without any image
+    image_column: str | None = None  # of the CSV, where its name is unusual (folder)
+    target_column: str | None = None  # of the CSV: 0/1, benign/malignant or diagnoses (folder)
+    group_column: str | None = None  # of the CSV: images of one value are never split (folder)
     provenance: str | None = None  # what the images were made by and from, in your words (pool)
     patients: int = PhantomConfig.patients  # about 2.9 images each (phantom)
     prevalence: float = PhantomConfig.prevalence  # share of malignant lesions (phantom)
@@ -54,29 +72,33 @@ class PrepareOptions:
     overwrite: bool = False  # replace what this command made at --out before
 
 
+PIXEL = {"fit", "clean"}
 SPLIT = {"folds", "test_fraction", "seed"}
+FILES = {"root", "on_error"}
+TABLES = {"extra", "fold_column", "positive", "conflicts", "tables_only"} | PIXEL | SPLIT | FILES
+COLUMNS = {"image_column", "target_column", "group_column"}
 USES = {  # beside source, out, size and overwrite
     "phantom": SPLIT | {"patients", "prevalence", "best_auc"},
-    "ham10000": SPLIT | {"root", "positive", "on_error"},
-    "pool": {"root", "provenance", "on_error"},
+    "pool": PIXEL | FILES | {"provenance"},
+    **dict.fromkeys(sources.READERS, TABLES),
+    "folder": TABLES | COLUMNS,
 }
 
 
-def prepare(options: PrepareOptions) -> Dataset | Pool:
-    """Prepare and open a dataset, or a pool with `source="pool"`.
+def prepare(options: PrepareOptions) -> Dataset | Pool | pd.DataFrame:
+    """Prepare and open a dataset; a pool with `source="pool"`; the table with `tables_only`.
 
     Raises UserError for bad input: nothing is left at `options.out`, what was there stays.
     """
     _check(options)
     out = options.out or DATASETS / options.source
-    check_replaceable(
-        out, pool.MARKER if options.source == "pool" else store.MARKER, options.overwrite
-    )
+    marker = pool.MARKER if options.source == "pool" else store.MARKER
+    check_replaceable(out, marker, options.overwrite)
     if options.source == "pool":
         return _prepare_pool(options, out)
-    if options.source == "ham10000":
-        return _prepare_files(options, out)
-    return _prepare_phantom(options, out)
+    if options.source == "phantom":
+        return _prepare_phantom(options, out)
+    return _prepare_files(options, out)
 
 
 def default_dataset() -> Path:
@@ -92,70 +114,182 @@ def default_dataset() -> Path:
 
 
 def _prepare_phantom(options: PrepareOptions, out: Path) -> Dataset:
-    config = PhantomConfig(options.patients, options.prevalence, options.best_auc, options.size)
+    size = int(options.size)
+    config = PhantomConfig(options.patients, options.prevalence, options.best_auc, size)
     drawn = sample_table(config, options.seed)  # cheap: what is wrong shows before the drawing
-    folds.check_enough(*_lesions(drawn), options.folds, options.test_fraction)
-    _check_space(out, len(drawn), options.size)
+    _check_enough(drawn, options)
+    _check_space(out, len(drawn) * size * size * 3, options)
     images, table, facts = sample_dataset(config, options.seed)
-    table = table.assign(
-        source="phantom",
-        width=options.size,
-        height=options.size,
-        sha256=[hashlib.sha256(image.tobytes()).hexdigest() for image in images],
-        phash=[perceptual_hash(image) for image in images],
+    table = table.assign(source="phantom", external=False, target=table["target"].astype(float))
+    kept = pd.DataFrame(
+        {
+            "row": np.arange(len(table)),
+            "width": size,
+            "height": size,
+            "sha256": [hashlib.sha256(image.tobytes()).hexdigest() for image in images],
+            "phash": [perceptual_hash(image) for image in images],
+        }
     )
+    taken = Ingested(kept, pd.DataFrame({"row": [], "first": []}, dtype=np.int64), {})
+    joined = Joined(table, [], [], np.empty((0, 2), np.int64), {}, [])
     with new_folder(out, store.MARKER, options.overwrite) as folder:
-        store.save_images(folder / "images.npy", images)
-        facts = facts | {"licence": "none needed: drawn here", "drawn": len(images)}
-        info = _finish(folder, images, table, options, facts, {})
-    _report(out, info)
+        store.save_images(folder / PIXELS, images)
+        facts |= {"licence": "none needed: drawn here", "drawn": len(images)}
+        pairs = assemble.pair_up(joined, taken, images, None)
+        info = _finish(folder, joined, taken, pairs, options, facts, [])
+    assemble.report(out, info)
     return load_dataset(out)
 
 
-def _prepare_files(options: PrepareOptions, out: Path) -> Dataset:
-    root = sources.check_root(options.source, options.root)
-    positive = [word.strip() for word in options.positive.split(",") if word.strip()]
-    listing = sources.list_ham10000(root, positive)
-    folds.check_enough(*_lesions(listing.table), options.folds, options.test_fraction)
-    _check_space(out, len(listing.files), options.size)
-    facts = listing.facts | {
-        "rows": len(listing.files),
-        "files_without_row": listing.unlisted,
-        "second_copies": listing.copies,
+def _prepare_files(options: PrepareOptions, out: Path) -> Dataset | pd.DataFrame:
+    listings = [
+        (name, sources.read_source(name, root, _ask(name, options)))
+        for name, root in zip((options.source, *options.extra), options.root, strict=True)
+    ]
+    joined = settle(join(listings), options.conflicts)
+    total = len(joined.table) + len(joined.faults)
+    absent = [
+        Fault(name, "", "absent")
+        for name, file in zip(joined.table["image_id"], joined.files, strict=True)
+        if file is None and not options.tables_only
+    ]
+    faults = [*joined.faults, *absent]
+    judge(faults, total, options.root, options.on_error)
+    try:
+        _check_enough(joined.table[~joined.table["external"]], options)
+    except UserError as error:
+        raise UserError(f"--root {options.root[0]}: {error}") from None
+    first = listings[0][1]
+    facts = first.facts | {
+        "rows": total,
+        "files_without_row": sum(listing.unlisted for _, listing in listings),
+        "second_copies": sum(listing.copies for _, listing in listings),
+        "sources": [
+            {"name": name, "root": str(root), **listing.facts}
+            for (name, listing), root in zip(listings, options.root, strict=True)
+        ],
     }
-    names = listing.table["image_id"].tolist()
-    with new_folder(out, store.MARKER, options.overwrite) as folder:
-        good, bad = _decode_into(folder, names, listing.files, options)
-        rows = list(good)
-        table = listing.table.iloc[rows].reset_index(drop=True)
-        for field in ("width", "height", "sha256", "phash"):
-            table[field] = [getattr(decoded, field) for decoded in good.values()]
-        images = store.load_images(folder, len(table), "prepare it again")
-        info = _finish(folder, images, table, options, facts, bad)
+    if options.tables_only:
+        return _tables_only(options, out, joined, faults, facts)
+    look = _look(options)
+    _check_space(out, _bytes_needed(joined.files, look, options), options)
+    names = joined.table["image_id"].tolist()
+    inputs = {"look": dataclasses.asdict(look), "native": options.size == "native"}
+    key = fingerprint(inputs, names, joined.files)
+    with continued_folder(out, store.MARKER, key, options.overwrite) as folder:
+        taken = ingest(folder, names, joined.files, look, options.size == "native", options.root)
+        faults += [Fault(names[row], "", reason) for row, reason in taken.bad.items()]
+        judge(faults, total, options.root, options.on_error)
+        joined = assemble.settle_copies(joined, taken, options.conflicts)
+        images = store.load_images(folder, len(taken.kept), "prepare it again")
+        pairs = assemble.pair_up(joined, taken, images, folder)
         del images  # close the map before its folder moves
-    _report(out, info)
+        info = _finish(folder, joined, taken, pairs, options, facts, faults)
+        show_cleaning(folder, joined.files, taken, look)
+        forget(folder, pixels_too=options.size == "native")
+    assemble.report(out, info)
     return load_dataset(out)
+
+
+def _tables_only(
+    options: PrepareOptions, out: Path, joined: Joined, faults: list[Fault], facts: dict[str, Any]
+) -> pd.DataFrame:
+    rows = np.arange(len(joined.table))
+    kept = pd.DataFrame({"row": rows, "width": 0, "height": 0, "sha256": "", "phash": ""})
+    taken = Ingested(kept, pd.DataFrame({"row": [], "first": []}, dtype=np.int64), {})
+    with new_folder(out, store.MARKER, options.overwrite) as folder:
+        pairs = assemble.declared_only(joined)
+        info = _finish(folder, joined, taken, pairs, options, facts, faults)
+    assemble.report(out, info)
+    return load_table(out)[0]
 
 
 def _prepare_pool(options: PrepareOptions, out: Path) -> Pool:
-    root = sources.check_root(options.source, options.root)
+    (root,) = options.root
+    sources.check_root(options.source, root)
     files = sources.list_pool(root)
-    _check_space(out, len(files), options.size)
     names = [str(path.relative_to(root)) for path in files]
+    encoded: list[Encoded | None] = [Encoded(path) for path in files]
+    look = _look(options)
+    _check_space(out, _bytes_needed(encoded, look, options), options)
     provenance = {"kind": "unknown"}
     if options.provenance:
         provenance = {"kind": "declared", "statement": options.provenance}
-    with new_folder(out, pool.MARKER, options.overwrite) as folder:
-        good, bad = _decode_into(folder, names, files, options)
-        pool.save_header(folder, len(good), options.size, provenance, _by_reason(bad))
+    key = fingerprint({"look": dataclasses.asdict(look)}, names, encoded)
+    with continued_folder(out, pool.MARKER, key, options.overwrite) as folder:
+        taken = ingest(folder, names, encoded, look, roots=(root,))
+        faults = [Fault(names[row], "", reason) for row, reason in taken.bad.items()]
+        judge(faults, len(files), options.root, options.on_error)
+        dropped = reasons(faults)
+        if len(taken.copies):
+            again = [names[row] for row in taken.copies["row"]]
+            dropped |= {"byte-identical to another image": again}
+        pool.save_header(folder, len(taken.kept), look.size, provenance, dropped)
         save_options(options, folder)
-    print(f"{out}: pool of {len(good):,} images of {options.size} px, {len(bad):,} files dropped")
+        forget(folder, pixels_too=False)
+    gone = sum(map(len, dropped.values()))
+    print(f"{out}: pool of {len(taken.kept):,} images of {look.size} px, {gone:,} files dropped")
     if not options.provenance:
         print(
             'provenance unknown: the classifier refuses it; declare it with --provenance "TEXT" '
             "if no image was made from validation or test images"
         )
     return pool.load_pool(out)
+
+
+# ------------------------------------------------------------------------------------------- work
+
+
+def _finish(
+    folder: Path,
+    joined: Joined,
+    taken: Ingested,
+    pairs: pd.DataFrame,
+    options: PrepareOptions,
+    facts: dict[str, Any],
+    faults: list[Fault],
+) -> dict[str, Any]:
+    """Group, split, and write all but the images. Returns what dataset.json says."""
+    kept = taken.kept["row"].to_numpy(np.int64)
+    table = assemble.split(
+        *(joined.table, pairs, kept, options.folds, options.test_fraction, options.seed)
+    )
+    for column in taken.kept.columns.drop("row"):
+        kind = str if column in ("sha256", "phash") else np.int64
+        table[column] = taken.kept[column].to_numpy(kind if kind is not str else object)
+    look = _look(options)
+    native = options.size == "native"
+    small = (table[["width", "height"]].min(axis=1) < look.size) & (not native)
+    info = {
+        "source": options.source,
+        "options": as_plain(options),
+        "look": {**as_plain(look), "size": options.size},
+        **facts,
+        "enlarged": 0 if options.tables_only else int(small.sum()),
+        "dropped": joined.dropped | reasons(faults),
+        "conflicts": joined.conflicts,
+    }
+    names = joined.table[["image_id", "lesion_id"]]
+    info = assemble.save(folder, table, pairs, names, info)
+    assemble.save_skipped(folder, skipped_rows(faults))
+    save_options(options, folder)
+    return info
+
+
+def _look(options: PrepareOptions) -> Look:
+    size = NATIVE_SIZE if options.size == "native" else int(options.size)
+    named = {word.strip() for word in options.clean.split(",") if word.strip()}
+    return Look(size, options.fit, tuple(name for name in CLEANERS if name in named))
+
+
+def _ask(source: str, options: PrepareOptions) -> Ask:
+    own = COLUMNS if source == "folder" else set()
+    return Ask(
+        positive=tuple(word.strip() for word in options.positive.split(",") if word.strip()),
+        tables_only=options.tables_only,
+        fold_column=options.fold_column if source == options.source else None,
+        **{name: getattr(options, name) for name in own},
+    )
 
 
 # ---------------------------------------------------------------------------------------- checks
@@ -175,154 +309,61 @@ def _check(options: PrepareOptions) -> None:
     if idle:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in idle)
         raise UserError(f"{flags}: --source {options.source} does not use it; leave it out")
-    if not SIZES[0] <= options.size <= SIZES[1]:
-        raise UserError(f"--size {options.size}: expected {SIZES[0]} to {SIZES[1]} px")
+    if options.source != "phantom" and len(options.root) != 1 + len(options.extra):
+        said = f"--source {options.source}" + "".join(f" --extra {name}" for name in options.extra)
+        raise UserError(
+            f"{said} needs --root FOLDER for each source, in this order: expected "
+            f"{1 + len(options.extra)}, found {len(options.root)}"
+        )
+    native = options.size == "native"
+    if native and options.source in ("phantom", "pool"):
+        raise UserError(f"--size native: --source {options.source} has images of one size only")
+    if not native and not SIZES[0] <= int(options.size) <= SIZES[1]:
+        raise UserError(f"--size {options.size}: expected {SIZES[0]} to {SIZES[1]} px, or native")
+    for name in [word.strip() for word in options.clean.split(",") if word.strip()]:
+        if name not in CLEANERS:
+            raise UserError(f"--clean {name}: expected of {', '.join(CLEANERS)}, comma-separated")
+    if options.tables_only and (native or options.clean):
+        raise UserError("--tables-only: no image is read; leave out --size native and --clean")
     if options.provenance is not None and not options.provenance.strip():
         raise UserError("--provenance: empty; say what the images were made by and from")
     folds.check_options(options.folds, options.test_fraction)
 
 
-def _check_space(out: Path, count: int, size: int) -> None:
+def _check_enough(table: pd.DataFrame, options: PrepareOptions) -> None:
+    """Raise UserError unless there are lesions enough, grouped as the ids alone group them."""
+    table = table[table["target"].notna()].reset_index(drop=True)
+    if len(table) == 0 or options.fold_column:
+        return  # for prediction only, or split already
+    group = folds.group_images(table, np.zeros((0, 2), np.int64))
+    target = table["target"].to_numpy().astype(np.uint8)
+    folds.check_enough(target, group, options.folds, options.test_fraction)
+
+
+def _check_space(out: Path, need: int, options: PrepareOptions) -> None:
     """Raise UserError where the images cannot fit, before they are decoded."""
     there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
-    need, free = count * size * size * 3, shutil.disk_usage(there).free
+    free = shutil.disk_usage(there).free
     if need > free:
         raise UserError(
-            f"--out {out}: {count} images of {size} px need {need / 1e9:.1f} GB, "
+            f"--out {out}: images of --size {options.size} need {need / 1e9:.1f} GB, "
             f"{free / 1e9:.1f} GB are free; free some space or choose another --out or --size"
         )
 
 
-def _lesions(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Targets, and groups as the ids alone make them."""
-    none = np.zeros((0, 2), np.int64)
-    return table["target"].to_numpy(), folds.group_images(table, none)
+def _bytes_needed(files: list[Encoded | None], look: Look, options: PrepareOptions) -> int:
+    present = [file for file in files if file is not None]
+    stored = len(present) * look.size**2 * 3
+    if options.size != "native":
+        return stored
+    return stored + sum(file.length or _file_size(file.path) for file in present)
 
 
-# ------------------------------------------------------------------------------------------ work
-
-
-def _decode_into(
-    folder: Path, names: list[str], files: list[Path | None], options: PrepareOptions
-) -> tuple[dict[int, Decoded], dict[str, str]]:
-    """Write `folder/images.npy` from files. Returns the good ones by row, the bad ones' reasons.
-
-    The good ones' pixels are on disk only. Raises UserError for bad ones unless they are skipped.
-    """
-    rows = [row for row, path in enumerate(files) if path is not None]
-    bad = {name: "absent" for name, path in zip(names, files, strict=True) if path is None}
-    good: dict[int, Decoded] = {}
-    batch: list[np.ndarray] = []
-    with store.image_writer(folder / "images.npy", options.size) as append:
-        results = decode_all([files[row] for row in rows], options.size)
-        for row, result in zip(rows, results, strict=True):
-            if isinstance(result, BadImage):
-                bad[names[row]] = result.reason
-                continue
-            batch.append(result.pixels)
-            good[row] = dataclasses.replace(result, pixels=None)
-            if len(batch) == BATCH:
-                append(np.stack(batch))
-                batch.clear()
-        if batch:
-            append(np.stack(batch))
-    if bad and (options.on_error == "fail" or not good):
-        raise UserError(_bad_images(bad, len(files), options.root))
-    return good, bad
-
-
-def _bad_images(bad: dict[str, str], total: int, root: Path | None) -> str:
-    by_reason = _by_reason(bad)
-    lines = [f"\n  {len(names)} {why}: {some(names)}" for why, names in by_reason.items()]
-    skip = "" if len(bad) == total else ", or drop these images with --on-error skip"
-    return (
-        f"{len(bad)} of {total} images cannot be used:{''.join(lines)}\n"
-        f"bring them back or mend them below {root}{skip}"
-    )
-
-
-def _by_reason(bad: dict[str, str]) -> dict[str, list[str]]:
-    reasons = [reason for reason, _ in Counter(bad.values()).most_common()]
-    return {why: [name for name, reason in bad.items() if reason == why] for why in reasons}
-
-
-def _finish(
-    folder: Path,
-    images: np.ndarray,
-    table: pd.DataFrame,
-    options: PrepareOptions,
-    facts: dict[str, Any],
-    bad: dict[str, str],
-) -> dict[str, Any]:
-    """Group, split, and write all but the images. Returns what dataset.json says."""
-    identical = identical_pairs(table["sha256"].to_numpy())
-    near = near_duplicates(images)
-    same = table["sha256"].to_numpy()[near]
-    near = near[same[:, 0] != same[:, 1]]
-    lesion = table["lesion_id"].to_numpy()
-    group = folds.group_images(table, np.concatenate([identical, near]))
-    target = table["target"].to_numpy()
-    fold = folds.assign_folds(target, group, options.folds, options.test_fraction, options.seed)
-    table = table.assign(group=group, fold=fold, target=target.astype(np.uint8))
-    for column in ("patient_id", "lesion_id", "diagnosis", "sex", "site", "source"):
-        table[column] = table[column].astype("str")  # also where every value is missing
-    info = {
-        "source": options.source,
-        "options": as_plain(options),
-        **facts,
-        "enlarged": int((table[["width", "height"]].min(axis=1) < options.size).sum()),
-        "dropped": _by_reason(bad),
-        "duplicates": {
-            "identical_pairs": len(identical),
-            "near_pairs": len(near),
-            "near_pairs_across_lesions": int((lesion[near[:, 0]] != lesion[near[:, 1]]).sum()),
-        },
-        "counts": _counts(table),
-    }
-    store.save_table(folder, table, info)
-    save_options(options, folder)
-    return info
-
-
-def _counts(table: pd.DataFrame) -> dict[str, Any]:
-    def count(part: pd.DataFrame) -> dict[str, int]:
-        return {
-            "images": len(part),
-            "malignant": int(part["target"].sum()),
-            "groups": part["group"].nunique(),
-            "largest_group": int(part["group"].value_counts().max()),
-        }
-
-    parts = {("test" if f == TEST else f"fold {f}"): count(p) for f, p in table.groupby("fold")}
-    return {**count(table), "parts": parts}
-
-
-def _report(out: Path, info: dict[str, Any]) -> None:
-    """Print what was kept and dropped and why: the same figures as in dataset.json."""
-    counts, duplicates = info["counts"], info["duplicates"]
-    lines = [
-        ("rows in the metadata", info.get("rows")),
-        ("drawn from the phantom", info.get("drawn")),
-        *((f"dropped: {why}", len(names)) for why, names in info["dropped"].items()),
-        ("kept", counts["images"]),
-        ("files that no row names (ignored)", info.get("files_without_row") or None),
-        ("second copies of a file (ignored)", info.get("second_copies") or None),
-        ("smaller than --size (enlarged)", info["enlarged"] or None),
-        ("byte-identical pairs (kept, one group)", duplicates["identical_pairs"]),
-        ("near-duplicate pairs (kept, one group)", duplicates["near_pairs"]),
-        ("  of them across lesion ids", duplicates["near_pairs_across_lesions"]),
-    ]
-    print(f"\n{out}")
-    for label, value in lines:
-        if value is not None:
-            print(f"  {label:<42}{value:>8,}")
-    print(f"\n  {'part':<10}{'images':>9}{'malignant':>11}{'share':>8}{'groups':>9}{'largest':>9}")
-    for name, part in [*counts["parts"].items(), ("all", counts)]:
-        share = part["malignant"] / part["images"]
-        print(
-            f"  {name:<10}{part['images']:>9,}{part['malignant']:>11,}{share:>8.1%}"
-            f"{part['groups']:>9,}{part['largest_group']:>9,}"
-        )
+def _file_size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # told with the other unusable files
+        return 0
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""A prepared dataset on disk: `images.npy`, `table.parquet`, `dataset.json`.
+"""A prepared dataset on disk: its images, `table.parquet`, `dataset.json`.
 
-Whoever needs a split asks `Dataset.rows`; nobody splits again.
+The images are `images.npy`, or the untouched files in `shards/` (data.native). Whoever needs a
+split asks `Dataset.rows`; nobody splits again.
 """
 
 import contextlib
@@ -8,7 +9,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -16,16 +17,21 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 import pandas as pd
 
+from data.native import NativeImages
 from runtime.errors import UserError
 from runtime.files import new_folder, read_json, write_bytes, write_json
 
 SCHEMA_VERSION = 1
 MARKER = "dataset.json"
 TEST = -1  # `fold` of the test part
+EXTRA = -2  # of external images: in the training part of every fold, never validated or tested on
+NO_PART = -3  # of images without a label, and of external ones tied to an image of the first source
 COLUMNS = [
     *("image_id", "target", "diagnosis", "patient_id", "lesion_id", "group", "fold"),
     *("age", "sex", "site", "source", "width", "height", "sha256", "phash"),
 ]
+
+NATIVE_SIZE = 128  # px, at which a native dataset is read where nobody asks for another size
 
 Part = Literal["train", "val", "test"]
 
@@ -35,8 +41,8 @@ class Dataset:
     """Images and their table, row i of one belonging to row i of the other."""
 
     path: Path
-    images: np.ndarray  # uint8 [n, size, size, 3], RGB, memory-mapped
-    table: pd.DataFrame  # COLUMNS, one row an image
+    images: np.ndarray | NativeImages  # uint8 [n, size, size, 3], RGB; on disk until read
+    table: pd.DataFrame  # COLUMNS, one row an image; `target` is missing where there is no label
     info: dict[str, Any]  # dataset.json
 
     @property
@@ -46,7 +52,7 @@ class Dataset:
 
     @property
     def size(self) -> int:
-        """Side of the stored images in pixels."""
+        """Side of the images in pixels."""
         return self.images.shape[1]
 
     def rows(self, part: Part, fold: int) -> np.ndarray:
@@ -55,25 +61,45 @@ class Dataset:
         The test part is the same for every fold. Raises UserError for a fold that is not there.
         """
         folds = self.table["fold"].to_numpy()
-        if fold not in set(folds[folds != TEST]):
-            known = sorted(set(folds[folds != TEST].tolist()))
+        known = sorted({int(number) for number in folds if number >= 0})
+        if fold not in known:
             raise UserError(f"--fold {fold}: {self.path} has folds {known}")
         if part == "test":
             return np.flatnonzero(folds == TEST)
         if part == "val":
             return np.flatnonzero(folds == fold)
-        return np.flatnonzero((folds != TEST) & (folds != fold))
+        return np.flatnonzero((folds >= 0) & (folds != fold) | (folds == EXTRA))
+
+    def labelled(self) -> np.ndarray:
+        """Row numbers (int64, ascending) of all images that have a target, whatever their part."""
+        return np.flatnonzero(self.table["target"].notna())
 
     def targets(self, rows: np.ndarray) -> np.ndarray:
-        """uint8 [len(rows)]: 1 malignant, 0 benign."""
-        return self.table["target"].to_numpy(np.uint8)[rows]
+        """uint8 [len(rows)]: 1 malignant, 0 benign. Every row must have a label."""
+        return self.table["target"].iloc[rows].to_numpy(np.uint8)
 
 
-def load_dataset(path: Path) -> Dataset:
+def load_dataset(path: Path, size: int | None = None) -> Dataset:
     """Open a prepared dataset; images stay on disk until they are read.
 
-    Raises UserError naming what is missing or damaged and the command that makes it.
+    `size`: side of the images of a `native` dataset, px (128 if not given); a dataset that stores
+    its images at one size has that one. Raises UserError naming what is missing or damaged and the
+    command that makes it.
     """
+    table, info = load_table(path)
+    if (path / "shards").exists():
+        images = NativeImages(path, table, info["look"], size or NATIVE_SIZE)
+    elif info.get("options", {}).get("tables_only"):
+        raise UserError(
+            f"{path}: holds tables only, no images; prepare it again without --tables-only"
+        )
+    else:
+        images = load_images(path, len(table), "prepare it again")
+    return Dataset(path, images, table, info)
+
+
+def load_table(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """`table.parquet` and `dataset.json` of a dataset. Raises UserError as `load_dataset` does."""
     if not (path / MARKER).exists():
         raise UserError(
             f"{path}: no prepared dataset there (no {MARKER}); make one with "
@@ -89,7 +115,6 @@ def load_dataset(path: Path) -> Dataset:
         table = pd.read_parquet(path / "table.parquet")
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: damaged ({error}); prepare it again") from None
-    images = load_images(path, len(table), "prepare it again")
     if missing := [column for column in COLUMNS if column not in table]:
         raise UserError(f"{path}: table.parquet has no {', '.join(missing)}; prepare it again")
     if folds_hash(table) != info.get("folds_hash"):
@@ -97,7 +122,7 @@ def load_dataset(path: Path) -> Dataset:
             f"{path}: the folds in table.parquet are not those of {MARKER}: it was changed after "
             "it was prepared; prepare it again"
         )
-    return Dataset(path, images, table, info)
+    return table, info
 
 
 def load_images(folder: Path, count: int, mend: str) -> np.ndarray:
@@ -162,11 +187,14 @@ def save_images(path: Path, images: np.ndarray) -> None:
 
 
 @contextlib.contextmanager
-def image_writer(path: Path, size: int) -> Iterator[Callable[[np.ndarray], None]]:
+def image_writer(
+    path: Path, size: int, done: int = 0
+) -> Iterator[Callable[[Sequence[np.ndarray]], None]]:
     """Write an npy file of uint8 [n, size, size, 3] piece by piece, n not known beforehand.
 
-    Yields `append(images)`. Plain writes, not a memory map: on a full disk a write raises OSError,
-    a memory map kills the process.
+    Yields `append(images)`; what was appended is on disk when it returns. The first `done` images
+    of a file that was left unfinished are kept. Plain writes, not a memory map: on a full disk a
+    write raises OSError, a memory map kills the process.
     """
 
     def header(file: BinaryIO, count: int) -> None:
@@ -174,17 +202,22 @@ def image_writer(path: Path, size: int) -> Iterator[Callable[[np.ndarray], None]
         fields = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, fields)  # leaves room for n to grow
 
-    count = 0
-    with open(path, "wb") as file:
+    count = done
+    with open(path, "r+b" if done else "wb") as file:
 
-        def append(images: np.ndarray) -> None:
+        def append(images: Sequence[np.ndarray]) -> None:
             nonlocal count
-            if images.dtype != np.uint8 or images.shape[1:] != (size, size, 3):
-                raise ValueError(f"expected uint8 [n, {size}, {size}, 3], got {images.shape}")
-            file.write(np.ascontiguousarray(images))
+            for image in images:
+                if image.dtype != np.uint8 or image.shape != (size, size, 3):
+                    raise ValueError(f"expected uint8 [{size}, {size}, 3], got {image.shape}")
+                file.write(np.ascontiguousarray(image))
             count += len(images)
+            file.flush()
+            os.fsync(file.fileno())
 
-        header(file, 0)
+        header(file, done)
+        file.seek(file.tell() + done * size * size * 3)
+        file.truncate()
         yield append
         file.seek(0)
         header(file, count)

@@ -63,11 +63,14 @@ def run(options_type: type[Options], main: Callable[[Options], Any], module: str
     except KeyboardInterrupt as stop:
         sys.exit(_say(f"interrupted{': ' + str(stop) if str(stop) else ''}", INTERRUPTED))
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
         where = f" {error.filename}" if error.filename else ""
-        hint = "free some space or choose another --out; what was there before is untouched"
-        sys.exit(_say(f"error: disk full while writing{where}: {hint}", BAD_INPUT))
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            hint = "free some space or choose another --out; what was there before is untouched"
+            sys.exit(_say(f"error: disk full while writing{where}: {hint}", BAD_INPUT))
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG):
+            hint = "choose another --out, or change what this user may do there"
+            sys.exit(_say(f"error:{where}: {error.strerror}; {hint}", BAD_INPUT))
+        raise
 
 
 def save_options(options: Any, folder: Path) -> None:

@@ -70,13 +70,53 @@ def new_folder(out: Path, marker: str, overwrite: bool = False) -> Iterator[Path
     partial.mkdir()
     try:
         yield partial
-        old = out.with_name(f".{out.name}.{os.getpid()}.old")
-        if out.exists():
-            os.replace(out, old)
-        os.replace(partial, out)
-        shutil.rmtree(old, ignore_errors=True)
+        _replace(partial, out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def continued_folder(out: Path, marker: str, key: str, overwrite: bool = False) -> Iterator[Path]:
+    """Like `new_folder`, for work of hours: a killed process's folder is found and gone on with.
+
+    Yields a hidden sibling of `out`, with whatever a process that was killed or interrupted wrote
+    there under the same `key` (a hash of all that the content depends on); left under another key,
+    it is removed first. An error removes it, Ctrl-C does not.
+
+    Raises UserError where `out` may not be replaced, or another process is at work there.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    _clear_after_kill(out)
+    check_replaceable(out, marker, overwrite)
+    work = out.with_name(f".{out.name}.unfinished")
+    owner = work / "process.json"
+    left = read_json(owner) if owner.exists() else {}
+    if left and left["pid"] != os.getpid() and _alive(left["pid"]):
+        raise UserError(f"--out {out}: process {left['pid']} is at work there; wait for its end")
+    if left.get("key") != key:
+        shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(exist_ok=True)
+    write_json(owner, {"pid": os.getpid(), "key": key})
+    try:
+        yield work
+        owner.unlink()
+        _replace(work, out)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"what was done waits in {work}; the same command goes on from there"
+        ) from None
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+
+
+def _replace(folder: Path, out: Path) -> None:
+    """Give `folder` the place of `out`, whole."""
+    old = out.with_name(f".{out.name}.{os.getpid()}.old")
+    if out.exists():
+        os.replace(out, old)
+    os.replace(folder, out)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def check_replaceable(out: Path, marker: str, overwrite: bool) -> None:

@@ -80,7 +80,7 @@ def make_texture() -> Callable[..., np.ndarray]:
 @pytest.fixture
 def options(ham: Path, tmp_path: Path) -> PrepareOptions:
     """To prepare `ham`."""
-    return PrepareOptions("ham10000", ham, tmp_path / "out" / "d", size=64, folds=3)
+    return PrepareOptions("ham10000", (ham,), tmp_path / "out" / "d", size=64, folds=3)
 
 
 @pytest.fixture

@@ -28,15 +28,15 @@ TINY_PHANTOM = PrepareOptions(size=32, patients=40, folds=3)
         ({"size": 16}, "--size 16: expected 32 to 1024 px"),
         ({"size": 5000}, "--size 5000"),
         ({"size": -1}, "--size -1"),
-        ({"positive": "melanoma"}, r"--positive melanoma: no such diagnosis .* mel \(16\)"),
+        ({"positive": "bcc"}, r"--positive bcc: no such diagnosis .* mel \(16\)"),
         ({"positive": "mel,xyz"}, "--positive xyz"),
         ({"positive": " , "}, "--positive: empty"),
         ({"positive": "mel,nv,bkl"}, "one class only"),
         ({"folds": 8}, "need at least 9 malignant groups .* found 8"),
         ({"patients": 5}, "--patients: --source ham10000 does not use it"),
         ({"provenance": "me", "best_auc": 0.8}, "--best-auc, --provenance: --source ham10000"),
-        ({"source": "isic"}, "--source isic: expected phantom, ham10000, pool"),
-        ({"root": None}, "--source ham10000 needs --root"),
+        ({"source": "isic"}, "--source isic: expected phantom, pool, ham10000, isic2019"),
+        ({"root": ()}, "--source ham10000 needs --root"),
     ],
 )
 def test_bad_options(options, change, expected, refused):
@@ -46,7 +46,7 @@ def test_bad_options(options, change, expected, refused):
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"root": Path("/")}, "--root: --source phantom does not use it"),
+        ({"root": (Path("/"),)}, "--root: --source phantom does not use it"),
         ({"positive": "bcc", "on_error": "skip"}, "--on-error, --positive: --source phantom"),
         ({"patients": 0}, "patients 0"),
         ({"prevalence": 1.5}, "prevalence 1.5"),
@@ -71,21 +71,21 @@ def test_bad_phantom_options_fail_before_anything_is_drawn(
     ],
 )
 def test_bad_pool_options(foreign, tmp_path, change, expected, refused):
-    refused(PrepareOptions("pool", foreign, tmp_path / "o" / "p", **change), expected)
+    refused(PrepareOptions("pool", (foreign,), tmp_path / "o" / "p", **change), expected)
 
 
 # ------------------------------------------------------------------------------------- bad folders
 
 
 def test_roots(options, tmp_path, refused):
-    refused(replace(options, root=tmp_path / "nowhere"), "nowhere: no such folder")
+    refused(replace(options, root=(tmp_path / "nowhere",)), "nowhere: no such folder")
     (tmp_path / "empty").mkdir()
-    refused(replace(options, root=tmp_path / "empty"), "empty: empty; unpack")
+    refused(replace(options, root=(tmp_path / "empty",)), "empty: empty; unpack")
     (tmp_path / "file").touch()
-    refused(replace(options, root=tmp_path / "file"), "file: a file; expected the folder")
+    refused(replace(options, root=(tmp_path / "file",)), "file: a file; expected the folder")
     (tmp_path / "empty" / "notes.txt").touch()
-    refused(replace(options, root=tmp_path / "empty"), "no HAM10000_metadata.csv in it or below")
-    ask = PrepareOptions("pool", tmp_path / "empty", options.out)
+    refused(replace(options, root=(tmp_path / "empty",)), "no HAM10000_metadata.csv in it or below")
+    ask = PrepareOptions("pool", (tmp_path / "empty",), options.out)
     refused(ask, r"no image below it; expected \.jpg, \.jpeg, \.png")
 
 
@@ -122,20 +122,29 @@ def test_out_is_taken(options, tmp_path, refused):
         (lambda t: t.drop(columns=["dx", "image_id"]), "no column image_id, dx"),
         (lambda t: t.head(0), "no rows below the header"),
         (
-            lambda t: pd.concat([t, t.iloc[[3, 7]]]),
-            "image_id more than once: ISIC_0000003, ISIC_00",
+            lambda t: pd.concat([t, t.iloc[[3]].assign(age="1")]),
+            r"ISIC_0000003: image_id more than once \(HAM10000_metadata.csv line 5, .* line 50\)",
         ),
-        (lambda t: t.assign(dx=["", *t.dx[1:]]), "dx is empty in line 2;"),
+        (
+            lambda t: t.assign(dx=["", *t.dx[1:]]),
+            r"ISIC_0000000: dx is empty \(HAM10000_metadata.csv line 2\)",
+        ),
         (
             lambda t: t.assign(lesion_id=["", "", *t.lesion_id[2:]], dx=["", *t.dx[1:]]),
-            "lesion_id is empty in lines 2, 3; dx is empty in line 2",
+            "2 of 48 images cannot be used:\n  2 lesion_id is empty",
         ),
-        (lambda t: t.assign(age=["old", *t.age[1:]]), "age is not a number .* ISIC_0000000: `old`"),
-        (lambda t: t.assign(age=["-4", *t.age[1:]]), "ISIC_0000000: `-4`"),
-        (lambda t: t.assign(age=["inf", *t.age[1:]]), "ISIC_0000000: `inf`"),
+        (
+            lambda t: t.assign(age=["old", *t.age[1:]]),
+            "1 age is not a number of years from 0 to 120",
+        ),
+        (lambda t: t.assign(age=["-4", *t.age[1:]]), "ISIC_0000000: age is not a number .* line 2"),
+        (lambda t: t.assign(age=["inf", *t.age[1:]]), "ISIC_0000000: age is not a number"),
         (lambda t: t[t.dx == "mel"], "one class only"),
         (lambda t: t[t.dx != "mel"], "--positive mel: no such diagnosis"),
-        (lambda t: t.assign(image_id="x" + t.image_id), "lists 48 images and none of them"),
+        (
+            lambda t: t.assign(image_id="x" + t.image_id),
+            "48 images are listed and none of them is below it",
+        ),
     ],
 )
 def test_bad_tables(options, edit_csv, change, expected, refused):
@@ -147,10 +156,10 @@ def test_bad_tables(options, edit_csv, change, expected, refused):
     ("content", "expected"),
     [
         (b"", "not a CSV file"),
-        (b"\xff\xfe\x00\x01", "not a CSV file in UTF-8"),
-        (b"image_id,lesion_id,dx\n1,2,3\n1,2,3,4,5\n", "not a CSV file"),
-        (b"<html>not found</html>", "no column image_id"),
-        (b"image_id,lesion_id,dx\nISIC_0000000,HAM_1\n", "dx is empty in line 2"),
+        (b"\xff\xfe\x00\x01", "no column image_id, lesion_id, dx"),
+        (b"image_id,lesion_id,dx\n1,2,3\n1,2,3,4,5\n", "--positive mel: no such diagnosis"),
+        (b"<html>not found</html>", "not a CSV file but a web page"),
+        (b"image_id,lesion_id,dx\nISIC_0000000,HAM_1\n", "number of cells .* line 2"),
     ],
 )
 def test_bad_csv_files(options, ham, content, expected, refused):
@@ -183,10 +192,18 @@ def break_many(ham):
     return ["0", "4", "9", "13", "17", "21", "25"]
 
 
-def test_all_faults_are_told_at_once(options, ham, refused):
-    bad = break_many(ham)
-    message = refused(options, "7 of 48 images cannot be used")
-    assert "2 absent: ISIC_0000000, ISIC_0000004" in message
+def test_what_a_listing_can_tell_is_told_before_anything_is_decoded(options, ham, refused):
+    break_many(ham)
+    message = refused(options, "2 of 48 images cannot be used:\n  2 absent")
+    assert "ISIC_0000000: absent\n  ISIC_0000004: absent" in message
+
+
+def test_all_broken_images_are_told_at_once(options, ham, make_texture, refused):
+    bad = break_many(ham)[2:]
+    for number in (0, 4):
+        path = ham / "HAM10000_images_part_1" / f"ISIC_{number:07d}.jpg"
+        Image.fromarray(make_texture(number)).save(path)
+    message = refused(options, "5 of 48 images cannot be used")
     assert all(f"ISIC_{int(number):07d}" in message for number in bad)
     for words in ("empty (0 bytes)", "damaged", "not a JPEG", "grayscale", "folder", "--on-error"):
         assert words in message
@@ -220,4 +237,4 @@ def test_skip_may_leave_too_few_lesions(options, ham, refused):
 
 def test_two_files_of_one_name_that_differ(options, ham, make_texture, refused):
     Image.fromarray(make_texture(99)).save(ham / "ISIC_0000000.png")
-    refused(options, "1 images have two files that differ: .*ISIC_0000000")
+    refused(options, "ISIC_0000000: two files of this name that differ")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from runtime.errors import UserError, some
-from runtime.files import new_folder, read_json, write_json, write_text
+from runtime.files import continued_folder, new_folder, read_json, write_json, write_text
 
 
 def test_new_folder_appears_complete(tmp_path: Path):
@@ -117,3 +117,55 @@ def test_what_a_killed_process_left_is_undone_by_the_next(tmp_path: Path, rename
         pytest.fail("the block must not run")
     assert (out / "marker").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_interrupted_work_is_gone_on_with_under_the_same_key_only(tmp_path: Path):
+    out = tmp_path / "out"
+    with (  # noqa: PT012
+        pytest.raises(KeyboardInterrupt, match="waits in"),
+        continued_folder(out, "m", "a") as work,
+    ):
+        (work / "half").touch()
+        raise KeyboardInterrupt
+    assert not out.exists()
+    with pytest.raises(KeyboardInterrupt), continued_folder(out, "m", "a") as work:  # noqa: PT012
+        assert (work / "half").exists()
+        raise KeyboardInterrupt
+    with continued_folder(out, "m", "b") as work:
+        assert not (work / "half").exists()
+        (work / "m").touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert [path.name for path in out.iterdir()] == ["m"]
+
+
+def test_failed_work_is_removed_and_the_old_folder_stays(tmp_path: Path):
+    out = tmp_path / "out"
+    with continued_folder(out, "m", "a") as work:
+        (work / "m").write_text("old")
+    with pytest.raises(UserError), continued_folder(out, "m", "b", True) as work:  # noqa: PT012
+        (work / "m").write_text("new")
+        raise UserError("bad input")
+    assert (out / "m").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+CONTINUED = """
+import os, pathlib, signal, sys
+from runtime.files import continued_folder
+with continued_folder(pathlib.Path(sys.argv[1]), "m", "key") as folder:
+    (folder / "half").touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_killed_work_is_gone_on_with_and_living_work_is_left_alone(tmp_path: Path):
+    out = tmp_path / "out"
+    subprocess.run([sys.executable, "-c", CONTINUED, str(out)], check=False)
+    with continued_folder(out, "m", "key") as work:
+        assert (work / "half").exists()
+        write_json(work / "process.json", {"pid": 1, "key": "key"})  # of a process that lives
+        with (
+            pytest.raises(UserError, match="process 1 is at work there"),
+            continued_folder(out, "m", "key"),
+        ):
+            pytest.fail("the block must not run")
