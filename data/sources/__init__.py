@@ -3,17 +3,30 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from data.sources.ham10000 import list_ham10000, list_pool
-from data.sources.listing import Ask, Fault, Listing, check_root
+from data.sources.folder import list_folder
+from data.sources.ham10000 import list_ham10000
+from data.sources.isic2019 import list_isic2019
+from data.sources.isic_archive import list_isic_archive
+from data.sources.listing import Ask, Listing, check_root
+from data.sources.pool import list_pool
+from data.sources.siim2020 import list_siim2020
+from data.sources.tfrecords import list_tfrecords
 
-__all__ = [
-    *("READERS", "Ask", "Fault", "Listing"),
-    *("check_root", "list_ham10000", "list_pool", "read_source"),
-]
+__all__ = ["READERS", "check_root", "list_pool", "read_source"]
 
-READERS: dict[str, Callable[[Path, Ask], Listing]] = {}
+READERS: dict[str, Callable[[Path, Ask], Listing]] = {
+    "ham10000": list_ham10000,
+    "isic2019": list_isic2019,
+    "siim2020": list_siim2020,
+    "isic-archive": list_isic_archive,
+    "folder": list_folder,
+    "tfrecords": list_tfrecords,
+}
 
 
 def read_source(name: str, root: Path | None, ask: Ask) -> Listing:
-    """List the images of a source. Raises UserError for what is wrong with whole files."""
+    """List the images of a source. Raises UserError for what is wrong with whole files.
+
+    What is wrong with single rows is in `Listing.faults`.
+    """
     return READERS[name](check_root(name, root), ask)

@@ -11,9 +11,9 @@ from data.images import Encoded
 from runtime.errors import UserError
 
 MALIGNANT = ("mel",)  # diagnoses that count as malignant unless the user says otherwise
-COLUMNS = (  # of Listing.table
+COLUMNS = [  # of Listing.table
     *("image_id", "target", "diagnosis", "patient_id", "lesion_id", "age", "sex", "site", "source"),
-)
+]
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar")
 UNFINISHED = (".part", ".crdownload", ".partial", ".download", ".aria2")
 

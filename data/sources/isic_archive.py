@@ -1,0 +1,100 @@
+"""A folder made by `isic image download` (isic-cli): metadata.csv beside the images.
+
+The target is what the archive says: `benign_malignant`, or `diagnosis_1` of its newer tables (any
+cancer counts, not melanoma alone). Indeterminate or unknown is no label. Only another --positive
+than the default takes the diagnosis instead. Every image has a licence of its own: all are counted.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from data.sources import vocabulary
+from data.sources.listing import Ask, Listing
+from data.sources.rows import Rows, from_sheet, listing, printable
+from data.sources.tables import find_table, read_table
+from runtime.errors import UserError, some
+
+CITATION = "ISIC Archive, https://www.isic-archive.com; cite the contributors of the images"
+LEVELS = ("diagnosis", *(f"diagnosis_{level}" for level in (5, 4, 3, 2)))  # the finest first
+SITES = (
+    "anatom_site_general",
+    *(f"anatom_site_{level}" for level in (5, 4, 3, 2, 1)),
+    "anatom_site_special",
+)
+OPTIONAL = (
+    *("attribution", "copyright_license", "benign_malignant", "diagnosis_1", *LEVELS, *SITES),
+    *(("age_approx", "age"), "sex", "patient_id", "lesion_id", "image_type"),
+)
+OWN = {"benign": 0.0, "malignant": 1.0}
+MOST = 50  # contributors that dataset.json names
+
+
+def list_isic_archive(root: Path, ask: Ask) -> Listing:
+    """One row an image of metadata.csv. Raises UserError."""
+    path = find_table(root, ("metadata.csv",))
+    if path is None:
+        raise UserError(
+            f"--root {root}: no metadata.csv in it or below; `isic image download` writes it when "
+            "all images are there: run it again to let it finish"
+        )
+    fold = {ask.fold_column: "fold"} if ask.fold_column else {}
+    sheet = read_table(path, root, ("isic_id", *fold), OPTIONAL)
+    if not {"benign_malignant", "diagnosis_1", *LEVELS} & set(sheet.cells):
+        raise UserError(
+            f"{path}: no column benign_malignant, diagnosis_1 or diagnosis: no image has a label"
+        )
+    rows = from_sheet(sheet, {"isic_id": "image_id", "age_approx": "age"} | fold)
+    facts = {
+        "licence": _counted(rows.raw, "copyright_license") or "unknown",
+        "citation": CITATION,
+        "attribution": _counted(rows.raw, "attribution"),
+        "image_types": _counted(rows.raw, "image_type"),
+        "metadata": path.name,
+    }
+    _label(rows)
+    rows.raw["diagnosis"] = _finest(rows.raw, LEVELS, vocabulary.diagnosis, vocabulary.DIAGNOSES)
+    rows.raw["site"] = _finest(rows.raw, SITES, vocabulary.site, vocabulary.SITES)
+    return listing("isic-archive", root, ask, rows, {k: v for k, v in facts.items() if v})
+
+
+def _label(rows: Rows) -> None:
+    """The column `own`, where the archive has one; rows whose two columns disagree are faults."""
+    said = [name for name in ("benign_malignant", "diagnosis_1") if name in rows.raw]
+    if not said:
+        return
+    words = rows.raw[said].map(vocabulary.plain)
+    votes = words.apply(lambda column: column.map(OWN).astype(np.float64))
+    unsure = words.apply(lambda column: column.str.startswith("indeterminate")).any(axis=1)
+    rows.raw["own"] = votes.bfill(axis=1).iloc[:, 0].mask(unsure)
+    rows.reject(votes.max(axis=1) > votes.min(axis=1), "conflicting targets for one image")
+
+
+def _finest(
+    raw: pd.DataFrame,
+    columns: tuple[str, ...],
+    translate: Callable[[str], str | None],
+    known: tuple[str, ...],
+) -> list[str]:
+    """Of each row's words the first that the vocabulary has; else the first that is there."""
+
+    def choose(words: tuple[str, ...]) -> str:
+        there = [word for word in words if translate(word) is not None]
+        return next((word for word in there if translate(word) in known), (*there, "")[0])
+
+    there = [name for name in columns if name in raw]
+    if not there:
+        return [""] * len(raw)
+    tuples = list(zip(*(raw[name] for name in there), strict=True))
+    chosen = {words: choose(words) for words in set(tuples)}
+    return [chosen[words] for words in tuples]
+
+
+def _counted(raw: pd.DataFrame, column: str) -> str:
+    """`CC-0 (120), CC-BY (30)`: the words of a column by their number."""
+    if column not in raw:
+        return ""
+    counts = raw[column].replace("", "unknown").value_counts()
+    return some([f"{printable(word)} ({count:,})" for word, count in counts.items()], MOST)

@@ -1,0 +1,23 @@
+"""A folder of synthetic images from some other tool."""
+
+from pathlib import Path
+
+from data.images import SUFFIXES, find_files, find_images
+from data.sources.listing import packed_hint
+from runtime.errors import UserError
+
+
+def list_pool(root: Path) -> list[Path]:
+    """Image files below `root`, sorted. Raises UserError where there is none or it is a pool."""
+    if made := [folder for folder in (root, root.parent) if (folder / "pool.json").exists()]:
+        raise UserError(
+            f"--root {root}: {made[0]} is a pool already, with its own provenance; "
+            f"use `--pool {made[0]}` as it is"
+        )
+    if files := find_images(root):
+        return files
+    hint = packed_hint(find_files(root))
+    raise UserError(
+        f"--root {root}: no image below it; expected {', '.join(SUFFIXES)} files"
+        + (f"; {hint}" if hint else "")
+    )

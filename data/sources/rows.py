@@ -1,0 +1,292 @@
+"""From the raw cells of a source to its Listing: one set of checks for all sources.
+
+A reader brings one row an image, all cells words: `image_id`, `where` (for messages), and what it
+has of `diagnosis, patient_id, lesion_id, age, sex, site, target, fold`. What is wrong with a row
+makes it a Fault; the rest is listed.
+"""
+
+import filecmp
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from data.images import SUFFIXES, Encoded, find_files, find_images, leads_out
+from data.sources import vocabulary
+from data.sources.listing import COLUMNS, MALIGNANT, Ask, Fault, Listing, packed_hint
+from data.sources.tables import Sheet
+from runtime.errors import UserError, some
+
+ALIAS = "_downsampled"  # ISIC 2019 has it in some names of images, its users' files not always
+SUFFIX = re.compile(rf"({'|'.join(map(re.escape, SUFFIXES))})$", re.IGNORECASE)
+UNSAFE = re.compile(r"\.\.|[/\\\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]|^\.")
+MAX_NAME = 200  # characters
+RAGGED = "number of cells is not that of the header"
+WORDS = {  # columns that are harmonised
+    "diagnosis": vocabulary.diagnosis,
+    "patient_id": vocabulary.identity,
+    "lesion_id": vocabulary.identity,
+    "sex": vocabulary.sex,
+    "site": vocabulary.site,
+}
+
+
+@dataclass
+class Rows:
+    """Rows of a source on their way into a Listing."""
+
+    raw: pd.DataFrame  # words; columns as in the module's docstring
+    faults: list[Fault] = field(default_factory=list)
+
+    def reject(self, bad: pd.Series | np.ndarray, reason: str) -> None:
+        """Take out the rows where `bad` (bool [n])."""
+        bad = np.asarray(bad, bool)
+        for name, where in self.raw.loc[bad, ["image_id", "where"]].itertuples(index=False):
+            self.faults.append(Fault(printable(name), where, reason))
+        self.raw = self.raw[~bad].reset_index(drop=True)
+
+
+def from_sheet(sheet: Sheet, names: dict[str, str], needed: tuple[str, ...] = ()) -> Rows:
+    """Rows of one CSV file; `names` says what its columns are here. `needed` may not be empty."""
+    raw = sheet.cells.rename(columns=names)
+    raw = raw.assign(where=[f"{sheet.name} line {line}" for line in raw.index])
+    faults = [Fault("", f"{sheet.name} line {line}", RAGGED) for line in sheet.ragged]
+    rows = Rows(raw.reset_index(drop=True), faults)
+    for column in needed:
+        said = next((one for one, name in names.items() if name == column), column)
+        rows.reject(rows.raw[column] == "", f"{said} is empty")
+    return rows
+
+
+def printable(name: str) -> str:
+    """A cell as it may be shown: one line of bearable length."""
+    shown = "".join(one if one.isprintable() else "?" for one in name[:MAX_NAME])
+    return shown + ("..." if len(name) > MAX_NAME else "")
+
+
+# --------------------------------------------------------------------------------------- listing
+
+
+def listing(
+    source: str,
+    root: Path,
+    ask: Ask,
+    rows: Rows,
+    facts: dict[str, Any],
+    pairs: pd.DataFrame | None = None,
+    global_ids: bool = True,
+) -> Listing:
+    """Check, harmonise, and find the images of `rows`.
+
+    The target is `rows.raw["own"]` (0, 1 or NaN) where the source has one and --positive is the
+    default; else it follows from the diagnosis. `rows.raw["path"]` (Path) is the image of each row
+    where the reader knows it; else it is looked for below `root` by name. `pairs` (two columns of
+    image ids) are declared duplicates. Raises UserError where no image is there at all, or
+    --positive names no diagnosis of the source.
+    """
+    _check_names(rows)
+    _check_numbers(rows)
+    table = _harmonise(source, rows.raw)
+    table["target"] = _targets(root, table, rows.raw.get("own"), ask)
+    table, repeated = _one_row_each(table, rows.faults)
+    table = table.sort_values("image_id", kind="stable").reset_index(drop=True)
+    unlisted, copies = 0, 0
+    if ask.tables_only:
+        paths: list[Path | None] = [None] * len(table)
+    elif "path" in table:
+        paths = table["path"].tolist()
+    else:
+        table, paths, unlisted, copies = _match(root, table, rows.faults)
+    if repeated:
+        facts = facts | {"repeated_rows": repeated}
+    same, lost = _row_pairs(table, pairs)
+    if lost:
+        facts = facts | {"declared_pairs_without_row": lost}
+    kept = [*COLUMNS, *(["given_fold"] if ask.fold_column else [])]
+    files = [Encoded(path) if path else None for path in paths]
+    return Listing(
+        table[kept].copy(), files, facts, rows.faults, same, unlisted, copies, global_ids
+    )
+
+
+def _check_names(rows: Rows) -> None:
+    """Image ids without the suffix of a file; what is no plain name is rejected."""
+    names = rows.raw["image_id"].map(lambda name: SUFFIX.sub("", name)).astype(object)
+    rows.raw = rows.raw.assign(image_id=names)
+    rows.reject(rows.raw["image_id"] == "", "image_id is empty")
+    unsafe = [bool(UNSAFE.search(n)) or len(n) > MAX_NAME for n in rows.raw["image_id"]]
+    rows.reject(unsafe, "unsafe file name: expected a plain name without folders")
+
+
+def _check_numbers(rows: Rows) -> None:
+    """Ages and folds become numbers; rows with other words in their place are rejected."""
+    ages = _numbers(rows.raw, "age", vocabulary.age)
+    rows.raw["age"] = ages
+    wrong = f"age is not a number of years from 0 to {vocabulary.MAX_AGE}"
+    rows.reject(ages == np.inf, wrong)
+    rows.raw["given_fold"] = _numbers(rows.raw, "fold", _fold)
+    rows.reject(rows.raw["given_fold"] == np.inf, "fold is not a whole number")
+
+
+def _numbers(raw: pd.DataFrame, column: str, parse: Callable[[str], float]) -> pd.Series:
+    """float64 of each word: NaN where missing, infinite where it cannot be parsed."""
+
+    def attempt(word: str) -> float:
+        try:
+            return parse(word)
+        except ValueError:
+            return np.inf
+
+    if column not in raw:
+        return pd.Series(np.nan, index=raw.index)
+    return vocabulary.each(raw[column], attempt).astype(np.float64)
+
+
+def _fold(word: str) -> float:
+    if vocabulary.is_missing(word):
+        return np.nan
+    if not float(word).is_integer():
+        raise ValueError(f"{word}: not a fold")
+    return float(word)
+
+
+def _harmonise(source: str, raw: pd.DataFrame) -> pd.DataFrame:
+    """The columns of Listing.table but `target`, and those that are needed until then."""
+    table = raw[[c for c in ("image_id", "where", "age", "given_fold", "path") if c in raw]].copy()
+    for column, translate in WORDS.items():
+        table[column] = vocabulary.each(raw[column], translate) if column in raw else None
+        table[column] = table[column].astype(object)
+    return table.assign(source=source)
+
+
+def _targets(root: Path, table: pd.DataFrame, own: pd.Series | None, ask: Ask) -> pd.Series:
+    """float64: 1 malignant, 0 benign, NaN without a label. Raises UserError for --positive."""
+    codes = positive_codes(ask.positive)
+    diagnosis = table["diagnosis"]
+    if own is not None and (codes == set(MALIGNANT) or diagnosis.isna().all()):
+        return own.astype(np.float64)
+    check_positive(root, diagnosis, ask.positive)
+    target = diagnosis.isin(codes).astype(np.float64).where(diagnosis.notna())
+    if own is not None:  # what is benign altogether is none of the named diagnoses
+        target = target.mask(diagnosis.isna() & (own == 0), 0.0)
+    return target
+
+
+def positive_codes(positive: tuple[str, ...]) -> set[str]:
+    """The harmonised diagnoses that --positive names. Raises UserError where there is none."""
+    codes = {vocabulary.diagnosis(word) for word in positive} - {None}
+    if not codes:
+        raise UserError(
+            f"--positive: empty; name at least one of {', '.join(vocabulary.DIAGNOSES)}"
+        )
+    return codes
+
+
+def check_positive(root: Path, diagnosis: pd.Series, positive: tuple[str, ...]) -> None:
+    """Raise UserError unless the harmonised `diagnosis` column has what --positive names.
+
+    A known diagnosis may be absent as long as another one is there: sources that are joined differ.
+    """
+    present = diagnosis.value_counts()
+    absent = [word for word in positive if vocabulary.diagnosis(word) not in present]
+    strange = [w for w in absent if vocabulary.diagnosis(w) not in vocabulary.DIAGNOSES]
+    if len(present) and (strange or len(absent) == len(positive)):
+        there = [f"{name} ({count})" for name, count in present.items()]
+        raise UserError(
+            f"--positive {some(strange or absent)}: no such diagnosis in {root}; there are "
+            f"{some(there, 20)}"
+        )
+
+
+def _one_row_each(table: pd.DataFrame, faults: list[Fault]) -> tuple[pd.DataFrame, int]:
+    """Without repeated rows (and their number), and without ids whose rows contradict."""
+    kept = table.drop_duplicates(subset=table.columns.drop("where").tolist())
+    repeated = len(table) - len(kept)
+    clash = kept["image_id"].duplicated(keep=False)
+    if not clash.any():
+        return kept, repeated
+    rows = kept[clash]
+    rest = table.columns.drop(["where", "target", "diagnosis"]).tolist()
+    alike = rows.drop_duplicates(subset=rest).groupby("image_id").size() == 1
+    both = rows.drop_duplicates(["image_id", "target"]).groupby("image_id").size() > 1
+    for name, where in rows.groupby("image_id")["where"].agg(list).items():
+        conflict = alike[name] and both[name]
+        reason = "conflicting targets for one image" if conflict else "image_id more than once"
+        faults.append(Fault(name, some(where, 3), reason))
+    return kept[~clash], repeated
+
+
+def _row_pairs(table: pd.DataFrame, pairs: pd.DataFrame | None) -> tuple[np.ndarray, int]:
+    """Row numbers int64 [m, 2] (i < j, sorted) of pairs of ids, and how many lack a row."""
+    if pairs is None or pairs.empty:
+        return np.empty((0, 2), np.int64), 0
+    index = pd.Index(table["image_id"])
+    found = np.stack([index.get_indexer(pairs[column]) for column in pairs.columns[:2]], axis=1)
+    there = (found >= 0).all(axis=1)
+    found = np.sort(found[there & (found[:, 0] != found[:, 1])], axis=1)
+    return np.unique(found, axis=0).astype(np.int64).reshape(-1, 2), int((~there).sum())
+
+
+# ----------------------------------------------------------------------------------------- files
+
+
+def _match(
+    root: Path, table: pd.DataFrame, faults: list[Fault]
+) -> tuple[pd.DataFrame, list[Path | None], int, int]:
+    """Image files of the rows by name: rows left, their files, files without row, copies."""
+    found, clashes, copies = files_by_name(root)
+    name_of = {
+        name: next((n for n in (name, f"{name}{ALIAS}") if n in found or n in clashes), None)
+        for name in table["image_id"]
+    }
+    bad = [name for name in table["image_id"] if name_of[name] in clashes]
+    for name in bad:
+        where = " and ".join(str(path.relative_to(root)) for path in clashes[name_of[name]])
+        faults.append(Fault(name, where, "two files of this name that differ"))
+    table = table[~table["image_id"].isin(bad)].reset_index(drop=True)
+    files = [found.get(name_of[name]) for name in table["image_id"]]
+    _check_present(root, table, files)
+    return table, files, len(set(found) - set(name_of.values())), copies
+
+
+def files_by_name(root: Path) -> tuple[dict[str, Path], dict[str, list[Path]], int]:
+    """Image files below `root` by name without suffix.
+
+    Also: names with two files that differ, and how many files are second copies of another's
+    content under the same name (popular downloads hold every folder twice).
+    """
+    found: dict[str, Path] = {}
+    clashes: dict[str, list[Path]] = {}
+    copies = 0
+    for path in find_images(root):
+        first = found.setdefault(path.stem, path)
+        if first is path:
+            continue
+        regular = all(one.is_file() and not leads_out(one, root) for one in (first, path))
+        if regular and filecmp.cmp(first, path, shallow=False):
+            copies += 1
+        else:
+            clashes.setdefault(path.stem, [first]).append(path)
+    for name in clashes:
+        del found[name]
+    return found, clashes, copies
+
+
+def _check_present(root: Path, table: pd.DataFrame, files: list[Path | None]) -> None:
+    """Raise UserError where no row has its image; say what may be the cause where some have not."""
+    absent = sum(path is None for path in files)
+    if not absent:
+        return
+    hint = packed_hint(find_files(root))
+    if absent == len(files):
+        raise UserError(
+            f"--root {root}: {absent:,} images are listed and none of them is below it "
+            f"(looked for {some(table['image_id'].tolist(), 2)} with {', '.join(SUFFIXES)}); "
+            + (hint or "unpack the image folders there, or use --tables-only")
+        )
+    if hint:
+        print(f"note: {absent:,} of {len(files):,} images are not below {root}; {hint}")

@@ -1,0 +1,191 @@
+"""CSV files from outside: whatever they hold, the outcome is a table of words or a UserError.
+
+UTF-8 with or without a byte-order mark, UTF-16, Windows-1252 and Latin-1; `,`, `;` or tab between
+the cells. Only the columns that are asked for are kept, so that memory stays in proportion to them.
+"""
+
+import csv
+import filecmp
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TextIO
+
+import pandas as pd
+
+from data.images import find_files, leads_out
+from runtime.errors import UserError, some
+
+MAX_BYTES = 1024 * 2**20  # of a metadata file; 400,000 images of the ISIC Archive need 200 MiB
+MAX_LINE = 2**20  # characters
+MAX_COLUMNS = 1000
+CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")  # in no text file
+FOREIGN = {  # what else is found under a CSV's name
+    b"PK\x03\x04": "a ZIP archive or an Excel workbook: unpack it, or save it as CSV",
+    b"\x1f\x8b": "a gzip archive: unpack it",
+    b"\xd0\xcf\x11\xe0": "an Excel workbook: save it as CSV",
+    b"%PDF": "a PDF",
+    b"version https://git-lfs": "a Git LFS pointer: fetch the real file with `git lfs pull`",
+}
+
+Names = str | tuple[str, ...]  # of one column: alternatives, the first of which it is called here
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """What was read of a CSV file."""
+
+    name: str  # relative to the root
+    cells: pd.DataFrame  # stripped words, "" where empty; index: line number, the header is line 1
+    ragged: list[int]  # lines with more or fewer cells than the header
+
+    def where(self, lines: list[int]) -> str:
+        """`train.csv line 12`, `train.csv lines 3, 9`."""
+        return f"{self.name} line{'s' if len(lines) > 1 else ''} {some([str(n) for n in lines])}"
+
+
+def find_table(root: Path, names: tuple[str, ...]) -> Path | None:
+    """The file below `root` with one of `names` (in lower case); None where there is none.
+
+    An earlier name beats a later one. Raises UserError for files of one name that differ.
+    """
+    below = [path for path in find_files(root) if path.name.lower() in names]
+    for name in names:
+        found = [path for path in below if path.name.lower() == name]
+        if found:
+            return only_one(root, found)
+    return None
+
+
+def only_one(root: Path, found: list[Path]) -> Path:
+    """The first of files that are all alike. Raises UserError where they are not."""
+    for path in found:
+        check_file(path, root)
+    if any(not filecmp.cmp(found[0], other, shallow=False) for other in found[1:]):
+        raise UserError(
+            f"--root {root}: several metadata files that differ: {some([str(p) for p in found])}; "
+            "keep one"
+        )
+    return found[0]
+
+
+def read_table(
+    path: Path, root: Path, needed: tuple[Names, ...], optional: tuple[Names, ...] = ()
+) -> Sheet:
+    """Read some columns of a CSV file. Upper and lower case in their names do not matter.
+
+    Optional columns that the file lacks are left out. Raises UserError for a file that is no CSV,
+    that lacks a needed column, or that has no rows.
+    """
+    check_file(path, root)
+    try:
+        with open(path, encoding=_encoding(path), newline="") as file:
+            lines = _lines(path, file)
+            first = next(lines, "")
+            separator = max(",;\t", key=lambda one: len(next(csv.reader([first], delimiter=one))))
+            rows = csv.reader(chain([first], lines), delimiter=separator, strict=True)
+            header = [cell.strip() for cell in next(rows, [])]
+            chosen = _choose(path, header, needed, optional)
+            return _read(path, str(path.relative_to(root)), rows, len(header), chosen)
+    except csv.Error as error:
+        raise UserError(f"{path}: not a CSV file ({error}); download or export it again") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def check_file(path: Path, root: Path) -> None:
+    """Raise UserError unless `path` is a file of bearable size inside `root`."""
+    if leads_out(path, root):
+        raise UserError(f"{path}: a link that leads out of the folder; put the file itself there")
+    if not path.is_file():
+        raise UserError(f"{path}: not a regular file; expected a CSV file")
+    if (size := path.stat().st_size) > MAX_BYTES:
+        raise UserError(f"{path}: {size / 2**30:.1f} GiB; expected a CSV file of at most 1 GiB")
+
+
+def _encoding(path: Path) -> str:
+    """The encoding, by reading all of it. Raises UserError for what is no text at all."""
+    with open(path, "rb") as file:
+        start = file.read(512)
+    for mark, kind in FOREIGN.items():
+        if start.startswith(mark):
+            raise UserError(f"{path}: not a CSV file but {kind}")
+    if start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise UserError(f"{path}: not a CSV file but a web page; download the file itself")
+    if not start:
+        raise UserError(f"{path}: not a CSV file (0 bytes); download it again")
+    wide = start.startswith((b"\xff\xfe", b"\xfe\xff"))
+    for encoding in ["utf-16"] if wide else ["utf-8-sig", "cp1252", "latin-1"]:
+        try:
+            with open(path, encoding=encoding, newline="") as file:
+                while piece := file.read(MAX_LINE):
+                    if CONTROL.search(piece):
+                        raise UserError(f"{path}: not a CSV file (it holds binary data)")
+        except UnicodeError:
+            continue
+        if encoding in ("cp1252", "latin-1"):
+            print(f"note: {path} is not in UTF-8; read as {encoding} (Western European)")
+        return encoding
+    raise UserError(f"{path}: not a CSV file (damaged UTF-16); save it as CSV in UTF-8")
+
+
+def _lines(path: Path, file: TextIO) -> Iterator[str]:
+    while line := file.readline(MAX_LINE):
+        if len(line) == MAX_LINE:
+            raise UserError(f"{path}: not a CSV file (a line of more than {MAX_LINE:,} characters)")
+        yield line
+
+
+def _choose(
+    path: Path, header: list[str], needed: tuple[Names, ...], optional: tuple[Names, ...]
+) -> dict[str, int]:
+    """Position of each column that is wanted and there, by its first name."""
+    if len(header) > MAX_COLUMNS:
+        raise UserError(f"{path}: {len(header):,} columns; expected at most {MAX_COLUMNS:,}")
+    lower = [cell.lower() for cell in header]
+    chosen: dict[str, int] = {}
+    missing = []
+    for names in (*needed, *optional):
+        first, *others = (names,) if isinstance(names, str) else names
+        there = [name for name in (first, *others) if name.lower() in lower]
+        if there and lower.count(there[0].lower()) > 1:
+            raise UserError(f"{path}: column {there[0]} is there more than once; keep one")
+        if there:
+            chosen[first] = lower.index(there[0].lower())
+        elif names in needed:
+            missing.append(" or ".join([first, *others]))
+    if missing:
+        have = ", ".join(cell[:40] or "(no name)" for cell in header[:40])
+        rest = f" and {len(header) - 40} more" if len(header) > 40 else ""
+        use = [names if isinstance(names, str) else names[0] for names in optional]
+        also = f", used where present {', '.join(use)}" if use else ""
+        want = ", ".join(n if isinstance(n, str) else " or ".join(n) for n in needed)
+        raise UserError(
+            f"{path}: no column {', '.join(missing)}; it has {have}{rest}; needed are {want}{also}"
+        )
+    return chosen
+
+
+def _read(
+    path: Path, name: str, rows: Iterator[list[str]], width: int, chosen: dict[str, int]
+) -> Sheet:
+    """The chosen columns of all rows; `rows` is a csv.reader past its header."""
+    cells: dict[str, list[str]] = {column: [] for column in chosen}
+    numbers: list[int] = []
+    ragged: list[int] = []
+    for row in rows:
+        if not any(map(str.strip, row)):
+            continue  # spreadsheets leave empty rows behind
+        if len(row) != width and (len(row) < width or any(row[width:])):
+            ragged.append(rows.line_num)
+            continue
+        numbers.append(rows.line_num)
+        for column, position in chosen.items():
+            cells[column].append(sys.intern(row[position].strip()))  # most words recur
+    if not numbers and not ragged:
+        raise UserError(f"{path}: no rows below the header; download it again")
+    table = pd.DataFrame(cells, index=pd.Index(numbers, dtype="int64"), dtype=object)
+    return Sheet(name, table, ragged)
