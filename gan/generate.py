@@ -4,15 +4,17 @@ The same generator, count and seed give the same pool on the same machine, and a
 adds images: image i depends on the seed and on i alone.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from data.pool import MARKER, write_pool
-from gan.train import to_uint8
+from gan.pictures import to_uint8
 from gan.weights import WEIGHTS, load_generator
 from runtime import cli, progress
 from runtime.device import Compute, DeviceName, PrecisionName, resolve
@@ -29,8 +31,10 @@ BATCH = 32
 class GenerateOptions:
     generator: Path  # run folder of gan.train
     count: int = 1000  # images
+    label: str | None = None  # malignant (default), benign or a class; of a conditional generator
     seed: int = 0  # of the latents
-    out: Path | None = None  # pool folder; default datasets/pool-RUN-seedS
+    truncation: float = 1.0  # 1 for training data; 0.7, say, for typical and less varied pictures
+    out: Path | None = None  # pool folder; default datasets/pool-RUN[-LABEL]-seedS
     png: bool = False  # write the images as PNG files too
     overwrite: bool = False  # replace the pool in --out
     device: DeviceName = "auto"  # auto takes CUDA where there is one
@@ -40,46 +44,113 @@ class GenerateOptions:
 def generate(options: GenerateOptions) -> Path:
     """Write a pool and return its folder.
 
-    Raises UserError where the run is missing, unfinished or damaged, or `out` is taken.
+    Raises UserError where the run is missing, unfinished or damaged, it does not know the label,
+    or `out` is taken.
     """
     if options.count < 1:
         raise UserError(f"--count {options.count}: expected 1 or more")
+    if not 0 < options.truncation <= 1:
+        raise UserError(f"--truncation {options.truncation}: expected a number above 0, at most 1")
     network, description = load_generator(options.generator)
-    stem = f"pool-{options.generator.resolve().name}-seed{options.seed}"
-    out = options.out or free_name(Path("datasets"), stem)
+    labels = draw_labels(description, options.label, options.count, options.seed)
+    label = options.label or "malignant"
+    stem = f"pool-{options.generator.resolve().name}"
+    stem += f"-{label}" if options.label else ""
+    out = options.out or free_name(Path("datasets"), f"{stem}-seed{options.seed}")
     check_replaceable(out, MARKER, options.overwrite)
     compute = resolve(options.device, options.precision, cpu_auto="bf16")
-    print(f"{options.count} images from {options.generator} on {compute}")
-    images = sample(network, options.count, options.seed, compute)
+    print(f"{options.count} {label} images from {options.generator} on {compute}")
+    images = sample(network, options.count, options.seed, compute, labels, options.truncation)
     provenance = {
         "kind": "generator",
         "generator": description,
         "sha256": sha256(options.generator / WEIGHTS),
         "seed": options.seed,
+        "label": label,
+        "truncation": options.truncation,
     }
     write_pool(out, images, provenance, overwrite=options.overwrite, png=options.png)
     print(f"pool: {out}")
     return out
 
 
-@torch.no_grad()
-def sample(network: nn.Module, count: int, seed: int, compute: Compute) -> np.ndarray:
-    """uint8 [count, size, size, 3], RGB, from an eval-mode generator; psi = 1 (no truncation)."""
+def draw_labels(
+    description: dict[str, Any], label: str | None, count: int, seed: int
+) -> np.ndarray | None:
+    """Classes of `count` images, int64 [count]; None for an unconditional generator.
+
+    `description` is `generator.json`. `malignant` (the default) and `benign` draw among the classes
+    of that target in the proportions of the training images; any other label is a class's name.
+    Raises UserError for a label that the generator does not know.
+    """
+    label, classes = label or "malignant", description.get("classes", [])
+    if not classes:
+        if label == "malignant":
+            return None
+        raise UserError(
+            f"--label {label}: this generator makes malignant images only; train one with "
+            "`python -m gan.train --classes target` or `--classes diagnosis`"
+        )
+    names = [c["name"] for c in classes]
+    if label in names:
+        return np.full(count, names.index(label))
+    wanted = {"benign": 0, "malignant": 1}.get(label)
+    weights = np.array([c["count"] * (c["target"] == wanted) for c in classes], np.float64)
+    if not weights.any():
+        known = ", ".join(dict.fromkeys(["malignant", "benign", *names]))
+        raise UserError(f"--label {label}: no class of this generator; known: {known}")
+    bounds = np.cumsum(weights / weights.sum())
+    draws = [generator(seed, "gan/label", number).random() for number in range(count)]
+    return np.searchsorted(bounds, draws, side="right").clip(max=len(classes) - 1)
+
+
+def sample(
+    network: nn.Module,
+    count: int,
+    seed: int,
+    compute: Compute,
+    labels: np.ndarray | None = None,
+    truncation: float = 1.0,
+) -> np.ndarray:
+    """uint8 [count, size, size, 3], RGB, from an eval-mode generator.
+
+    `labels` int64 [count] for a conditional one. `truncation` (psi) below 1 pulls the content of
+    every image towards the mean: StyleGAN2's in w, the others' in z.
+    """
     network = network.to(compute.device, memory_format=torch.channels_last)
     parts = []
-    with progress.bar(count, "generate", "img") as bar:
-        for start in range(0, count, BATCH):
-            z = np.stack([_latent(network, seed, i) for i in range(start, start + BATCH)])
+    starts = range(0, count, BATCH)
+    with (
+        torch.inference_mode(),
+        ThreadPoolExecutor(1) as ahead,
+        progress.bar(count, "generate", "img") as bar,
+    ):
+        # the next latents are drawn while the network works
+        waiting = ahead.submit(_latents, network, seed, 0, truncation)
+        for start in starts:
+            z = torch.from_numpy(waiting.result()).to(compute.device)
+            waiting = ahead.submit(_latents, network, seed, start + BATCH, truncation)
             with compute.autocast():
-                images = network(torch.from_numpy(z).to(compute.device))
+                images = network(z, _of_batch(labels, start, compute.device))
             parts.append(to_uint8(images)[: count - start])
             bar.update(len(parts[-1]))
     return np.concatenate(parts)
 
 
-def _latent(network: nn.Module, seed: int, number: int) -> np.ndarray:
-    rng = generator(seed, "gan/latent", number)
-    return rng.standard_normal(network.latent_dim, np.float32)
+def _of_batch(labels: np.ndarray | None, start: int, device: torch.device) -> torch.Tensor | None:
+    if labels is None:
+        return None
+    part = labels[start : start + BATCH]
+    return torch.from_numpy(np.resize(part, BATCH)).to(device)  # filled up by repetition
+
+
+def _latents(network: nn.Module, seed: int, start: int, truncation: float) -> np.ndarray:
+    """float32 [BATCH, latent_dim] of the images `start`, `start` + 1, ..."""
+    z = np.empty((BATCH, network.latent_dim), np.float32)
+    for number, row in enumerate(z, start=start):
+        generator(seed, "gan/latent", number).standard_normal(dtype=np.float32, out=row)
+    z[:, : getattr(network, "content_dim", network.latent_dim)] *= truncation
+    return z
 
 
 if __name__ == "__main__":

@@ -1,59 +1,70 @@
-"""Train a GAN on the malignant images of a fold's training part.
+"""Train a GAN on the training part of a fold: on its malignant images, or on all by class.
 
 Stops after --minutes of training or --kimg thousand images, writes the averaged generator, and
 shows its progress in samples/*.png. A run that was killed goes on with --resume as if nothing had
-happened.
+happened. Several GPUs: `torchrun --nproc-per-node N -m gan.train` with the same options.
 """
 
+import contextlib
 import dataclasses
-import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image
+import tyro
 
-from data.prepare import default_dataset
-from data.store import Dataset, load_dataset
-from gan.augment import random_symmetry
+from data.store import Dataset
+from gan.features import extract
 from gan.game import Game
-from gan.networks import describe, make_config
+from gan.generate import draw_labels, sample
+from gan.loop import Loop, Progress, Schedule
+from gan.metrics import kid
+from gan.networks import architecture, describe, make_config
+from gan.parallel import Processes, join_processes
+from gan.reals import ClassesName, Learning, Reals, learn_from, open_dataset
+from gan.reals import training_rows as training_rows
 from gan.weights import CHECKPOINT, save_generator
-from runtime import checkpoint, cli, progress
-from runtime.device import DeviceName, PrecisionName, resolve
+from runtime import checkpoint, cli
+from runtime.device import Compute, DeviceName, PrecisionName, resolve
 from runtime.errors import UserError
-from runtime.interrupts import StopRequest, stop_request
 from runtime.runs import finish_run, free_name, open_run
-from runtime.seeds import generator
 from runtime.tracking import Tracker, TrackingMode
 
 RUNS = Path("runs/gan")
 DEFAULT_MINUTES = {"cpu": 10.0}  # by device type; accelerators get the next
 DEFAULT_MINUTES_ACCELERATOR = 60.0
-LEAST_IMAGES, FEW_IMAGES = 8, 50
-CHECKPOINT_SECONDS = 60.0  # between two checkpoints; a kill loses no more than that
-LOG_STEPS = 50  # between two rows of metrics.jsonl
-GRID = 6  # sample grids are GRID x GRID images
+LEAST_HELD_OUT = 8  # images that a score compares with
+SCORED = 256  # synthetic images of a score on the way
+
+Repeatable = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
 
 
 @dataclass(frozen=True)
 class TrainOptions:
     data: Path | None = None  # prepared dataset; without it the phantom, prepared on the way
     fold: int = 0  # train on the other folds; never on this one nor on the test part
-    arch: str = "lesiongan"  # lesiongan (lean, made for this) or sngan (baseline)
+    arch: str = "lesiongan"  # a name in gan/networks; lesiongan is made for few images and a CPU
+    classes: ClassesName | None = None  # none: malignant only; else told apart by this column
+    recipe: Repeatable = ()  # NAME=VALUE, repeatable: another value in the architecture's config
     minutes: float | None = None  # training time, over all resumes; default 10 on a CPU, else 60
     kimg: float | None = None  # or: thousands of real images to show the discriminator
-    batch: int = 16  # images a step
+    batch: int | None = None  # images a step, over all processes; default the architecture's
+    accumulate: int = 1  # parts in which a batch is computed, to save memory
     seed: int = 0  # of the weights and every random choice
+    evaluate_every: float = 5.0  # minutes between two scores (KID) on held-out images; 0: none
+    divergence: Literal["stop", "warn"] = "stop"  # when D wins outright or all images look the same
     device: DeviceName = "auto"  # auto takes CUDA where there is one
     precision: PrecisionName = "auto"  # auto is bf16 where the hardware has it
     tracking: TrackingMode = "auto"  # W&B where a key is configured, else offline
     out: Path | None = None  # run folder; default runs/gan/DATASET-ARCH-foldF-seedS
     resume: bool = False  # go on from the last checkpoint in the run folder
     overwrite: bool = False  # replace the run in --out
+
+
+MAY_CHANGE = ("minutes", "kimg", "tracking", "evaluate_every", "divergence")  # on a resume
 
 
 def train(options: TrainOptions) -> Path:
@@ -64,233 +75,160 @@ def train(options: TrainOptions) -> Path:
     """
     _check_numbers(options)
     dataset = open_dataset(options.data)
-    rows = training_rows(dataset, options.fold)
-    config = make_config(options.arch, dataset.size)
+    classes = options.classes or _default_classes(options.arch)
+    learning = learn_from(dataset, options.fold, classes)
+    config = resolve_config(options, dataset.size, len(learning.classes))
+    processes = join_processes()
+    _check_batch(config.batch, options.accumulate, processes)
     compute = resolve(options.device, options.precision, cpu_auto="bf16")
     out = options.out or _default_out(dataset.path, options)
     plan = dataclasses.replace(
-        options, data=dataset.path, out=out, minutes=_minutes(options, compute.device.type)
+        options,
+        data=dataset.path,
+        out=out,
+        classes=classes,
+        batch=config.batch,
+        minutes=_minutes(options, compute.device.type),
     )
-    changeable = ("minutes", "kimg", "tracking")
-    open_run(out, plan, options.resume, options.overwrite, may_change=changeable)
-    cli.save_options(dataclasses.replace(plan, resume=False, overwrite=False), out)
-    game = Game(options.arch, config, options.batch, options.seed, compute)
-    _announce(plan, dataset, rows, game)
-    seconds = _restore(game, out, dataset) if options.resume else 0.0
-    with Tracker(
-        out,
-        options.tracking,
-        cli.as_plain(plan) | {"params": _count(game.generator)},
-        group=f"gan-{dataset.path.name}",
-        resume_step=game.step if options.resume else None,
-    ) as tracker:
-        seconds = _Loop(game, dataset, rows, plan, tracker, seconds).run()
-    save_generator(out, game.ema, _describe_run(plan, config, dataset, rows, game.seen, seconds))
-    finish_run(out)
-    print(f"generator after {game.seen / 1000:.1f} kimg: {out}; samples in {out / 'samples'}")
+    if processes.first:
+        open_run(out, plan, options.resume, options.overwrite, may_change=MAY_CHANGE)
+        cli.save_options(dataclasses.replace(plan, resume=False, overwrite=False), out)
+    processes.first_says(0)  # the others wait for the folder
+    game = Game(options.arch, config, options.seed, compute, options.accumulate, processes)
+    done = _restore(game, out, dataset) if options.resume else Progress()
+    seconds = _run(game, plan, dataset, learning, done)
+    if processes.first:
+        about = _describe_run(plan, game, dataset, learning, seconds)
+        save_generator(out, game.ema, about)
+        finish_run(out)
+        print(f"generator after {game.seen / 1000:.1f} kimg: {out}; samples in {out / 'samples'}")
     return out
 
 
+def resolve_config(options: TrainOptions, size: int, classes: int) -> Any:
+    """The architecture's config with what the options change in it.
+
+    Raises UserError for an unknown name or value, and for an architecture that cannot do with or
+    without classes.
+    """
+    config = make_config(options.arch, size)
+    if classes and config.labels == "never":
+        raise UserError(
+            f"--classes {options.classes}: {options.arch} cannot be conditional on a class; "
+            "leave it out, or choose another --arch"
+        )
+    if not classes and config.labels == "always":
+        raise UserError(
+            f"--classes none: {options.arch} needs classes; use --classes target or diagnosis"
+        )
+    changes: dict[str, Any] = {"classes": classes}
+    if options.batch is not None:
+        changes["batch"] = options.batch
+    for word in options.recipe:
+        name, equals, value = word.partition("=")
+        if not equals or name in ("size", "classes", "batch"):
+            raise UserError(
+                f"--recipe {word}: expected NAME=VALUE, NAME a field of {options.arch}'s config "
+                "other than size (of the dataset), classes (--classes) and batch (--batch)"
+            )
+        parsed = cli.from_mapping(type(config), {name: value}, f"--recipe {word}")
+        changes[name] = getattr(parsed, name)
+    return dataclasses.replace(config, **changes)
+
+
+def _run(
+    game: Game, plan: TrainOptions, dataset: Dataset, learning: Learning, done: Progress
+) -> float:
+    """Announce, then train to the end of the budget; returns the seconds of training."""
+    assert plan.out is not None
+    reals, tracker = Reals(dataset, learning, plan.seed), None
+    schedule = Schedule(
+        plan.out,
+        plan.seed,
+        plan.minutes,
+        plan.kimg,
+        plan.divergence == "stop",
+        plan.evaluate_every,
+        _scorer(dataset, learning, plan, game.compute),
+    )
+    facts = {"folds_hash": dataset.folds_hash}
+    with contextlib.ExitStack() as stack:
+        if game.processes.first:
+            _announce(plan, dataset, learning, game)
+            tracker = stack.enter_context(
+                Tracker(
+                    plan.out,
+                    plan.tracking,
+                    cli.as_plain(plan) | {"params": _count(game.generator)},
+                    group=f"gan-{dataset.path.name}",
+                    resume_step=game.step if plan.resume else None,
+                )
+            )
+        return Loop(game, reals, schedule, tracker, done, facts).run()
+
+
+def _scorer(
+    dataset: Dataset, learning: Learning, plan: TrainOptions, compute: Compute
+) -> Callable[[torch.nn.Module], dict[str, float]]:
+    """KID of a generator's malignant images against the malignant ones of the fold held out."""
+    held_out = dataset.rows("val", plan.fold)
+    held_out = held_out[dataset.targets(held_out) == 1]
+    features: list[np.ndarray] = []  # of the held-out images, computed once
+
+    def score(network: torch.nn.Module) -> dict[str, float]:
+        if len(held_out) < LEAST_HELD_OUT:
+            return {}
+        if not features:
+            features.append(extract(dataset.images[held_out], compute, "held-out images"))
+        described = {"classes": learning.classes}
+        labels = draw_labels(described, "malignant", SCORED, plan.seed)
+        made = sample(network, SCORED, plan.seed, compute, labels)
+        return {"kid": kid(extract(made, compute, "synthetic images"), features[0])}
+
+    return score
+
+
 def _describe_run(
-    plan: TrainOptions,
-    config: Any,
-    dataset: Dataset,
-    rows: np.ndarray,
-    seen: int,
-    seconds: float,
+    plan: TrainOptions, game: Game, dataset: Dataset, learning: Learning, seconds: float
 ) -> dict[str, Any]:
     """What `generator.json` says: where the generator comes from and what it has seen."""
     return {
-        "architecture": describe(plan.arch, config),
+        "architecture": describe(plan.arch, game.config),
         "dataset": str(dataset.path),
         "folds_hash": dataset.folds_hash,
         "fold": plan.fold,
-        "targets": "malignant",
-        "training_ids": dataset.table["image_id"].to_numpy()[rows].tolist(),
+        "targets": "malignant" if plan.classes == "none" else plan.classes,
+        "classes": learning.classes,
+        "training_ids": dataset.table["image_id"].to_numpy()[learning.rows].tolist(),
         "seed": plan.seed,
         "size": dataset.size,
-        "kimg": seen / 1000,
+        "kimg": game.seen / 1000,
         "minutes": round(seconds / 60, 3),
     }
 
 
-def open_dataset(path: Path | None) -> Dataset:
-    """The dataset at `path`; without one the phantom, prepared if it is not there yet."""
-    return load_dataset(path or default_dataset())
-
-
-def training_rows(dataset: Dataset, fold: int) -> np.ndarray:
-    """Row numbers of the malignant images in the training part of `fold`.
-
-    Raises UserError with fewer than 8; warns with fewer than 50.
-    """
-    rows = dataset.rows("train", fold)
-    rows = rows[dataset.targets(rows) == 1]
-    if len(rows) < LEAST_IMAGES:
-        raise UserError(
-            f"{dataset.path}: {len(rows)} malignant images in the training part of fold {fold}; "
-            f"a GAN needs {LEAST_IMAGES} at the very least, some hundreds to be of use"
-        )
-    if len(rows) < FEW_IMAGES:
-        print(f"warning: only {len(rows)} malignant images to learn from: expect copies of them")
-    return rows
-
-
-class _Loop:
-    """Steps until the budget is spent, with metrics, sample grids and checkpoints on the way."""
-
-    def __init__(
-        self,
-        game: Game,
-        dataset: Dataset,
-        rows: np.ndarray,
-        plan: TrainOptions,
-        tracker: Tracker,
-        seconds: float,
-    ) -> None:
-        assert plan.out is not None
-        self.game, self.plan, self.tracker, self.out = game, plan, tracker, plan.out
-        self.images, self.folds_hash = dataset.images[rows], dataset.folds_hash
-        self.before, self.started, self.saved = seconds, time.monotonic(), time.monotonic()
-
-    @property
-    def seconds(self) -> float:
-        """Training time over all resumes."""
-        return self.before + time.monotonic() - self.started
-
-    @property
-    def finished(self) -> bool:
-        if self.plan.kimg is not None:
-            return self.game.seen >= self.plan.kimg * 1000
-        assert self.plan.minutes is not None
-        return self.seconds >= self.plan.minutes * 60
-
-    def run(self) -> float:
-        """Returns the seconds of training over all resumes."""
-        game, shown = self.game, self.images[: GRID**2]
-        save_grid(self.out / "samples" / "reals.png", shown)
-        with stop_request() as stop, self._bar() as bar:
-            started = self.seconds
-            while not self.finished:
-                game.play(torch.from_numpy(self._batch()))
-                if self.plan.kimg is None:
-                    rate = game.seen / self.seconds
-                    bar.set_postfix_str(f"{rate:.1f} img/s, {game.seen / 1000:.1f} kimg", False)
-                    bar.update(min(self.seconds - started, bar.total) - bar.n)
-                else:
-                    bar.update(game.batch)
-                self._record()
-                if stop.requested or time.monotonic() - self.saved >= CHECKPOINT_SECONDS:
-                    self._checkpoint(stop)
-        if self.game.seen:
-            self._checkpoint(StopRequest())
-            self._sample()
-        return self.seconds
-
-    def _batch(self) -> np.ndarray:
-        """uint8 [batch, size, size, 3]: each image once an epoch, each time flipped or turned."""
-        n, batch = len(self.images), self.game.batch
-        places = np.arange(self.game.seen, self.game.seen + batch)
-        orders = {
-            epoch: generator(self.plan.seed, "gan/order", int(epoch)).permutation(n)
-            for epoch in np.unique(places // n)
-        }
-        picked = [orders[place // n][place % n] for place in places]
-        draws = generator(self.plan.seed, "gan/symmetry", self.game.step).integers(0, 8, batch)
-        return random_symmetry(self.images[picked], draws)
-
-    def _record(self) -> None:
-        step = self.game.step
-        if step % LOG_STEPS == 0:
-            means = self.game.take_means(LOG_STEPS)
-            self._check_finite(all(np.isfinite(list(means.values()))))
-            self.tracker.log(
-                step, kimg=self.game.seen / 1000, seconds=round(self.seconds, 1), **means
-            )
-        if _grid_due(self.game.seen, self.game.batch):
-            self._sample()
-
-    def _sample(self) -> None:
-        """Pictures of the same latents at every time."""
-        path = self.out / "samples" / f"{self.game.seen:08d}.png"
-        rng = generator(self.plan.seed, "gan/samples")
-        z = rng.standard_normal((GRID**2, self.game.ema.latent_dim), np.float32)
-        with torch.no_grad(), self.game.compute.autocast():
-            images = self.game.ema(torch.from_numpy(z).to(self.game.compute.device))
-        save_grid(path, to_uint8(images))
-        self.tracker.image(self.game.step, "samples", path)
-
-    def _checkpoint(self, stop: StopRequest) -> None:
-        self._check_finite(self.game.is_finite())
-        facts = {"seconds": self.seconds, "folds_hash": self.folds_hash}
-        checkpoint.save(self.out / CHECKPOINT, self.game.state() | facts)
-        self.saved = time.monotonic()
-        if stop.requested and not self.finished:
-            raise KeyboardInterrupt(
-                f"checkpoint at {self.game.seen / 1000:.1f} kimg written; the same command with "
-                f"`--out {self.out} --resume` goes on from there"
-            )
-
-    def _check_finite(self, finite: bool) -> None:
-        if not finite:
-            raise UserError(
-                f"training diverged before step {self.game.step}: a loss is not a number any "
-                f"more. The last good checkpoint is in {self.out / CHECKPOINT}; start again with "
-                "--precision fp32, a larger --batch or another --seed"
-            )
-
-    def _bar(self) -> Any:
-        if self.plan.kimg is not None:
-            left = max(self.plan.kimg * 1000 - self.game.seen, 0)
-            return progress.bar(left, "gan", "img")
-        assert self.plan.minutes is not None
-        left = max(self.plan.minutes * 60 - self.before, 0)
-        layout = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
-        return progress.bar(left, "gan", "s", bar_format=layout)
-
-
-def to_uint8(images: torch.Tensor) -> np.ndarray:
-    """float [n, 3, s, s] in -1..1 -> uint8 [n, s, s, 3], rounded to the nearest."""
-    levels = images.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
-    return levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
-
-
-def save_grid(path: Path, images: np.ndarray) -> None:
-    """Write uint8 [n, s, s, 3] as one PNG of GRID columns."""
-    rows = [np.concatenate(list(_padded(row)), 1) for row in _chunks(images)]
-    path.parent.mkdir(exist_ok=True)
-    Image.fromarray(np.concatenate(rows)).save(path)
-
-
-def _chunks(images: np.ndarray) -> Iterator[np.ndarray]:
-    return (images[start : start + GRID] for start in range(0, len(images), GRID))
-
-
-def _padded(row: np.ndarray) -> np.ndarray:
-    missing = GRID - len(row)
-    return np.concatenate([row, np.zeros((missing, *row.shape[1:]), np.uint8)]) if missing else row
-
-
-def _grid_due(seen: int, batch: int) -> bool:
-    """At 1, 2, 4, 8, ... thousand images."""
-    kimg, before = seen // 1000, (seen - batch) // 1000
-    return kimg > 0 and kimg.bit_length() > before.bit_length()
-
-
-def _restore(game: Game, out: Path, dataset: Dataset) -> float:
-    """Load the last checkpoint; returns the seconds trained so far, 0 where there is none yet."""
+def _restore(game: Game, out: Path, dataset: Dataset) -> Progress:
+    """Load the last checkpoint; returns what the loop has to remember."""
     state = checkpoint.load(out / CHECKPOINT)
+    say = print if game.processes.first else lambda line: None
     if state is None:
-        print("no checkpoint yet: starting from the beginning")
-        return 0.0
+        say("no checkpoint yet: starting from the beginning")
+        return Progress()
     if state["folds_hash"] != dataset.folds_hash:
         raise UserError(
             f"--resume {out}: {dataset.path} has other images or folds than when the run began; "
             "start a new run in another --out"
         )
-    game.restore(state)
-    print(f"going on from {game.seen / 1000:.1f} kimg, {state['seconds'] / 60:.1f} minutes")
-    return state["seconds"]
+    try:
+        game.restore(state)
+    except UserError as error:
+        raise UserError(f"--resume {out}: {error}") from None
+    say(f"going on from {game.seen / 1000:.1f} kimg, {state['seconds'] / 60:.1f} minutes")
+    return Progress(state["seconds"], state["scored"], state["counts"])
+
+
+def _default_classes(arch: str) -> ClassesName:
+    return "target" if architecture(arch).config.labels == "always" else "none"
 
 
 def _minutes(options: TrainOptions, device: str) -> float | None:
@@ -302,12 +240,21 @@ def _minutes(options: TrainOptions, device: str) -> float | None:
 def _check_numbers(options: TrainOptions) -> None:
     if options.minutes is not None and options.kimg is not None:
         raise UserError("--minutes and --kimg: give one of them")
-    for name in ("minutes", "kimg", "batch"):
+    for name in ("minutes", "kimg", "batch", "accumulate"):
         value = getattr(options, name)
         if value is not None and not value > 0:
             raise UserError(f"--{name} {value}: expected a number above 0")
-    if options.batch < 2:
-        raise UserError("--batch 1: batch norm needs 2 images or more")
+    if not options.evaluate_every >= 0:
+        raise UserError(f"--evaluate-every {options.evaluate_every}: expected minutes, 0 for never")
+
+
+def _check_batch(batch: int, accumulate: int, processes: Processes) -> None:
+    parts = accumulate * processes.count
+    if batch % parts or batch // parts < 2:
+        shares = f", {accumulate} part(s) in {processes.count} process(es)" if parts > 1 else ""
+        raise UserError(
+            f"--batch {batch}{shares}: expected equal parts of 2 images or more, for batch norm"
+        )
 
 
 def _default_out(data: Path, options: TrainOptions) -> Path:
@@ -318,12 +265,14 @@ def _default_out(data: Path, options: TrainOptions) -> Path:
     return free_name(RUNS, stem)
 
 
-def _announce(plan: TrainOptions, dataset: Dataset, rows: np.ndarray, game: Game) -> None:
+def _announce(plan: TrainOptions, dataset: Dataset, learning: Learning, game: Game) -> None:
     budget = f"{plan.kimg:g} kimg" if plan.kimg is not None else f"{plan.minutes:g} minutes"
+    kinds = ", ".join(f"{c['count']} {c['name']}" for c in learning.classes)
     print(
-        f"GAN on {dataset.path}, fold {plan.fold}: {len(rows)} malignant training images of "
-        f"{dataset.size} px\n{plan.arch}: generator {_count(game.generator) / 1e6:.1f} M, "
-        f"discriminator {_count(game.discriminator) / 1e6:.1f} M parameters; batch {plan.batch}; "
+        f"GAN on {dataset.path}, fold {plan.fold}: {kinds or f'{len(learning.rows)} malignant'} "
+        f"training images of {dataset.size} px\n{plan.arch}: generator "
+        f"{_count(game.generator) / 1e6:.1f} M, discriminator "
+        f"{_count(game.discriminator) / 1e6:.1f} M parameters; batch {plan.batch}; "
         f"{game.compute}\nbudget {budget}, run folder {plan.out}"
     )
 

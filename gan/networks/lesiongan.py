@@ -10,6 +10,7 @@ minibatch's standard deviation, and overlapping patches for texture.
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +26,8 @@ GROUP = 4  # images whose spread the discriminator sees at once
 @dataclass(frozen=True, kw_only=True)
 class Config(Recipe):
     """Hinge loss, DiffAugment; widths of both networks."""
+
+    labels: ClassVar[Literal["never", "optional", "always"]] = "optional"
 
     ngf: int = 32  # generator: 8 ngf channels at 4x4, 2 ngf at 32x32
     ndf: int = 32  # discriminator: 2 ndf channels at 32x32, 8 ndf at 4x4
@@ -72,7 +75,8 @@ class DetailBlock(nn.Module):
 class Generator(nn.Module):
     """z [n, latent_dim] from N(0, 1) -> [n, 3, size, size] float32 in -1..1.
 
-    The first `z_dim` numbers of z decide the content, the rest are noise planes, one a scale.
+    The first `z_dim` numbers of z decide the content, the rest are noise planes, one a scale. A
+    class is a learned vector beside the content.
     """
 
     def __init__(self, config: Config) -> None:
@@ -80,8 +84,10 @@ class Generator(nn.Module):
         ngf = config.ngf
         sides = [2**i for i in range(3, int(math.log2(config.size)) + 1)]
         self.split = [config.z_dim] + [side**2 for side in sides]
-        self.latent_dim = sum(self.split)
-        self.first = nn.Linear(config.z_dim, 2 * 8 * ngf * LOWEST**2, bias=False)
+        self.latent_dim, self.content_dim = sum(self.split), config.z_dim
+        self.classes = nn.Embedding(config.classes, config.z_dim) if config.classes else None
+        content = (2 if config.classes else 1) * config.z_dim
+        self.first = nn.Linear(content, 2 * 8 * ngf * LOWEST**2, bias=False)
         self.norm = nn.BatchNorm2d(2 * 8 * ngf)
         self.up = nn.ModuleList(
             [UpBlock(8 * ngf, 8 * ngf), UpBlock(8 * ngf, 4 * ngf), UpBlock(4 * ngf, 2 * ngf)]
@@ -90,8 +96,10 @@ class Generator(nn.Module):
         self.detail = nn.ModuleList(map(DetailBlock, thin[:-1], thin[1:]))
         self.to_rgb = nn.ModuleList([nn.Conv2d(width, 3, 1) for width in thin])
 
-    def forward(self, z: torch.Tensor) -> torch.Tensor:
+    def forward(self, z: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
         z, *noise = z.split(self.split, 1)
+        if self.classes is not None:
+            z = torch.cat([z, self.classes(labels)], 1)
         planes = [plane.unflatten(1, (1, math.isqrt(plane.shape[1]), -1)) for plane in noise]
         h = self.first(z).unflatten(1, (-1, LOWEST, LOWEST))
         h = F.glu(self.norm(h.contiguous(memory_format=torch.channels_last)), 1)
@@ -129,7 +137,11 @@ class DownBlock(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """[n, 3, size, size] in -1..1 -> two heads: [n, 1] the whole image, [n, 1, 16, 16] patches."""
+    """[n, 3, size, size] in -1..1 -> two heads: [n, 1] the whole image, [n, 1, 16, 16] patches.
+
+    Conditional by projection (Miyato and Koyama 2018): a class's vector times the features, on the
+    whole image and on every patch.
+    """
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -142,12 +154,22 @@ class Discriminator(nn.Module):
         self.whole = nn.Sequential(DownBlock(4 * ndf, 8 * ndf), DownBlock(8 * ndf, 8 * ndf))
         self.judge = nn.Sequential(*_layers(8 * ndf + 1, 8 * ndf, 3))
         self.last = spectral_norm(nn.Linear(8 * ndf * LOWEST**2, 1))
+        self.classes = None
+        if config.classes:
+            self.classes = nn.ModuleList(
+                spectral_norm(nn.Embedding(config.classes, width)) for width in (8 * ndf, 4 * ndf)
+            )
 
-    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+    def forward(self, x: torch.Tensor, labels: torch.Tensor | None = None) -> list[torch.Tensor]:
         h = F.pixel_unshuffle(x, self.fold).contiguous(memory_format=torch.channels_last)
         h = self.local(h)
         whole = self.judge(_with_spread(self.whole(h)))
-        return [self.last(whole.flatten(1)), self.patch(h)]
+        heads = [self.last(whole.flatten(1)), self.patch(h)]
+        if self.classes is not None:
+            wholes, patches = (embedding(labels) for embedding in self.classes)
+            heads[0] = heads[0] + (wholes * whole.mean((2, 3))).sum(1, keepdim=True)
+            heads[1] = heads[1] + (patches[:, :, None, None] * h).sum(1, keepdim=True)
+        return heads
 
 
 def _conv(inner: int, outer: int, side: int) -> nn.Module:

@@ -60,7 +60,7 @@ class Generator(nn.Module):
         self.to_rgb = nn.Conv2d(widths[-1], 3, 3, padding=1)
         self.apply(_initialise)
 
-    def forward(self, z: torch.Tensor) -> torch.Tensor:
+    def forward(self, z: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
         h = self.first(z).unflatten(1, (-1, LOWEST, LOWEST))
         h = h.contiguous(memory_format=torch.channels_last)
         return self.to_rgb(F.relu(self.norm(self.blocks(h)))).float().tanh()
@@ -98,7 +98,7 @@ class Discriminator(nn.Module):
         self.apply(_initialise)
         self.last = spectral_norm(self.last)
 
-    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+    def forward(self, x: torch.Tensor, labels: torch.Tensor | None = None) -> list[torch.Tensor]:
         return [self.last(F.relu(self.blocks(x)).sum((2, 3)))]
 
 

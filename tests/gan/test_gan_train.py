@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 import gan.game
+import gan.loop
 import gan.train
 from gan.train import train, training_rows
 from runtime.errors import UserError
@@ -30,8 +31,8 @@ def interrupt_after(monkeypatch, steps):
     """Ctrl-C during step number `steps`."""
     play = gan.game.Game.play
 
-    def play_then_stop(game, real):
-        play(game, real)
+    def play_then_stop(game, real, labels=None):
+        play(game, real, labels)
         if game.step == steps:
             os.kill(os.getpid(), signal.SIGINT)
 
@@ -65,7 +66,7 @@ def test_only_malignant_images_are_learnt_from(tmp_path, make_dataset):
 @pytest.mark.parametrize("arch", ["lesiongan", "sngan"])
 def test_an_interrupted_run_resumes_to_the_same_bits(options, monkeypatch, tmp_path, arch):
     options = dataclasses.replace(options, arch=arch)
-    monkeypatch.setattr(gan.train, "LOG_STEPS", 2)
+    monkeypatch.setattr(gan.loop, "LOG_STEPS", 2)
     whole = train(options)
     broken = dataclasses.replace(options, out=tmp_path / "broken")
     with monkeypatch.context() as patch:
@@ -87,9 +88,9 @@ def test_an_interrupted_run_resumes_to_the_same_bits(options, monkeypatch, tmp_p
 
 def test_a_killed_process_resumes_to_the_same_bits(options, run):
     code = (
-        "import dataclasses, gan.train as t; from runtime import cli; make = t.make_config; "
+        "import dataclasses, gan.loop as l, gan.train as t; from runtime import cli; make = t.make_config; "
         "t.make_config = lambda *a: dataclasses.replace(make(*a), ngf=4, ndf=4); "
-        "t.CHECKPOINT_SECONDS = 0.0; cli.run(t.TrainOptions, t.train, 'gan.train', '')"
+        "l.CHECKPOINT_SECONDS = 0.0; cli.run(t.TrainOptions, t.train, 'gan.train', '')"
     )
     words = ["--data", str(options.data), "--kimg", "0.024", "--batch", "4", "--device", "cpu"]
     words += ["--precision", "fp32", "--tracking", "none", "--out", str(options.out)]
@@ -109,7 +110,7 @@ def test_a_killed_process_resumes_to_the_same_bits(options, run):
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(options, monkeypatch, run):
-    monkeypatch.setattr(gan.train, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(gan.loop, "CHECKPOINT_SECONDS", 0.0)
     with monkeypatch.context() as patch:
         interrupt_after(patch, 4)
         with pytest.raises(KeyboardInterrupt):
@@ -149,11 +150,11 @@ def test_other_seeds_give_other_generators(options, tmp_path, run):
 
 
 def test_divergence_stops_and_keeps_the_last_good_checkpoint(options, monkeypatch):
-    monkeypatch.setattr(gan.train, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(gan.loop, "CHECKPOINT_SECONDS", 0.0)
     play = gan.game.Game.play
 
-    def poisoned(game, real):
-        play(game, real)
+    def poisoned(game, real, labels=None):
+        play(game, real, labels)
         if game.step == 3:
             next(game.generator.parameters()).data.fill_(torch.nan)
 
@@ -168,7 +169,7 @@ def test_divergence_stops_and_keeps_the_last_good_checkpoint(options, monkeypatc
 def test_every_image_is_seen_once_an_epoch(options, monkeypatch):
     seen = []
 
-    def watch(game, real):
+    def watch(game, real, labels=None):
         seen.extend(real.sum((1, 2, 3)).tolist())  # no symmetry changes the sum
         game.step += 1
 

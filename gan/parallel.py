@@ -1,0 +1,58 @@
+"""Several processes that train one GAN, a share of each batch each: `torchrun -m gan.train`.
+
+Gradients and batch statistics are averaged by hand, because the step differentiates twice and
+updates the two networks in turn, which DistributedDataParallel does not follow.
+"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import distributed
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those of the run; alone where torchrun did not start it."""
+
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def first(self) -> bool:
+        """The one that writes files and speaks."""
+        return self.rank == 0
+
+    def mean_(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Replace each tensor by its mean over all processes, in one exchange."""
+        tensors = list(tensors)
+        if self.count == 1 or not tensors:
+            return
+        flat = torch.cat([tensor.detach().float().reshape(-1) for tensor in tensors])
+        distributed.all_reduce(flat)
+        parts = (flat / self.count).split([tensor.numel() for tensor in tensors])
+        for tensor, part in zip(tensors, parts, strict=True):
+            tensor.detach().copy_(part.view_as(tensor))
+
+    def first_says(self, number: int) -> int:
+        """The first process's number, in every process. Waits for it."""
+        if self.count == 1:
+            return number
+        said = torch.tensor(number)  # on the CPU: accelerators go on with their queue
+        distributed.broadcast(said, 0)
+        return int(said)
+
+
+def join_processes() -> Processes:
+    """Meet the other processes that torchrun started. Call before a device is chosen."""
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count == 1:
+        return Processes()
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    if not distributed.is_initialized():
+        distributed.init_process_group(
+            "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        )
+    return Processes(distributed.get_rank(), count)
