@@ -328,7 +328,8 @@ def _sources(card: Card) -> list[dict[str, Any]]:
 def _duplicates(card: Card) -> list[dict[str, Any]]:
     """Pairs by kind: of the list or, in datasets prepared before there was one, of the sums."""
     if card.pairs is not None:
-        return duplicate_counts(card.pairs)
+        lines = duplicate_counts(card.pairs)
+        return [line for line in lines if line["pairs"] or card.images is not None]
     sums = card.info.get("duplicates") or {}
     across = {"near": sums.get("near_pairs_across_lesions")}
     return [

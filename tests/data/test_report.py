@@ -319,6 +319,7 @@ def test_tables_only(tmp_path):
     assert "240 rows without their images" in words
     assert "No group lies in two parts" in words
     assert "Not known: only tables were read." in words
+    assert "near-duplicates could not be looked for" in words
     assert "Not measured: the dataset has no images." in words
     assert "<img" not in page
 
