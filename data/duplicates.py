@@ -1,19 +1,13 @@
 """Pairs of images that show the same lesion again, whatever their ids say.
 
 A copy may be mirrored, turned by 90 degrees, re-encoded, resized, cropped or shifted a little, or
-differ in brightness. Three looks, each strict on what the one before lets through:
+differ in brightness. Three looks (data.likeness), each strict on what the one before lets through:
 
-1. alike as a whole: the low-frequency DCT coefficients (those of the perceptual hash, as numbers
-   instead of bits) of brightness, two colours and the gradient's strength and direction. Mirroring
-   changes their signs and turning swaps them, so that all pairs are compared in all eight
-   orientations by matrix products;
-2. alike in fine structure after the best shift (cross-correlation, 40 px);
-3. the same fine structure, pixel by pixel, after registration with an affine map (enhanced
-   correlation coefficient, Evangelidis & Psarakis 2008, doi:10.1109/TPAMI.2008.113, 96 px).
+1. alike as a whole, all pairs in all eight orientations, by matrix products;
+2. alike in fine structure after the best shift and zoom (cross-correlation);
+3. the same fine structure, place by place, after registration.
 
-Fine structure is what is left of the brightness after its local mean and contrast are divided out:
-hairs, pores, freckles, ridges of a network. Two lesions may look alike as blobs; their fine
-structure does not match. `python -m benchmarks.duplicates` measures what is found.
+`python -m benchmarks.duplicates` measures what is found, and at what cost.
 """
 
 import io
@@ -28,60 +22,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 from scipy import fft
 from threadpoolctl import threadpool_limits
 
+from data import likeness
+from data.likeness import COARSE, FINE, oriented
 from runtime import progress
 from runtime.errors import UserError
 from runtime.files import read_json, write_bytes, write_json
 
-WHOLE, COARSE, FINE = 64, 40, 96  # px at the three looks
-ALIKE, SHIFTED, REGISTERED = 0.78, 0.35, 0.70  # least correlation at the three looks
+ALIKE, SHIFTED, REGISTERED = 0.78, 0.38, 0.45  # least correlation at the three looks
 BEST = 64  # candidates that an image may have after the first look
-WAVES = 6  # frequencies a side, 0 to 5 half-waves over the image
-WEIGHTS = (1.0, 0.5, 0.5, 1.5, 1.5, 1.5)  # of brightness, two colours, gradient (3)
-NOTHING = (16.0, 0.5, 0.5, 1.0, 1.0, 1.0)  # lengths that noise alone may have, same order
-OVERLAP = 0.7  # least share of the image that registration may leave in common
-ROWS, COLUMNS = 512, 2048  # images compared at a time; ROWS are done again after a kill
+ZOOMS = (1.0, 0.9, 1.1)  # tried at the second look
 REACH = COARSE // 8  # px, largest shift at the second look
-
-
-def _wave_tables() -> tuple[np.ndarray, np.ndarray]:
-    """DCT basis [waves, px]; weights of the kept frequencies [waves, waves]; 0 is not kept."""
-    wave, place = np.arange(WAVES)[:, None], np.arange(WHOLE)[None] + 0.5
-    basis = np.cos(np.pi * wave * place / WHOLE) * np.sqrt(2 / WHOLE)
-    length = np.hypot(wave, wave.T)
-    fall = length**0.75 * np.exp(-((length / (WAVES - 1)) ** 2)) * (length < WAVES - 0.99)
-    return basis.astype(np.float32), fall.astype(np.float32)
-
-
-def _orientation_tables(kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What the eight orientations do to `_waves`: waves[order[k]] * sign[k]; both [8, d]."""
-    index = np.arange(len(WEIGHTS) * kept.size).reshape(-1, *kept.shape)
-    mirror, turn = np.ones((2, len(WEIGHTS), 1, 1))
-    mirror[-1] = -1  # of the gradient's doubled angle: the sine
-    turn[-2] = -1  # the cosine
-    parity = (-1.0) ** np.arange(len(kept))
-    orders, signs = [], []
-    for k in range(8):
-        order, sign = index, np.ones(index.shape)
-        if k & 4:
-            order, sign = order.swapaxes(1, 2), sign * turn
-        if k & 1:
-            sign = sign * mirror * parity[:, None]
-        if k & 2:
-            sign = sign * mirror * parity
-        orders.append(order[:, kept].ravel())
-        signs.append(sign[:, kept].ravel())
-    place = np.full(index.size, -1)
-    place[orders[0]] = np.arange(len(orders[0]))
-    return place[np.array(orders)], np.array(signs, np.float32)
-
-
-BASIS, FALL = _wave_tables()
-ORDER, SIGN = _orientation_tables(FALL > 0)
+ROWS, COLUMNS = 256, 1024  # images compared at a time; ROWS are done again after a kill
+BATCH = 512  # candidates compared at a time
+FORM = 2  # of what lies in scratch; grows when the looks change
 
 
 class Candidates(NamedTuple):
@@ -148,14 +105,14 @@ def _look_at_all(images: np.ndarray, folder: Path, pool: ThreadPoolExecutor) -> 
     """The looks of all images; those that `folder` holds already are not done again."""
     count = len(images)
     looks = Looks(
-        _array(folder / "waves.npy", np.float32, (count, ORDER.shape[1])),
+        _array(folder / "waves.npy", np.float32, (count, likeness.ORDER.shape[1])),
         _array(folder / "fine.npy", np.int8, (count, COARSE, COARSE)),
     )
 
     def look(start: int) -> int:
         part = images[start : start + ROWS]
-        looks.waves[start : start + ROWS] = np.stack([_waves(image) for image in part])
-        looks.fine[start : start + ROWS] = np.stack([_quantised(image) for image in part])
+        looks.waves[start : start + ROWS] = np.stack([likeness.waves(image) for image in part])
+        looks.fine[start : start + ROWS] = np.stack([likeness.quantised(image) for image in part])
         return start
 
     starts = range(0, count, ROWS)
@@ -169,90 +126,58 @@ def _look_at_all(images: np.ndarray, folder: Path, pool: ThreadPoolExecutor) -> 
     return looks
 
 
-def _waves(image: np.ndarray) -> np.ndarray:
-    """float32 [d]: low-frequency DCT coefficients of six channels, of weighted unit lengths."""
-    small = cv2.resize(image, (WHOLE, WHOLE), interpolation=cv2.INTER_AREA)
-    grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    logs = cv2.log(small.astype(np.float32) + 8)  # 8 of 255: black has no colour
-    along, down = (cv2.Sobel(grey, cv2.CV_32F, *axis, ksize=3) for axis in ((1, 0), (0, 1)))
-    power = along * along + down * down
-    strength = np.sqrt(power) + 1e-3
-    local = np.sqrt(cv2.GaussianBlur(power, (0, 0), WHOLE / 8) + 10)  # 10: JPEG's own
-    channels = np.stack(
-        [
-            grey,
-            logs[..., 0] - logs[..., 1],
-            logs[..., 2] - logs[..., 1],
-            strength / local,
-            (along * along - down * down) / (strength * local),  # the gradient's angle, doubled:
-            2 * along * down / (strength * local),  # cosine and sine
-        ]
-    )
-    parts = ((BASIS @ channels @ BASIS.T) * FALL)[:, FALL > 0]
-    lengths = np.sqrt((parts**2).sum(1) + np.square(NOTHING))
-    weights = np.sqrt(np.array(WEIGHTS) / sum(WEIGHTS))
-    return (parts * (weights / lengths)[:, None]).ravel().astype(np.float32)
-
-
-def _quantised(image: np.ndarray) -> np.ndarray:
-    """int8 [40, 40]: fine structure; a unit is 1/32 of what it mostly is."""
-    fine = _fine_structure(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), COARSE)
-    return np.clip(np.rint(fine * 32), -127, 127).astype(np.int8)
-
-
-def _fine_structure(grey: np.ndarray, size: int) -> np.ndarray:
-    """float32 [size, size]: brightness with its local mean and contrast divided out."""
-    small = cv2.resize(grey, (size, size), interpolation=cv2.INTER_AREA).astype(np.float32)
-    detail = small - cv2.GaussianBlur(small, (0, 0), size / 32)
-    contrast = np.sqrt(cv2.GaussianBlur(detail * detail, (0, 0), size / 12))
-    return detail / (contrast + 2)  # 2 of 255: what sensors and JPEG add by themselves
-
-
-def oriented(image: np.ndarray, orientation: int) -> np.ndarray:
-    """A view of an image [side, side, ...] in orientation 0..7: transposed (4), mirrored (1, 2)."""
-    turned = image.swapaxes(0, 1) if orientation & 4 else image
-    return turned[:: -1 if orientation & 1 else 1, :: -1 if orientation & 2 else 1]
-
-
 # ------------------------------------------------------------------------------------- the looks
 
 
 def _compare(images: np.ndarray, looks: Looks, start: int) -> np.ndarray:
     """Pairs [m, 2] that pass all looks, sorted, whose first row is in `start`..`start + ROWS`."""
-    found, shifts = _shifted(_alike(looks.waves, start), looks.fine, start)
+    found, maps = _shifted(_alike(looks.waves, start), images, looks.fine, start)
     order = np.lexsort((-found.score, found.column, found.row))
-    found, shifts = found.where(order), shifts[order]
+    found, maps = found.where(order), maps[order]
     pairs = np.column_stack([found.row, found.column])
     first = np.append(True, (pairs[1:] != pairs[:-1]).any(1))[: len(pairs)]
-    found, shifts, pairs = found.where(first), shifts[first], pairs[first]  # one orientation each
+    found, maps, pairs = found.where(first), maps[first], pairs[first]  # one orientation each
     keep = np.zeros(len(pairs), bool)
     for at, ((row, column), orientation) in enumerate(zip(pairs, found.orientation, strict=True)):
         one = oriented(images[row], orientation)
-        keep[at] = _registered(one, images[column], shifts[at]) >= REGISTERED
+        keep[at] = likeness.registered(one, images[column], maps[at]) >= REGISTERED
     return pairs[keep].astype(np.int64)
 
 
 def _alike(waves: np.ndarray, start: int) -> Candidates:
     """What passes the first look, at most `BEST` an image."""
     rows = np.asarray(waves[start : start + ROWS])
-    turned = rows[:, ORDER].swapaxes(0, 1) * SIGN[:, None]
+    turned = {turn: likeness.reoriented(rows, turn) for turn in (0, 4)}
     level = np.full(len(rows), ALIKE, np.float32)  # grows where an image has too many
     found: list[Candidates] = []
     held = 0
     for left in range(start, len(waves), COLUMNS):
-        columns = np.asarray(waves[left : left + COLUMNS]).T
-        for orientation, queries in enumerate(turned):
-            scores = queries @ columns
-            row, column = np.nonzero(scores > level[:, None])
-            score = scores[row, column]
-            row, column = (row + start).astype(np.int32), (column + left).astype(np.int32)
-            new = Candidates(row, column, np.full(len(row), orientation, np.int8), score)
-            found.append(new.where(row < column))
-            held += len(found[-1].row)
+        columns = np.asarray(waves[left : left + COLUMNS])
+        for turn, queries in turned.items():
+            for mirror, scores in enumerate(_mirrored(queries, columns)):
+                at = np.flatnonzero(scores > level[:, None])
+                row, column = (at // len(columns) + start, at % len(columns) + left)
+                orientation = np.full(len(at), turn + mirror, np.int8)
+                new = Candidates(
+                    row.astype(np.int32), column.astype(np.int32), orientation, scores.ravel()[at]
+                )
+                found.append(new.where(row < column))
+                held += len(found[-1].row)
         if held > 8 * BEST * ROWS:
             found, level = _best(found, start, level)
             held = len(found[0].row)
     return _best(found, start, level)[0][0]
+
+
+def _mirrored(queries: np.ndarray, columns: np.ndarray) -> list[np.ndarray]:
+    """queries @ columns.T [rows, columns] for the four mirrorings of the queries.
+
+    A mirroring changes the signs of whole classes of waves, so four small products give all.
+    """
+    same, one, other, both = (queries[:, kind] @ columns[:, kind].T for kind in likeness.CLASSES)
+    plus, minus = same + one, np.subtract(same, one, out=same)
+    sums, differences = other + both, np.subtract(other, both, out=other)
+    return [plus + sums, minus + differences, plus - sums, minus - differences]
 
 
 def _best(
@@ -268,47 +193,46 @@ def _best(
     return [whole.where(rank < BEST)], level
 
 
-def _shifted(candidates: Candidates, fine: np.ndarray, start: int) -> tuple[Candidates, np.ndarray]:
-    """What passes the second look; with the shifts (int [m, 2]: y, x; px) that fit best."""
-    block = np.asarray(fine[start : start + ROWS])
-    turned = np.stack([oriented(np.moveaxis(block, 0, -1), k) for k in range(8)])
-    spectra = fft.rfft2(_unit(np.moveaxis(turned, -1, 1)))
+def _shifted(
+    candidates: Candidates, images: np.ndarray, fine: np.ndarray, start: int
+) -> tuple[Candidates, np.ndarray]:
+    """What passes the second look; with the maps (float32 [m, 2, 3], px of `FINE`) that fit best.
+
+    A map leads from a place in the column's image to one in the row's image, oriented.
+    """
     candidates = candidates.where(np.argsort(candidates.column, kind="stable"))
+    views = (candidates.row - start) * 8 + candidates.orientation
+    views, view = np.unique(views, return_inverse=True)
+    spectra = _zoomed_spectra(images[start : start + ROWS], views)
     scores = np.zeros(len(candidates.row), np.float32)
-    shifts = np.zeros((len(scores), 2), np.int64)
+    maps = np.zeros((len(scores), 2, 3), np.float32)
     side = 2 * REACH + 1
-    for at in range(0, len(scores), ROWS):
-        part = slice(at, at + ROWS)
-        one = spectra[candidates.orientation[part], candidates.row[part] - start]
-        product = one * fft.rfft2(_unit(fine[candidates.column[part]])).conj()
-        match = fft.irfft2(product, s=(COARSE, COARSE), overwrite_x=True)
-        near = np.roll(match, (REACH, REACH), (1, 2))[:, :side, :side].reshape(-1, side * side)
+    for at in range(0, len(scores), BATCH):
+        part = slice(at, at + BATCH)
+        one = spectra[view[part]]
+        other = fft.rfft2(_unit(fine[candidates.column[part]])).conj()
+        match = fft.irfft2(one * other[:, None], s=(COARSE, COARSE), overwrite_x=True)
+        near = np.roll(match, (REACH, REACH), (2, 3))[..., :side, :side].reshape(len(one), -1)
         scores[part] = near.max(1)
-        shifts[part] = np.column_stack(np.divmod(near.argmax(1), side)) - REACH
+        zoom, place = np.divmod(near.argmax(1), side * side)
+        zoom = np.array(ZOOMS)[zoom, None]
+        shift = np.column_stack(np.divmod(place, side))[:, ::-1] - REACH
+        maps[part, 0, 0] = maps[part, 1, 1] = 1 / zoom[:, 0]
+        maps[part, :, 2] = (FINE - 1) / 2 * (1 - 1 / zoom) + shift * (FINE / COARSE) / zoom
     keep = scores > SHIFTED
-    return candidates._replace(score=scores).where(keep), shifts[keep]
+    return candidates._replace(score=scores).where(keep), maps[keep]
 
 
-def _registered(one: np.ndarray, other: np.ndarray, shift: np.ndarray) -> float:
-    """Correlation of two images' fine structure after the best affine map; -1 where none is."""
-    moving, fixed = (
-        _fine_structure(cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY), FINE)
-        for image in (one, other)
-    )
-    affine = np.eye(2, 3, dtype=np.float32)
-    affine[:, 2] = shift[::-1] * (FINE / COARSE)
-    stop = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 30, 1e-4)
-    try:
-        _, affine = cv2.findTransformECC(fixed, moving, affine, cv2.MOTION_AFFINE, stop, None, 3)
-    except cv2.error:  # does not converge: nothing in common
-        return -1.0
-    back = cv2.WARP_INVERSE_MAP
-    moved = cv2.warpAffine(moving, affine, (FINE, FINE), flags=cv2.INTER_LINEAR | back)
-    whole = np.ones((FINE, FINE), np.uint8)
-    common = cv2.warpAffine(whole, affine, (FINE, FINE), flags=cv2.INTER_NEAREST | back) > 0
-    if common.mean() < OVERLAP:
-        return -1.0
-    return float(_unit(fixed[common][None, None])[0, 0] @ _unit(moved[common][None, None])[0, 0])
+def _zoomed_spectra(images: np.ndarray, views: np.ndarray) -> np.ndarray:
+    """complex64 [m, zooms, 40, 21] of `views`: row * 8 + orientation, [m], sorted."""
+    shown = np.zeros((len(views), len(ZOOMS), COARSE, COARSE), np.int8)
+    last, fine = -1, np.zeros(0)
+    for at, (row, orientation) in enumerate(zip(*np.divmod(views, 8), strict=True)):
+        if row != last:
+            zoomed = [likeness.zoomed(images[row], zoom) for zoom in ZOOMS]
+            last, fine = row, np.stack([likeness.quantised(image) for image in zoomed], -1)
+        shown[at] = np.moveaxis(oriented(fine, orientation), -1, 0)
+    return fft.rfft2(_unit(shown))
 
 
 def _unit(values: np.ndarray) -> np.ndarray:
@@ -343,9 +267,8 @@ def _folder(images: np.ndarray, scratch: Path | None) -> Iterator[Path]:
 def _state(images: np.ndarray) -> dict[str, Any]:
     """What must be the same for work to go on: settings and images (by a sample of them)."""
     sample = images[np.linspace(0, len(images) - 1, 64).astype(int)]
-    settings = (WHOLE, COARSE, FINE, ALIKE, SHIFTED, REGISTERED, BEST, WAVES, *WEIGHTS)
     return {
-        "settings": [*settings, *NOTHING, OVERLAP, ROWS],
+        "settings": [FORM, ALIKE, SHIFTED, REGISTERED, BEST, *ZOOMS, ROWS],
         "shape": list(images.shape),
         "sample": zlib.crc32(np.ascontiguousarray(sample)),
     }

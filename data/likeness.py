@@ -1,0 +1,172 @@
+"""How alike two pictures of skin are: as a whole, in fine structure, and after registration.
+
+Three measures for the three looks of data.duplicates, each dearer and stricter than the one before:
+
+- `waves`: low-frequency DCT coefficients (those of the perceptual hash, as numbers instead of bits)
+  of brightness, two colours and the gradient's strength and direction. Mirroring changes their
+  signs and turning swaps them, so that all orientations are compared without new pictures.
+- `quantised`: fine structure, what is left of the brightness after its local mean and contrast are
+  divided out: hairs, pores, freckles, ridges of a network.
+- `registered`: whether the fine structure is the same place by place after an affine map (enhanced
+  correlation coefficient, Evangelidis & Psarakis 2008, doi:10.1109/TPAMI.2008.113). Two lesions may
+  look alike as blobs, and one's outline may be stretched over the other's; pores cannot.
+"""
+
+import cv2
+import numpy as np
+
+WHOLE, COARSE, FINE = 64, 40, 96  # px of `waves`, `quantised`, `registered`
+WAVES = 6  # frequencies a side, 0 to 5 half-waves over the image
+WEIGHTS = (1.0, 0.5, 0.5, 1.5, 1.5, 1.5)  # of brightness, two colours, gradient (3)
+NOTHING = (16.0, 0.5, 0.5, 1.0, 1.0, 1.0)  # lengths that noise alone may have, same order
+PROMISING = 0.38  # least likeness halfway through the registration
+OVERLAP = 0.7  # least share of the image that registration may leave in common
+
+
+def _wave_tables() -> tuple[np.ndarray, np.ndarray]:
+    """DCT basis [waves, px]; weights of the kept frequencies [waves, waves]; 0 is not kept."""
+    wave, place = np.arange(WAVES)[:, None], np.arange(WHOLE)[None] + 0.5
+    basis = np.cos(np.pi * wave * place / WHOLE) * np.sqrt(2 / WHOLE)
+    basis[0] /= np.sqrt(2)
+    length = np.hypot(wave, wave.T)
+    fall = length**0.75 * np.exp(-((length / (WAVES - 1)) ** 2)) * (length < WAVES - 0.99)
+    return basis.astype(np.float32), fall.astype(np.float32)
+
+
+def _orientation_tables(kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What the eight orientations do to `waves`: waves[order[k]] * sign[k]; both [8, d]."""
+    index = np.arange(len(WEIGHTS) * kept.size).reshape(-1, *kept.shape)
+    mirror, turn = np.ones((2, len(WEIGHTS), 1, 1))
+    mirror[-1] = -1  # of the gradient's doubled angle: the sine
+    turn[-2] = -1  # the cosine
+    parity = (-1.0) ** np.arange(len(kept))
+    orders, signs = [], []
+    for k in range(8):
+        order, sign = index, np.ones(index.shape)
+        if k & 4:
+            order, sign = order.swapaxes(1, 2), sign * turn
+        if k & 1:
+            sign = sign * mirror * parity[:, None]
+        if k & 2:
+            sign = sign * mirror * parity
+        orders.append(order[:, kept].ravel())
+        signs.append(sign[:, kept].ravel())
+    place = np.full(index.size, -1)
+    place[orders[0]] = np.arange(len(orders[0]))
+    return place[np.array(orders)], np.array(signs, np.float32)
+
+
+BASIS, FALL = _wave_tables()
+ORDER, SIGN = _orientation_tables(FALL > 0)
+# Waves by what mirroring down and across does to their signs.
+CLASSES = [(SIGN[1] == a) & (SIGN[2] == b) for b in (1, -1) for a in (1, -1)]
+
+
+def waves(image: np.ndarray) -> np.ndarray:
+    """float32 [d]: low-frequency DCT coefficients of six channels, of weighted unit lengths."""
+    small = cv2.resize(image, (WHOLE, WHOLE), interpolation=cv2.INTER_AREA)
+    grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    logs = cv2.log(small.astype(np.float32) + 8)  # 8 of 255: black has no colour
+    along, down = (cv2.Sobel(grey, cv2.CV_32F, *axis, ksize=3) for axis in ((1, 0), (0, 1)))
+    power = along * along + down * down
+    strength = np.sqrt(power) + 1e-3
+    local = np.sqrt(cv2.GaussianBlur(power, (0, 0), WHOLE / 8) + 10)  # 10: JPEG's own
+    channels = np.stack(
+        [
+            grey,
+            logs[..., 0] - logs[..., 1],
+            logs[..., 2] - logs[..., 1],
+            strength / local,
+            (along * along - down * down) / (strength * local),  # the gradient's angle, doubled:
+            2 * along * down / (strength * local),  # cosine and sine
+        ]
+    )
+    parts = ((BASIS @ channels @ BASIS.T) * FALL)[:, FALL > 0]
+    lengths = np.sqrt((parts**2).sum(1) + np.square(NOTHING))
+    weights = np.sqrt(np.array(WEIGHTS) / sum(WEIGHTS))
+    return (parts * (weights / lengths)[:, None]).ravel().astype(np.float32)
+
+
+def reoriented(waves: np.ndarray, orientation: int) -> np.ndarray:
+    """The `waves` [..., d] of the same images in orientation 0..7."""
+    return waves[..., ORDER[orientation]] * SIGN[orientation]
+
+
+def quantised(image: np.ndarray) -> np.ndarray:
+    """int8 [40, 40]: fine structure; a unit is 1/32 of what it mostly is."""
+    fine = _fine_structure(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), COARSE)
+    return np.clip(np.rint(fine * 32), -127, 127).astype(np.int8)
+
+
+def _fine_structure(grey: np.ndarray, size: int) -> np.ndarray:
+    """float32 [size, size]: brightness with its local mean and contrast divided out."""
+    small = cv2.resize(grey, (size, size), interpolation=cv2.INTER_AREA).astype(np.float32)
+    detail = small - cv2.GaussianBlur(small, (0, 0), size / 32)
+    contrast = np.sqrt(cv2.GaussianBlur(detail * detail, (0, 0), size / 12))
+    return detail / (contrast + 2)  # 2 of 255: what sensors and JPEG add by themselves
+
+
+def oriented(image: np.ndarray, orientation: int) -> np.ndarray:
+    """A view of an image [side, side, ...] in orientation 0..7: transposed (4), mirrored (1, 2)."""
+    turned = image.swapaxes(0, 1) if orientation & 4 else image
+    return turned[:: -1 if orientation & 1 else 1, :: -1 if orientation & 2 else 1]
+
+
+def zoomed(image: np.ndarray, zoom: float) -> np.ndarray:
+    """The image enlarged about its centre, of the same size."""
+    if zoom == 1:
+        return image
+    size, centre = image.shape[:2], (len(image) - 1) / 2
+    scaled = cv2.getRotationMatrix2D((centre, centre), 0, zoom)
+    return cv2.warpAffine(image, scaled, size, borderMode=cv2.BORDER_REFLECT)
+
+
+def registered(one: np.ndarray, other: np.ndarray, affine: np.ndarray) -> float:
+    """How alike two images' fine structure is after registration from `affine`; -1: not at all.
+
+    The mean over places of the correlation around each, so that an outline, strong but only in one
+    place, counts no more than skin.
+    """
+    moving, fixed = (
+        _fine_structure(cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY), FINE)
+        for image in (one, other)
+    )
+    for size, blur, rounds, least in ((FINE // 2, 7, 25, PROMISING), (FINE, 3, 15, 0)):
+        pair = [
+            cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
+            for image in (fixed, moving)
+        ]
+        affine[:, 2] *= size / FINE
+        stop = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, rounds, 1e-4)
+        try:
+            _, affine = cv2.findTransformECC(*pair, affine, cv2.MOTION_AFFINE, stop, None, blur)
+        except cv2.error:  # does not converge: nothing in common
+            return -1.0
+        score = _match(*pair, affine)
+        if score < least:
+            break
+        affine[:, 2] *= FINE / size
+    return score
+
+
+def _match(fixed: np.ndarray, moving: np.ndarray, affine: np.ndarray) -> float:
+    """Mean local correlation of two pictures under a map; -1 where they overlap too little."""
+    back = cv2.WARP_INVERSE_MAP
+    shape = fixed.shape[::-1]
+    moved = cv2.warpAffine(moving, affine, shape, flags=cv2.INTER_LINEAR | back)
+    whole = np.ones_like(fixed)
+    common = cv2.warpAffine(whole, affine, shape, flags=cv2.INTER_NEAREST | back)
+    if common.mean() < OVERLAP:
+        return -1.0
+    return float(_local_correlation(fixed, moved, common)[common > 0].mean())
+
+
+def _local_correlation(one: np.ndarray, other: np.ndarray, common: np.ndarray) -> np.ndarray:
+    """float32 [h, w]: correlation of two images in a Gaussian window at each place."""
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        return cv2.GaussianBlur(values * common, (0, 0), len(common) / 14) / share
+
+    share = cv2.GaussianBlur(common, (0, 0), len(common) / 14) + 1e-6
+    a, b = one - mean(one), other - mean(other)
+    return mean(a * b) / np.sqrt((mean(a * a) + 0.02) * (mean(b * b) + 0.02))
