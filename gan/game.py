@@ -115,9 +115,8 @@ class Game:
         config = self.config
         seen = self._augment(real), self._augment(fake)
         with self.compute.autocast():  # apart: batch norm must not mix them
-            (on_real, real_classes), (on_fake, fake_classes) = (
-                self._judge(images, labels) for images in seen
-            )
+            on_real, real_classes, missing = self._judge(seen[0], labels, reconstruct=True)
+            on_fake, fake_classes, _ = self._judge(seen[1], labels)
         loss = self.loss.discriminator(on_real, on_fake)
         share = self.accumulate * config.critic_steps
         self._note(share, loss_d=loss, score_real=on_real[0].float().mean())
@@ -127,9 +126,7 @@ class Game:
             named = sum(_cross_entropy(c, labels) for c in (real_classes, fake_classes))
             loss = loss + config.class_weight * named
             self._note(share, loss_class=named)
-        if hasattr(self.discriminator, "reconstruction_loss"):
-            with self.compute.autocast():
-                missing = self.discriminator.reconstruction_loss(seen[0])
+        if missing is not None:
             loss = loss + missing.float()
             self._note(share, loss_reconstruction=missing)
         if config.penalty != "none" and self.step % config.penalty_every == 0:
@@ -149,10 +146,10 @@ class Game:
             made = self._fakes(len(real), labels) if fake is None else fake
             seen = self._augment(made)
             with self.compute.autocast():
-                verdict, classes = self._judge(seen, labels)
+                verdict, classes, _ = self._judge(seen, labels)
                 on_real = None
                 if self.loss.paired:
-                    on_real, _ = self._judge(self._augment(real), labels)
+                    on_real, *_ = self._judge(self._augment(real), labels)
             loss = self.loss.generator(verdict, on_real)
             self._note(self.accumulate, loss_g=loss)
             if classes is not None:
@@ -166,11 +163,17 @@ class Game:
         with self.compute.autocast():
             return self.generator(z, labels)
 
-    def _judge(self, images: torch.Tensor, labels: Labels) -> tuple[Heads, Labels]:
-        """Logits a head, and the class logits of a discriminator that names classes."""
-        if hasattr(self.discriminator, "forward_with_classes"):
-            return self.discriminator.forward_with_classes(images)
-        return self.discriminator(images, labels), None
+    def _judge(
+        self, images: torch.Tensor, labels: Labels, reconstruct: bool = False
+    ) -> tuple[Heads, torch.Tensor | None, torch.Tensor | None]:
+        """Logits a head; class logits and reconstruction loss of a discriminator that has them."""
+        network = self.discriminator
+        if hasattr(network, "forward_with_classes"):
+            return *network.forward_with_classes(images), None
+        if reconstruct and hasattr(network, "forward_with_reconstruction"):
+            heads, missing = network.forward_with_reconstruction(images)
+            return heads, None, missing
+        return network(images, labels), None, None
 
     def _augment(self, images: torch.Tensor) -> torch.Tensor:
         if self.config.augment == "none":

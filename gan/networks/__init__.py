@@ -10,8 +10,9 @@ Every `gan/networks/NAME.py` has three classes:
 - `Discriminator(config)(x, labels=None)`: float [n, 3, size, size] in -1..1, to a list of logit
   tensors [n, ...], one a head. It may have
 
-  - `reconstruction_loss(real) -> scalar`, added to its loss on the (augmented) real images,
-  - `forward_with_classes(x) -> (heads, class logits [n, classes])`, for an auxiliary classifier,
+  - `forward_with_reconstruction(real) -> (heads, scalar)`: a loss of drawing the (augmented) real
+    images again, added to its own,
+  - `forward_with_classes(x) -> (heads, class logits [n, classes])`: an auxiliary classifier,
   - frozen feature networks: buffers with `persistent=False`, so that neither the optimizer nor the
     checkpoint holds what a package ships.
 """
@@ -23,7 +24,7 @@ from typing import Any
 
 from torch import nn
 
-from gan.networks import lesiongan, sngan
+from gan.networks import acgan, dcgan, fastgan, lesiongan, projected, sngan, wgan_gp
 from gan.recipe import Recipe
 from runtime.errors import UserError
 
@@ -46,6 +47,11 @@ def _of(module: ModuleType) -> Architecture:
 ARCHITECTURES = {
     "lesiongan": _of(lesiongan),
     "sngan": _of(sngan),
+    "dcgan": _of(dcgan),
+    "wgan-gp": _of(wgan_gp),
+    "acgan": _of(acgan),
+    "fastgan": _of(fastgan),
+    "projected": _of(projected),
 }
 
 
