@@ -22,10 +22,11 @@ SMALLEST = 0.3  # of the side; what would leave less is not a frame
 # hair
 HAIR_SIDE = 384  # px; hairs are looked for at no more than this
 DIRECTIONS = 16
+PASSES = 2  # the second sees hairs that lay beside others
 SEGMENT = 1 / 12  # of the side: length over which a hair is straight
 BESIDE = 1 / 72  # of the side: where the skin beside a hair is looked at
 LONG = 1 / 8  # of the side: what is shorter than this is no hair
-SURE, FAINT = (13, 2.2), (7, 1.1)  # darker than beside by grey levels, and by times the texture
+SURE, FAINT = (13, 2.5), (7, 1.25)  # darker than beside by grey levels, and by times the texture
 
 # colour
 POWER = 6  # of the Minkowski norm
@@ -90,11 +91,13 @@ def remove_hair(image: np.ndarray) -> np.ndarray:
     must be darker than both sides over a straight piece, by more than the texture around it, and
     go on: networks, globules and borders of lesions are not and do not.
     """
-    mask = hair_mask(image)
-    if not mask.any():
-        return image
     radius = max(2, round(min(image.shape[:2]) / 128))
-    return cv2.inpaint(image, mask, radius, cv2.INPAINT_TELEA)
+    for _ in range(PASSES):
+        mask = hair_mask(image)
+        if not mask.any():
+            break
+        image = cv2.inpaint(image, mask, radius, cv2.INPAINT_TELEA)
+    return image
 
 
 def hair_mask(image: np.ndarray) -> np.ndarray:
@@ -158,11 +161,11 @@ def _moved(
 
 
 def _texture(red: np.ndarray) -> np.ndarray:
-    """float32 [h, w]: local standard deviation of the fine structure; hairs hardly count."""
+    """float32 [h, w]: local deviation of the fine structure, from what is bright: no hairs."""
     side = min(red.shape)
-    plane = red.astype(np.float32)
-    detail = np.clip(plane - cv2.blur(plane, (_odd(side / 20),) * 2), -12, 12)
-    variance = cv2.blur(detail * detail, (_odd(side / 8),) * 2)
+    detail = cv2.subtract(red, cv2.medianBlur(red, _odd(side / 20)))
+    detail = np.minimum(detail, 12).astype(np.float32)
+    variance = 2 * cv2.blur(detail * detail, (_odd(side / 8),) * 2)
     return np.sqrt(np.maximum(variance, 0))  # running sums may end just below
 
 
