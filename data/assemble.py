@@ -184,13 +184,16 @@ def report(out: Path, info: dict[str, Any]) -> None:
         ("smaller than --size (enlarged)", info.get("enlarged") or None),
         ("lesions or images of both targets", len(info.get("conflicts", [])) or None),
         ("duplicate pairs that the source declares", duplicates["declared_pairs"] or None),
-        ("near-duplicate pairs (kept, one group)", duplicates["near_pairs"]),
-        ("  of them across lesion ids", duplicates["near_pairs_across_lesions"]),
     ]
+    if not info["options"]["tables_only"]:
+        lines += [
+            ("near-duplicate pairs (kept, one group)", duplicates["near_pairs"]),
+            ("  of them across lesion ids", duplicates["near_pairs_across_lesions"]),
+        ]
     print(f"\n{out}")
     for label, value in lines:
         if value is not None:
-            print(f"  {label:<42}{value:>8,}")
+            print(f"  {label:<46}{value:>8,}")
     print(f"\n  {'part':<10}{'images':>9}{'malignant':>11}{'share':>8}{'groups':>9}{'largest':>9}")
     for name, part in [*counts["parts"].items(), ("all", counts)]:
         share = part["malignant"] / max(part["images"], 1)

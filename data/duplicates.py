@@ -38,6 +38,7 @@ ZOOMS = (1.0, 0.9, 1.1)  # tried at the second look
 REACH = COARSE // 8  # px, largest shift at the second look
 ROWS, COLUMNS = 256, 1024  # images compared at a time; ROWS are done again after a kill
 BATCH = 512  # candidates compared at a time
+SCRATCH = "duplicates"  # folder of what is found meanwhile
 FORM = 2  # of what lies in scratch; grows when the looks change
 
 
@@ -252,7 +253,7 @@ def _folder(images: np.ndarray, scratch: Path | None) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="duplicates-") as name:
             yield Path(name)
         return
-    folder, state = scratch / "duplicates", _state(images)
+    folder, state = scratch / SCRATCH, _state(images)
     try:
         same = read_json(folder / "state.json") == state
     except UserError:

@@ -19,6 +19,7 @@ import pandas as pd
 
 from data import store
 from data.cleaning import before_after
+from data.duplicates import SCRATCH
 from data.images import BadImage, Decoded, Encoded, Look, decode, decode_all
 from data.native import ShardWriter
 from runtime.files import write_bytes
@@ -118,7 +119,8 @@ def fingerprint(options: dict[str, object], names: list[str], files: list[Encode
 
 def forget(folder: Path, pixels_too: bool) -> None:
     """Remove what only going on needs; `pixels_too` where the files themselves are kept."""
-    shutil.rmtree(folder / JOURNAL)
+    for name in (JOURNAL, SCRATCH):
+        shutil.rmtree(folder / name, ignore_errors=True)
     if pixels_too:
         (folder / PIXELS).unlink()
 

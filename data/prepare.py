@@ -161,7 +161,7 @@ def _prepare_files(options: PrepareOptions, out: Path) -> Dataset | pd.DataFrame
         raise UserError(f"--root {options.root[0]}: {error}") from None
     first = listings[0][1]
     facts = first.facts | {
-        "rows": total,
+        "rows": sum(len(one.table) + len(one.faults) for _, one in listings),
         "files_without_row": sum(listing.unlisted for _, listing in listings),
         "second_copies": sum(listing.copies for _, listing in listings),
         "sources": [
