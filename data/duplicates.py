@@ -32,8 +32,8 @@ from runtime import progress
 from runtime.errors import UserError
 from runtime.files import read_json, write_bytes, write_json
 
-ALIKE, SHIFTED, REGISTERED = 0.78, 0.38, 0.45  # least correlation at the three looks
-BEST = 64  # candidates that an image may have after the first look
+ALIKE, SHIFTED, REGISTERED = 0.77, 0.36, 0.45  # least correlation at the three looks
+BEST, EFFORT = 64, 1_600_000  # candidates after the first look: an image's least, all images'
 ZOOMS = (1.0, 0.9, 1.1)  # tried at the second look
 REACH = COARSE // 8  # px, largest shift at the second look
 ROWS, COLUMNS = 256, 1024  # images compared at a time; ROWS are done again after a kill
@@ -66,8 +66,8 @@ def near_duplicates(images: np.ndarray, scratch: Path | None = None) -> np.ndarr
 
     `images` may be a memory map. What is found meanwhile (2.2 kB an image) lies in a temporary
     folder, or in the folder `scratch`: there a second call with the same images goes on after a
-    kill. Of one image's look-alikes further down, only the `BEST` best are looked at closely: of a
-    crowd of copies not every pair is found, but every copy is in a pair.
+    kill. Of one image's look-alikes further down only the best are looked at closely (64, more
+    below 25,000 images): of a crowd of copies not every pair is found, but every copy is in one.
     """
     if len(images) < 2:
         return np.zeros((0, 2), np.int64)
@@ -146,8 +146,8 @@ def _compare(images: np.ndarray, looks: Looks, start: int) -> np.ndarray:
 
 
 def _alike(waves: np.ndarray, start: int) -> Candidates:
-    """What passes the first look, at most `BEST` an image."""
-    rows = np.asarray(waves[start : start + ROWS])
+    """What passes the first look, only the best of each image."""
+    rows, most = np.asarray(waves[start : start + ROWS]), max(BEST, EFFORT // len(waves))
     turned = {turn: likeness.reoriented(rows, turn) for turn in (0, 4)}
     level = np.full(len(rows), ALIKE, np.float32)  # grows where an image has too many
     found: list[Candidates] = []
@@ -164,10 +164,10 @@ def _alike(waves: np.ndarray, start: int) -> Candidates:
                 )
                 found.append(new.where(row < column))
                 held += len(found[-1].row)
-        if held > 8 * BEST * ROWS:
-            found, level = _best(found, start, level)
+        if held > 8 * most * ROWS:
+            found, level = _best(found, most, start, level)
             held = len(found[0].row)
-    return _best(found, start, level)[0][0]
+    return _best(found, most, start, level)[0][0]
 
 
 def _mirrored(queries: np.ndarray, columns: np.ndarray) -> list[np.ndarray]:
@@ -182,16 +182,16 @@ def _mirrored(queries: np.ndarray, columns: np.ndarray) -> list[np.ndarray]:
 
 
 def _best(
-    found: list[Candidates], start: int, level: np.ndarray
+    found: list[Candidates], most: int, start: int, level: np.ndarray
 ) -> tuple[list[Candidates], np.ndarray]:
-    """The `BEST` of each row, and the score that others must exceed."""
+    """The best of each row, at most `most`, and the score that others must exceed."""
     whole = Candidates(*(np.concatenate(values) for values in zip(*found, strict=True)))
     whole = whole.where(np.lexsort((-whole.score, whole.row)))
     rank = np.arange(len(whole.row)) - np.searchsorted(whole.row, whole.row)
-    last = whole.where(rank == BEST - 1)
+    last = whole.where(rank == most - 1)
     level = level.copy()
     level[last.row - start] = last.score
-    return [whole.where(rank < BEST)], level
+    return [whole.where(rank < most)], level
 
 
 def _shifted(
@@ -269,7 +269,7 @@ def _state(images: np.ndarray) -> dict[str, Any]:
     """What must be the same for work to go on: settings and images (by a sample of them)."""
     sample = images[np.linspace(0, len(images) - 1, 64).astype(int)]
     return {
-        "settings": [FORM, ALIKE, SHIFTED, REGISTERED, BEST, *ZOOMS, ROWS],
+        "settings": [FORM, ALIKE, SHIFTED, REGISTERED, BEST, EFFORT, *ZOOMS, ROWS],
         "shape": list(images.shape),
         "sample": zlib.crc32(np.ascontiguousarray(sample)),
     }
