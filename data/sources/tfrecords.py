@@ -12,10 +12,11 @@ missing here. Missing ages were filled with the mean age before the files were m
 
 import re
 import struct
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import crc32c
 import pandas as pd
@@ -43,12 +44,27 @@ FACTS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Image:
     """Where an image lies; equal to another one if the records are."""
 
     crc: int  # of the record
     file: Encoded = field(compare=False)
+
+
+class _Row(NamedTuple):
+    """The words of a record as data.sources.rows wants them."""
+
+    image_id: str
+    where: str
+    patient_id: str
+    sex: str
+    site: str
+    diagnosis: str
+    age: str
+    own: float | None  # the target
+    path: _Image
+    fold: str
 
 
 class _Bad(Exception):
@@ -64,7 +80,7 @@ def list_tfrecords(root: Path, ask: Ask) -> Listing:
     of images without labels.
     """
     paths = _find(root)
-    rows: list[dict[str, Any]] = []
+    rows: list[_Row] = []
     faults: list[Fault] = []
     with progress.bar(
         sum(path.stat().st_size for path in paths), "reading TFRecords", "B", unit_scale=True
@@ -77,7 +93,8 @@ def list_tfrecords(root: Path, ask: Ask) -> Listing:
             f"--root {root}: not one usable record in {some([p.name for p in paths])}"
             + (f" (the first: {faults[0].where}: {faults[0].reason})" if faults else "")
         )
-    raw = pd.DataFrame(rows)
+    raw = pd.DataFrame(rows, columns=_Row._fields)
+    rows.clear()
     positive = {vocabulary.diagnosis(word) for word in ask.positive}
     if positive and positive != set(MALIGNANT) and not raw["diagnosis"].any():
         raise UserError(
@@ -104,26 +121,20 @@ def _find(root: Path) -> list[Path]:
     return paths
 
 
-def _read_file(
-    path: Path, root: Path, fold: str | None, faults: list[Fault]
-) -> list[dict[str, Any]]:
+def _read_file(path: Path, root: Path, fold: str | None, faults: list[Fault]) -> list[_Row]:
     """The rows of one file; appends to `faults`. Raises UserError where it is damaged."""
     name, number = str(path.relative_to(root)), 0
     rows = []
     for number, offset, data, crc in _records(path):
         where = f"{name} record {number}"
         try:
-            row, image = _row(data, fold)
+            rows.append(_row(data, where, crc, Encoded(path, offset), fold))
         except _Bad as problem:
             faults.append(Fault("", where, str(problem)))
             if len(faults) >= MAX_FAULTS:
                 raise UserError(
                     f"{path}: {MAX_FAULTS:,} unusable records; not what it says"
                 ) from None
-            continue
-        start = offset + data.find(image)  # type: ignore[union-attr] # verbatim in the message
-        file = Encoded(path, start, len(image))
-        rows.append({**row, "where": where, "path": _Image(crc, file)})
     promised = PROMISED.search(path.name.lower())
     if promised and int(promised[1]) != number:
         raise UserError(
@@ -133,14 +144,14 @@ def _read_file(
     return _labelled(rows, faults)
 
 
-def _labelled(rows: list[dict[str, Any]], faults: list[Fault]) -> list[dict[str, Any]]:
+def _labelled(rows: list[_Row], faults: list[Fault]) -> list[_Row]:
     """All rows of a file without any target; else those that have one, the others are faults."""
-    if all(row["own"] is None for row in rows):
-        return [{**row, "own": float("nan")} for row in rows]
+    if all(row.own is None for row in rows):
+        return rows
     for row in rows:
-        if row["own"] is None:
-            faults.append(Fault(row["image_id"], row["where"], "no feature target"))
-    return [row for row in rows if row["own"] is not None]
+        if row.own is None:
+            faults.append(Fault(row.image_id, row.where, "no feature target"))
+    return [row for row in rows if row.own is not None]
 
 
 # --------------------------------------------------------------------------------------- records
@@ -198,8 +209,8 @@ def _masked(data: bytes) -> int:
 # -------------------------------------------------------------------------------------- features
 
 
-def _row(data: bytes | str, fold: str | None) -> tuple[dict[str, Any], bytes]:
-    """The words of a record as data.sources.rows wants them, and its image. Raises _Bad."""
+def _row(data: bytes | str, where: str, crc: int, record: Encoded, fold: str | None) -> _Row:
+    """Parse the data of a record, which lie at `record`. Raises _Bad."""
     from google.protobuf.message import DecodeError
     from tfrecord.example_pb2 import Example  # imports torch
 
@@ -209,28 +220,32 @@ def _row(data: bytes | str, fold: str | None) -> tuple[dict[str, Any], bytes]:
         features = Example.FromString(data).features.feature
     except DecodeError:
         raise _Bad("not a tf.train.Example") from None
-    image = _value(features, "image")
+    image, name = (_value(features, key) for key in ("image", "image_name"))
     if not isinstance(image, bytes) or not image:
         raise _Bad("no feature image, or not bytes")
-    name = _value(features, "image_name")
     if not isinstance(name, bytes):
         raise _Bad("no feature image_name, or not bytes")
+    start = record.offset + data.find(image)  # bytes lie in the message as they are
     age = _value(features, "age_approx")
-    row = {
-        "image_id": _text(name, "image_name"),
-        "patient_id": _word(features, "patient_id"),
-        "sex": _word(features, "sex", SEXES),
-        "site": _word(features, "anatom_site_general_challenge", SITES),
-        "diagnosis": _word(features, "diagnosis", ()),
-        "age": _text(age, "age_approx") if age not in (None, -1) else "",
-        "own": _target(_value(features, "target")),
-    }
-    if fold is not None:
-        value = _value(features, fold)
-        if value is None:
-            raise _Bad(f"no feature {fold}")
-        row["fold"] = _text(value, fold)
-    return row, image
+    return _Row(
+        image_id=_text(name, "image_name"),
+        where=where,
+        patient_id=_word(features, "patient_id"),
+        sex=_word(features, "sex", SEXES),
+        site=_word(features, "anatom_site_general_challenge", SITES),
+        diagnosis=_word(features, "diagnosis", ()),
+        age="" if age in (None, -1) else _text(age, "age_approx"),
+        own=_target(_value(features, "target")),
+        path=_Image(crc, Encoded(record.path, start, len(image))),
+        fold="" if fold is None else _fold(features, fold),
+    )
+
+
+def _fold(features: Any, name: str) -> str:
+    value = _value(features, name)
+    if value is None:
+        raise _Bad(f"no feature {name}")
+    return _text(value, name)
 
 
 def _value(features: Any, name: str) -> bytes | int | float | None:
@@ -253,13 +268,13 @@ def _word(features: Any, name: str, codes: tuple[str, ...] | None = None) -> str
     if not isinstance(value, int):
         return "" if value is None else _text(value, name)
     if codes is None:
-        return str(value) if value >= 0 else ""
+        return _text(value, name) if value >= 0 else ""
     return codes[value] if 0 <= value < len(codes) else ""
 
 
 def _text(value: bytes | int | float, name: str) -> str:
     if not isinstance(value, bytes):
-        return str(value)
+        return sys.intern(str(value))  # few different ones in many rows
     try:
         return value.decode().strip()[:MAX_TEXT]
     except UnicodeDecodeError:
