@@ -4,6 +4,8 @@ The same generator, count and seed give the same pool on the same machine, and a
 adds images: image i depends on the seed and on i alone.
 """
 
+import contextlib
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +26,7 @@ from runtime.runs import free_name
 from runtime.seeds import generator
 
 # Always the same, the last one filled up: kernels may round otherwise at another batch size.
-BATCH = 32
+BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -118,30 +120,40 @@ def sample(
     every image towards the mean: StyleGAN2's in w, the others' in z.
     """
     network = network.to(compute.device, memory_format=torch.channels_last)
-    parts = []
+    images: np.ndarray | None = None
+
+    def make(start: int) -> np.ndarray:
+        z = torch.from_numpy(_latents(network, seed, start, truncation)).to(compute.device)
+        classes = None
+        if labels is not None:  # the last batch is filled up by repetition
+            part = np.resize(labels[start : start + BATCH], BATCH)
+            classes = torch.from_numpy(part).to(compute.device)
+        with torch.inference_mode(), compute.autocast():
+            return to_uint8(network(z, classes))
+
     starts = range(0, count, BATCH)
-    with (
-        torch.inference_mode(),
-        ThreadPoolExecutor(1) as ahead,
-        progress.bar(count, "generate", "img") as bar,
-    ):
-        # the next latents are drawn while the network works
-        waiting = ahead.submit(_latents, network, seed, 0, truncation)
-        for start in starts:
-            z = torch.from_numpy(waiting.result()).to(compute.device)
-            waiting = ahead.submit(_latents, network, seed, start + BATCH, truncation)
-            with compute.autocast():
-                images = network(z, _of_batch(labels, start, compute.device))
-            parts.append(to_uint8(images)[: count - start])
-            bar.update(len(parts[-1]))
-    return np.concatenate(parts)
+    with _workers(compute) as workers, progress.bar(count, "generate", "img") as bar:
+        for start, made in zip(starts, workers.map(make, starts), strict=True):
+            if images is None:
+                images = np.empty((count, *made.shape[1:]), np.uint8)
+            images[start : start + BATCH] = made[: count - start]
+            bar.update(min(BATCH, count - start))
+    return images
 
 
-def _of_batch(labels: np.ndarray | None, start: int, device: torch.device) -> torch.Tensor | None:
-    if labels is None:
-        return None
-    part = labels[start : start + BATCH]
-    return torch.from_numpy(np.resize(part, BATCH)).to(device)  # filled up by repetition
+@contextlib.contextmanager
+def _workers(compute: Compute) -> Iterator[ThreadPoolExecutor]:
+    """On a CPU one thread a core, each with batches of its own: no waiting within a layer."""
+    threads = torch.get_num_threads()
+    if compute.device.type != "cpu":
+        with ThreadPoolExecutor(1) as pool:
+            yield pool
+        return
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _latents(network: nn.Module, seed: int, start: int, truncation: float) -> np.ndarray:

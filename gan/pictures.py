@@ -9,7 +9,7 @@ from PIL import Image
 
 def to_uint8(images: torch.Tensor) -> np.ndarray:
     """float [n, 3, s, s] in -1..1 -> uint8 [n, s, s, 3], rounded to the nearest."""
-    levels = images.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+    levels = images.float().mul(127.5).add_(127.5).round_().clamp_(0, 255).to(torch.uint8)
     return levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
