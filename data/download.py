@@ -299,7 +299,7 @@ def _run_isic(session: requests.Session, options: DownloadOptions, record: dict[
     command = [program, "image", "download"]
     command += ["--search", options.search] if options.search else []
     command += ["--limit", str(options.limit)] if options.limit else []
-    tool = subprocess.Popen([*command, str(options.out)])  # its progress goes to the terminal
+    tool = subprocess.Popen([*command, "--", str(options.out)])  # its progress goes to the terminal
     try:
         code = tool.wait()
     except KeyboardInterrupt:  # the terminal told the tool too; it removes its unfinished files

@@ -492,7 +492,7 @@ def test_the_official_tool_is_called(isic: Path, tmp_path: Path) -> None:
     out = tmp_path / "archive"
     download(DownloadOptions("isic-archive", out, search="sex:male", limit=5))
     said = (tmp_path / "said").read_text().strip()
-    assert said == f"image download --search sex:male --limit 5 {out}"
+    assert said == f"image download --search sex:male --limit 5 -- {out}"
     assert "sha256" in json.loads((out / "download.json").read_text())["files"]["metadata.csv"]
 
 
