@@ -172,20 +172,26 @@ class Discriminator(nn.Module):
         self.draw_quarter = Decoder(large[-2], config.size // 2)
 
     def forward(self, x: torch.Tensor, labels: torch.Tensor | None = None) -> list[torch.Tensor]:
-        large = self.to_8(self.to_16(self.large_stem(x)))
-        return [self.judge_large(large), self.small(F.avg_pool2d(x, 2))]
+        return self._judge(x, self.to_8(self.to_16(self.large_stem(x))))
 
-    def reconstruction_loss(self, real: torch.Tensor) -> torch.Tensor:
-        """How badly `real` is drawn from the maps (paper, equation 4); a float32 scalar.
+    def forward_with_reconstruction(
+        self, real: torch.Tensor
+    ) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """The heads, and how badly `real` is drawn from the maps (equation 4), a float32 scalar.
 
         From the 8 px map the whole image at half the side, from a random quarter of the 16 px map
         that quarter of the image. The random numbers are torch's.
         """
         map_16 = self.to_16(self.large_stem(real))
+        map_8 = self.to_8(map_16)
         which = torch.randint(4, (len(real),), device=real.device)
         whole, quarter = F.avg_pool2d(real, 2), _quarter(real, which)
-        drawn = self.draw_whole(self.to_8(map_16)), self.draw_quarter(_quarter(map_16, which))
-        return _distance(drawn[0], whole) + _distance(drawn[1], quarter)
+        drawn = self.draw_whole(map_8), self.draw_quarter(_quarter(map_16, which))
+        loss = _distance(drawn[0], whole) + _distance(drawn[1], quarter)
+        return self._judge(real, map_8), loss
+
+    def _judge(self, x: torch.Tensor, map_8: torch.Tensor) -> list[torch.Tensor]:
+        return [self.judge_large(map_8), self.small(F.avg_pool2d(x, 2))]
 
 
 def _quarter(x: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
