@@ -12,7 +12,15 @@ from data.store import COLUMNS, write_dataset
 from gan.networks import make_config
 from gan.train import TrainOptions, train
 
-NARROW = {"lesiongan": {"ngf": 4, "ndf": 4}, "sngan": {"width": 32}}
+NARROW = {
+    "lesiongan": {"ngf": 4, "ndf": 4},
+    "sngan": {"width": 32},
+    "dcgan": {"width": 4},
+    "wgan-gp": {"width": 32},
+    "acgan": {"width": 4},
+    "fastgan": {"ngf": 8, "ndf": 8, "z_dim": 32},
+    "projected": {"ngf": 4, "mix": 8, "z_dim": 32},
+}
 
 
 def lesions(count: int, size: int, seed: int = 0) -> np.ndarray:
@@ -56,7 +64,13 @@ def dataset(tmp_path_factory):
 
 
 def narrow_config(name, size):
-    return dataclasses.replace(make_config(name, size), **NARROW[name])
+    return dataclasses.replace(make_config(name, size), **NARROW.get(name, {}))
+
+
+@pytest.fixture(scope="session")
+def narrow():
+    """The config of an architecture, by name and size, with few channels."""
+    return narrow_config
 
 
 @pytest.fixture

@@ -88,7 +88,8 @@ def test_an_interrupted_run_resumes_to_the_same_bits(options, monkeypatch, tmp_p
 
 def test_a_killed_process_resumes_to_the_same_bits(options, run):
     code = (
-        "import dataclasses, gan.loop as l, gan.train as t; from runtime import cli; make = t.make_config; "
+        "import dataclasses, gan.loop as l, gan.train as t; from runtime import cli; "
+        "make = t.make_config; "
         "t.make_config = lambda *a: dataclasses.replace(make(*a), ngf=4, ndf=4); "
         "l.CHECKPOINT_SECONDS = 0.0; cli.run(t.TrainOptions, t.train, 'gan.train', '')"
     )

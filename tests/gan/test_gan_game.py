@@ -1,0 +1,252 @@
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import gan.game
+from gan.game import Game
+from gan.networks import ARCHITECTURES, Architecture, make_config
+from gan.recipe import Recipe
+from runtime import checkpoint
+from runtime.device import Compute
+from runtime.errors import UserError
+
+CPU = Compute(torch.device("cpu"), "fp32")
+
+
+class Constant(nn.Module):
+    """A generator that draws one picture of 32 px, whatever z: nothing in it is random."""
+
+    latent_dim = 2
+
+    def __init__(self, config):
+        super().__init__()
+        torch.manual_seed(1)
+        self.picture = nn.Parameter(torch.randn(3, 32, 32) / 10)
+
+    def forward(self, z, labels=None):
+        return self.picture.expand(len(z), -1, -1, -1).tanh()
+
+
+class Linear(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        torch.manual_seed(2)
+        self.last = nn.Linear(3 * 32 * 32, 1)
+
+    def forward(self, x, labels=None):
+        return [self.last(x.flatten(1))]
+
+
+@pytest.fixture
+def plain(monkeypatch):
+    monkeypatch.setitem(ARCHITECTURES, "plain", Architecture(Recipe, Constant, Linear))
+    return Recipe(size=32, batch=4, augment="none", betas=(0.5, 0.9))
+
+
+def reals(count, size=32, seed=0):
+    numbers = np.random.default_rng(seed).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+    return torch.from_numpy(numbers)
+
+
+def weights(game):
+    networks = game.generator, game.discriminator
+    return torch.cat([p.detach().flatten() for n in networks for p in n.parameters()])
+
+
+def play(config, steps=3, name="plain", **options):
+    game = Game(name, config, 0, CPU, **options)
+    for step in range(steps):
+        game.play(reals(game.images_a_step, config.size, step))
+    return game
+
+
+def test_one_step_is_what_the_papers_say(plain):
+    """Against the same step written out, with torch's own Adam."""
+    config = dataclasses.replace(plain, loss="non-saturating", penalty="r1", penalty_weight=0.5)
+    game = play(config, steps=1)
+    generator, discriminator = Constant(config), Linear(config)
+    x = reals(4).permute(0, 3, 1, 2).float() / 127.5 - 1
+    fake = generator(torch.zeros(4, 2))
+    optimizer = torch.optim.Adam(discriminator.parameters(), config.lr_discriminator, (0.5, 0.9))
+    on_real, on_fake = discriminator(x)[0], discriminator(fake.detach())[0]
+    loss = nn.functional.softplus(-on_real).mean() + nn.functional.softplus(on_fake).mean()
+    loss = loss + 0.5 / 2 * discriminator.last.weight.square().sum()  # the gradient is the weight
+    loss.backward()
+    optimizer.step()
+    torch.testing.assert_close(game.discriminator.last.weight, discriminator.last.weight)
+    optimizer = torch.optim.Adam(generator.parameters(), config.lr_generator, (0.5, 0.9))
+    nn.functional.softplus(-discriminator(fake)[0]).mean().backward()
+    optimizer.step()
+    torch.testing.assert_close(game.generator.picture, generator.picture)
+
+
+@pytest.mark.parametrize("recipe", [{}, {"loss": "relativistic"}, {"penalty": "r1r2"}])
+def test_parts_of_a_batch_add_up_to_the_batch(plain, recipe):
+    config = dataclasses.replace(plain, **recipe, penalty_weight=1.0)
+    whole, parts = play(config), play(config, accumulate=2)
+    torch.testing.assert_close(weights(whole), weights(parts))
+    ours, theirs = whole.take_means(3), parts.take_means(3)
+    assert {k: v for k, v in ours.items() if k != "diversity"} == pytest.approx(
+        {k: v for k, v in theirs.items() if k != "diversity"}, rel=1e-4, abs=1e-5
+    )
+
+
+def test_a_critic_takes_its_steps_on_fresh_images(plain):
+    config = dataclasses.replace(plain, critic_steps=3)
+    game = Game("plain", config, 0, CPU)
+    assert game.images_a_step == 12
+    seen, steps = [], {"d": 0, "g": 0}
+    game.discriminator.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
+    for name in ("generator", "discriminator"):
+        optimizer = getattr(game, f"{name}_optimizer")
+        optimizer.register_step_post_hook(
+            lambda *_, key=name[0]: steps.update({key: steps[key] + 1})
+        )
+    x = reals(12)
+    game.play(x)
+    assert steps == {"d": 3, "g": 1}
+    assert game.seen == 12
+    shown = torch.cat(seen[0:6:2]).add(1).mul(127.5).round().to(torch.uint8)
+    assert (shown.permute(0, 2, 3, 1) == x).all()
+
+
+def test_a_lazy_penalty_comes_rarely_and_weighs_as_much(plain, monkeypatch):
+    calls = []
+
+    def one(critic, real, fake):
+        calls.append(len(real))
+        return torch.ones(())
+
+    monkeypatch.setitem(gan.game.PENALTIES, "r1", one)
+    config = dataclasses.replace(plain, penalty="r1", penalty_weight=1.0, penalty_every=4)
+    game = play(config, steps=8)
+    assert calls == [4, 4]
+    assert game.take_means(8)["penalty"] == pytest.approx(1.0)
+
+
+def test_penalties_are_computed_in_float32(plain, monkeypatch):
+    kinds = []
+
+    def watch(critic, real, fake):
+        kinds.extend(head.dtype for head in critic(real))
+        return real.sum() * 0
+
+    monkeypatch.setitem(gan.game.PENALTIES, "r1", watch)
+    config = dataclasses.replace(plain, penalty="r1", penalty_weight=1.0)
+    Game("plain", config, 0, Compute(torch.device("cpu"), "bf16")).play(reals(4))
+    assert kinds == [torch.float32]
+
+
+def test_the_average_halves_its_distance_in_a_half_life(plain):
+    config = dataclasses.replace(plain, ema_kimg=0.004, ema_share=1e9)  # one step
+    game = Game("plain", config, 0, CPU)
+    before = game.ema.picture.clone()
+    game.play(reals(4))
+    torch.testing.assert_close(game.ema.picture, (before + game.generator.picture) / 2)
+
+
+def test_nothing_waits_for_the_device(plain, monkeypatch):
+    """A step that reads a number back would stall an accelerator."""
+    config = dataclasses.replace(plain, penalty="r1", penalty_weight=1.0, loss="relativistic")
+    game = Game("plain", config, 0, CPU)
+    game.play(reals(4))  # Adam makes its state in the first step
+
+    def refuse(*_):
+        raise AssertionError("the step reads a tensor back")
+
+    for name in ("item", "tolist", "__bool__", "__float__", "__int__", "numpy", "cpu"):
+        monkeypatch.setattr(torch.Tensor, name, refuse)
+    for optimizer in (game.generator_optimizer, game.discriminator_optimizer):
+        optimizer.step = lambda: None  # torch's Adam on a CPU reads its step count
+    game.play(reals(4))
+
+
+def test_a_state_of_another_architecture_or_version_is_refused(plain):
+    game = play(plain)
+    state = game.state()
+    wider = Game("plain", dataclasses.replace(plain, lr_generator=1e-3), 0, CPU)
+    with pytest.raises(UserError, match=r"another architecture.*\n  lr_generator: was 0.0002, now"):
+        wider.restore(state)
+    with pytest.raises(UserError, match="version 1"):
+        game.restore(state | {"version": 1})
+
+
+@pytest.mark.parametrize("arch", [*ARCHITECTURES])
+def test_a_state_that_went_through_a_file_continues_to_the_same_bits(arch, narrow, tmp_path):
+    config = dataclasses.replace(narrow(arch, 32), batch=4)
+    if config.labels != "never":
+        config = dataclasses.replace(config, classes=2)
+    if config.penalty != "none":
+        config = dataclasses.replace(config, penalty_every=2)
+    labels = torch.arange(4 * config.critic_steps) % 2 if config.classes else None
+
+    def go_on(game, steps):
+        for _ in range(steps):
+            game.play(reals(game.images_a_step, 32, game.step), labels)
+        return game
+
+    whole = go_on(Game(arch, config, 0, CPU), 5)
+    checkpoint.save(tmp_path, go_on(Game(arch, config, 0, CPU), 3).state())
+    later = Game(arch, config, 0, CPU)
+    later.restore(checkpoint.load(tmp_path))
+    go_on(later, 2)
+    assert (weights(later) == weights(whole)).all()
+    assert later.take_means(5) == whole.take_means(5)
+    for name, value in whole.ema.state_dict().items():
+        assert (later.ema.state_dict()[name] == value).all()
+
+
+@pytest.mark.parametrize("arch", ["lesiongan", "acgan"])
+def test_labels_are_learned(arch, narrow):
+    """Dark images of class 0, bright ones of class 1: soon the generator tells them apart."""
+    config = dataclasses.replace(
+        narrow(arch, 32),
+        classes=2,
+        batch=8,
+        lr_generator=2e-3,
+        lr_discriminator=2e-3,
+        augment="none",
+        ema_kimg=0.1,
+    )
+    game, labels = Game(arch, config, 0, CPU), torch.arange(8) % 2
+    for step in range(80):
+        level = torch.where(labels == 1, 200, 50)[:, None, None, None]
+        noise = reals(8, 32, step) // 8
+        game.play((level + noise.int() - 16).to(torch.uint8), labels)
+    with torch.no_grad():
+        made = game.generator(torch.randn(8, game.generator.latent_dim), labels)
+    dark, bright = (made[labels == label].mean().item() for label in (0, 1))
+    assert bright - dark > 0.4
+    assert all(math.isfinite(value) for value in game.take_means(80).values())
+
+
+def test_the_class_loss_is_of_logits(narrow):
+    """ln(classes) where nothing is known; a softmax before it could not go below 0.55 of two."""
+    config = dataclasses.replace(narrow("acgan", 32), classes=4, batch=4)
+    game = Game("acgan", config, 0, CPU)
+    nn.init.zeros_(game.discriminator.name.weight)
+    nn.init.zeros_(game.discriminator.name.bias)
+    game.play(reals(4), torch.arange(4))
+    assert game.take_means(1)["loss_class"] == pytest.approx(2 * math.log(4), rel=1e-5)
+
+
+def test_ada_moves_its_p_with_the_signs_of_real_logits(plain):
+    config = dataclasses.replace(plain, ada_target=0.6, ada_kimg=0.16)
+    game = Game("plain", config, 0, CPU)
+    for signs, expected in ((1.0, 0.1), (1.0, 0.2), (0.5, 0.1), (-1.0, 0.0), (-1.0, 0.0)):
+        game.ada_signs = torch.tensor(signs)
+        game._adjust_ada()
+        assert game.ada_p.item() == pytest.approx(expected, abs=1e-6)
+        assert game.ada_signs.item() == 0
+
+
+def test_make_config_is_the_recipe_of_every_architecture():
+    for name in ARCHITECTURES:
+        config = make_config(name, 64)
+        assert isinstance(config, Recipe)
+        assert config.loss in gan.game.LOSSES
+        assert config.penalty == "none" or config.penalty in gan.game.PENALTIES
