@@ -38,12 +38,13 @@ def lesions(count: int, size: int, seed: int = 0) -> np.ndarray:
     return np.stack(images)
 
 
-def write_lesions(out, count=60, size=32, folds=4, target=None, seed=0):
+def write_lesions(out, count=60, size=32, folds=4, target=None, seed=0, diagnosis=None):
     """A dataset of `lesions`, one a group, in turn to the test part and `folds` folds."""
     table = pd.DataFrame({name: [None] * count for name in COLUMNS})
     table["image_id"] = [f"img{i:04d}" for i in range(count)]
     table["group"] = [f"g{i:04d}" for i in range(count)]
     table["target"] = 1 if target is None else target
+    table["diagnosis"] = diagnosis
     table["fold"] = [i % (folds + 1) - 1 for i in range(count)]
     return write_dataset(out, lesions(count, size, seed), table, {"counts": {}})
 
@@ -89,13 +90,22 @@ def options(dataset, tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def run(dataset, tmp_path_factory):
+def make_run():
+    """Train 6 steps of narrow networks into a folder, with any options."""
+
+    def make(out, **changes):
+        options = TrainOptions(kimg=0.024, batch=4, device="cpu", tracking="none", precision="fp32")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(gan.train, "make_config", narrow_config)
+            return train(dataclasses.replace(options, out=out, **changes))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def run(dataset, tmp_path_factory, make_run):
     """A finished run; tests must not change it."""
-    out = tmp_path_factory.mktemp("runs") / "blobs"
-    options = TrainOptions(data=dataset.path, kimg=0.024, batch=4, device="cpu", tracking="none")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gan.train, "make_config", narrow_config)
-        return train(dataclasses.replace(options, precision="fp32", out=out))
+    return make_run(tmp_path_factory.mktemp("runs") / "blobs", data=dataset.path)
 
 
 @pytest.fixture(autouse=True)
