@@ -1,0 +1,73 @@
+import dataclasses
+import json
+import math
+
+import pytest
+
+import gan.loop
+import gan.train
+import gan.watch
+from gan.train import train
+from gan.watch import ADVICE, PATIENCE, Watch
+from runtime.errors import UserError
+
+GOOD = {"loss_d": 1.2, "loss_g": 0.3, "diversity": 0.8}
+
+
+def complaints(watch, *rows):
+    return [watch.complaint(GOOD | row) for row in rows]
+
+
+def test_a_number_that_is_none_is_said_at_once():
+    for value in (math.nan, math.inf):
+        assert complaints(Watch("hinge"), {"loss_g": value}) == ["not a number"]
+
+
+def test_what_lasts_is_said_once_and_what_passes_is_not():
+    for row, what in (({"loss_d": 1e-3}, "discriminator wins"), ({"diversity": 0.01}, "collapse")):
+        assert complaints(Watch("hinge"), *[row] * PATIENCE) == [None] * (PATIENCE - 1) + [what]
+        passing = ([row] * (PATIENCE - 1) + [{}]) * 2
+        assert complaints(Watch("hinge"), *passing) == [None] * 2 * PATIENCE
+
+
+def test_a_wasserstein_critic_cannot_win():
+    assert set(complaints(Watch("wasserstein"), *[{"loss_d": -9.0}] * 2 * PATIENCE)) == {None}
+
+
+def test_counts_go_on_where_they_stopped():
+    watch = Watch("hinge")
+    complaints(watch, *[{"diversity": 0.0}] * (PATIENCE - 1))
+    assert Watch("hinge", watch.counts).complaint(GOOD | {"diversity": 0.0}) == "collapse"
+
+
+def collapse(monkeypatch):
+    """Every row is one of a collapsed generator, and one is enough."""
+    monkeypatch.setattr(gan.loop, "LOG_STEPS", 2)
+    monkeypatch.setattr(gan.watch, "PATIENCE", 1)
+    monkeypatch.setattr(gan.watch, "COLLAPSED", math.inf)
+
+
+def test_collapse_stops_training_with_advice(options, monkeypatch):
+    collapse(monkeypatch)
+    with pytest.raises(UserError, match=r"before step 2: the generator makes one.*--batch"):
+        train(options)
+    assert not (options.out / "generator.json").exists()
+
+
+def test_collapse_can_be_let_pass(options, monkeypatch, capsys):
+    collapse(monkeypatch)
+    train(dataclasses.replace(options, divergence="warn"))
+    assert ADVICE["collapse"] in capsys.readouterr().out
+    assert (options.out / "generator.json").exists()
+
+
+def test_kid_on_held_out_images_comes_at_intervals_and_changes_nothing(options, run, monkeypatch):
+    monkeypatch.setattr(gan.train, "SCORED", 16)
+    train(dataclasses.replace(options, evaluate_every=1e-6))
+    rows = [json.loads(line) for line in (options.out / "metrics.jsonl").read_text().splitlines()]
+    scored = [row for row in rows if "kid" in row]
+    assert [row["step"] for row in scored] == [1, 2, 3, 4, 5, 6]
+    assert all(row["kid"] > 0 for row in scored)
+    assert (options.out / "generator.safetensors").read_bytes() == (
+        run / "generator.safetensors"
+    ).read_bytes()
