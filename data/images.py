@@ -2,8 +2,9 @@
 
 Upright (EXIF orientation), cleaned if asked for (data.cleaning), centre crop to a square or
 letterbox, one Lanczos filter to the stored size. JPEGs are decoded at 1/2, 1/4 or 1/8 of their
-size where that leaves enough to filter. Colour profiles are not applied. This is also the gate for
-files from outside: whatever a file holds, the outcome is pixels or a BadImage.
+size (means of pixels) where that is still at least the stored size. Colour profiles are not
+applied. This is also the gate for files from outside: whatever a file holds, the outcome is pixels
+or a BadImage.
 """
 
 import hashlib
@@ -18,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import cv2
 import imagehash
 import numpy as np
 from PIL import ExifTags, Image
@@ -29,7 +31,6 @@ from runtime.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 MAX_BYTES = 64 * 2**20  # of one encoded image
-MARGIN = 1.5  # JPEGs are decoded at no less than this times the size, then filtered
 LOOK_AHEAD = 4  # images a core that may be decoded before they are asked for
 KEPT_BYTES = 256 * 2**20  # of encoded images that wait to be asked for
 
@@ -291,7 +292,7 @@ _room = _Room(MAX_PIXELS)  # at most 6 bytes each while a file is decoded
 def _pixels(image: Image.Image, orientation: int, look: Look) -> np.ndarray:
     """Decode and fit an opened image. Raises anything for a damaged file."""
     full = image.size
-    side = look.size * MARGIN
+    side = look.size * (2 if "frame" in look.clean else 1)  # cropping must leave enough
     if "hair" in look.clean:
         side = max(side, HAIR_SIDE)
     # What counts is the side that ends up as long as the square: the short one where the long one
@@ -304,8 +305,10 @@ def _pixels(image: Image.Image, orientation: int, look: Look) -> np.ndarray:
     with _room.taken(whole[0] * whole[1]):
         image.load()
         if look.clean:
-            image = image.reduce(max(1, min(image.width // need[0], image.height // need[1])))
-            image = Image.fromarray(clean_image(np.asarray(image), look.clean))
+            pixels = np.asarray(image)
+            if need < image.size:  # cleaning costs time by the pixel
+                pixels = cv2.resize(pixels, need, interpolation=cv2.INTER_AREA)
+            image = Image.fromarray(clean_image(pixels, look.clean))
             extent = image.size
         image = _fit(image, extent, look)
     if orientation in UPRIGHT:

@@ -73,7 +73,7 @@ def test_scaled_decoding_agrees_with_full_decoding(tmp_path, make_texture, size,
     scaled = decode(tmp_path / "a.jpg", Look(size, fit)).pixels.astype(float)
     Image.open(tmp_path / "a.jpg").save(tmp_path / "a.png")
     full = decode(tmp_path / "a.png", Look(size, fit)).pixels
-    assert np.abs(scaled - full).mean() < 1.0
+    assert np.abs(scaled - full).mean() < 2.0
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -162,7 +162,7 @@ def test_a_cropped_frame_leaves_what_was_inside(tmp_path, make_texture):
     path = save(tmp_path / "a.png", pixels)
     found = decode(path, Look(100, clean=("frame",))).pixels.astype(float)
     expected = cv2.resize(inside, (100, 100), interpolation=cv2.INTER_AREA)
-    assert np.abs(found - expected).mean() < 4
+    assert np.abs(found - expected).mean() < 6
 
 
 def test_order_is_kept_and_faults_stay_where_they_are(tmp_path, make_texture):
