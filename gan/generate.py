@@ -5,6 +5,7 @@ adds images: image i depends on the seed and on i alone.
 """
 
 import contextlib
+import inspect
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -121,15 +122,19 @@ def sample(
     """
     network = network.to(compute.device, memory_format=torch.channels_last)
     images: np.ndarray | None = None
+    if "truncation" in inspect.signature(network.forward).parameters:
+        extra, content = {"truncation": truncation}, 1.0
+    else:
+        extra, content = {}, truncation
 
     def make(start: int) -> np.ndarray:
-        z = torch.from_numpy(_latents(network, seed, start, truncation)).to(compute.device)
+        z = torch.from_numpy(_latents(network, seed, start, content)).to(compute.device)
         classes = None
         if labels is not None:  # the last batch is filled up by repetition
             part = np.resize(labels[start : start + BATCH], BATCH)
             classes = torch.from_numpy(part).to(compute.device)
         with torch.inference_mode(), compute.autocast():
-            return to_uint8(network(z, classes))
+            return to_uint8(network(z, classes, **extra))
 
     starts = range(0, count, BATCH)
     with _workers(compute) as workers, progress.bar(count, "generate", "img") as bar:
@@ -156,12 +161,15 @@ def _workers(compute: Compute) -> Iterator[ThreadPoolExecutor]:
         torch.set_num_threads(threads)
 
 
-def _latents(network: nn.Module, seed: int, start: int, truncation: float) -> np.ndarray:
-    """float32 [BATCH, latent_dim] of the images `start`, `start` + 1, ..."""
+def _latents(network: nn.Module, seed: int, start: int, content: float) -> np.ndarray:
+    """float32 [BATCH, latent_dim] of the images `start`, `start` + 1, ...
+
+    Noise planes are left alone when the numbers that decide the content are multiplied.
+    """
     z = np.empty((BATCH, network.latent_dim), np.float32)
     for number, row in enumerate(z, start=start):
         generator(seed, "gan/latent", number).standard_normal(dtype=np.float32, out=row)
-    z[:, : getattr(network, "content_dim", network.latent_dim)] *= truncation
+    z[:, : getattr(network, "content_dim", network.latent_dim)] *= content
     return z
 
 
