@@ -10,6 +10,7 @@ import pandas as pd
 
 from data import folds, store
 from data.duplicates import near_duplicates
+from data.faults import in_short
 from data.ingest import Ingested
 from data.join import Joined, Policy
 from data.store import EXTRA, NO_PART, TEST
@@ -176,7 +177,7 @@ def report(out: Path, info: dict[str, Any]) -> None:
     lines = [
         ("rows in the metadata", info.get("rows")),
         ("drawn from the phantom", info.get("drawn")),
-        *((f"dropped: {why}", len(names)) for why, names in info["dropped"].items()),
+        *((f"dropped: {in_short(why)}", len(names)) for why, names in info["dropped"].items()),
         ("dropped: byte-identical to another image", duplicates["identical_pairs"] or None),
         ("kept", counts["images"]),
         ("files that no row names (ignored)", info.get("files_without_row") or None),

@@ -6,6 +6,7 @@ from typing import Literal
 
 import pandas as pd
 
+from data.images import Encoded
 from data.sources.listing import Fault
 from runtime.errors import UserError
 
@@ -23,7 +24,7 @@ def judge(
         return
     lines = [f"\n  {count:,} {reason}" for reason, count in _count(faults).most_common()]
     first = [
-        f"\n  {fault.image_id or '(no image id)'}: {fault.reason}"
+        f"\n  {fault.image_id or '(no image id)'}: {in_short(fault.reason)}"
         + (f" ({fault.where})" if fault.where else "")
         for fault in faults[:SHOWN]
     ]
@@ -43,6 +44,24 @@ def reasons(faults: list[Fault]) -> dict[str, list[str]]:
         reason: [fault.image_id or fault.where for fault in faults if fault.reason == reason]
         for reason, _ in _count(faults).most_common()
     }
+
+
+def in_short(reason: str) -> str:
+    """A reason without how to mend it."""
+    return reason.partition(";")[0]
+
+
+def unreadable(
+    bad: dict[int, str], names: list[str], files: list[Encoded | None], roots: tuple[Path, ...]
+) -> list[Fault]:
+    """What decoding found: `bad` is the reason of each row."""
+    found = []
+    for row, reason in bad.items():
+        path = files[row].path
+        inside = next((root for root in roots if path.is_relative_to(root)), None)
+        where = str(path.relative_to(inside)) if inside else str(path)
+        found.append(Fault(names[row], where, reason))
+    return found
 
 
 def skipped_rows(faults: list[Fault]) -> pd.DataFrame:

@@ -27,7 +27,7 @@ import tyro
 
 from data import assemble, folds, pool, sources, store
 from data.cleaning import CLEANERS
-from data.faults import judge, reasons, skipped_rows
+from data.faults import judge, reasons, skipped_rows, unreadable
 from data.images import Encoded, Look, perceptual_hash
 from data.ingest import PIXELS, Ingested, fingerprint, forget, ingest, show_cleaning
 from data.join import Joined, Policy, join, settle
@@ -178,7 +178,7 @@ def _prepare_files(options: PrepareOptions, out: Path) -> Dataset | pd.DataFrame
     key = fingerprint(inputs, names, joined.files)
     with continued_folder(out, store.MARKER, key, options.overwrite) as folder:
         taken = ingest(folder, names, joined.files, look, options.size == "native", options.root)
-        faults += [Fault(names[row], "", reason) for row, reason in taken.bad.items()]
+        faults += unreadable(taken.bad, names, joined.files, options.root)
         judge(faults, total, options.root, options.on_error)
         joined = assemble.settle_copies(joined, taken, options.conflicts)
         images = store.load_images(folder, len(taken.kept), "prepare it again")
@@ -218,7 +218,7 @@ def _prepare_pool(options: PrepareOptions, out: Path) -> Pool:
     key = fingerprint({"look": dataclasses.asdict(look)}, names, encoded)
     with continued_folder(out, pool.MARKER, key, options.overwrite) as folder:
         taken = ingest(folder, names, encoded, look, roots=(root,))
-        faults = [Fault(names[row], "", reason) for row, reason in taken.bad.items()]
+        faults = unreadable(taken.bad, names, encoded, options.root)
         judge(faults, len(files), options.root, options.on_error)
         dropped = reasons(faults)
         if len(taken.copies):
