@@ -39,7 +39,7 @@ REACH = COARSE // 8  # px, largest shift at the second look
 ROWS, COLUMNS = 256, 1024  # images compared at a time; ROWS are done again after a kill
 BATCH = 512  # candidates compared at a time
 SCRATCH = "duplicates"  # folder of what is found meanwhile
-FORM = 2  # of what lies in scratch; grows when the looks change
+FORM = 3  # of what lies in scratch; grows when the looks change
 
 
 class Candidates(NamedTuple):

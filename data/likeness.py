@@ -20,7 +20,8 @@ WAVES = 6  # frequencies a side, 0 to 5 half-waves over the image
 WEIGHTS = (1.0, 0.5, 0.5, 1.5, 1.5, 1.5)  # of brightness, two colours, gradient (3)
 NOTHING = (16.0, 0.5, 0.5, 1.0, 1.0, 1.0)  # lengths that noise alone may have, same order
 PROMISING = 0.38  # least likeness halfway through the registration
-OVERLAP = 0.7  # least share of the image that registration may leave in common
+OVERLAP = 0.7  # least share of the skin that registration may leave in common
+BLACK = 30  # of 255; darker corners belong to a frame
 
 
 def _wave_tables() -> tuple[np.ndarray, np.ndarray]:
@@ -71,6 +72,7 @@ def waves(image: np.ndarray) -> np.ndarray:
     power = along * along + down * down
     strength = np.sqrt(power) + 1e-3
     local = np.sqrt(cv2.GaussianBlur(power, (0, 0), WHOLE / 8) + 10)  # 10: JPEG's own
+    skin = _skin(grey)
     channels = np.stack(
         [
             grey,
@@ -81,6 +83,8 @@ def waves(image: np.ndarray) -> np.ndarray:
             2 * along * down / (strength * local),  # cosine and sine
         ]
     )
+    channels -= (channels * skin).sum((1, 2), keepdims=True) / skin.sum()
+    channels *= skin
     parts = ((BASIS @ channels @ BASIS.T) * FALL)[:, FALL > 0]
     lengths = np.sqrt((parts**2).sum(1) + np.square(NOTHING))
     weights = np.sqrt(np.array(WEIGHTS) / sum(WEIGHTS))
@@ -94,16 +98,34 @@ def reoriented(waves: np.ndarray, orientation: int) -> np.ndarray:
 
 def quantised(image: np.ndarray) -> np.ndarray:
     """int8 [40, 40]: fine structure; a unit is 1/32 of what it mostly is."""
-    fine = _fine_structure(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), COARSE)
+    fine, _ = _fine_structure(image, COARSE)
     return np.clip(np.rint(fine * 32), -127, 127).astype(np.int8)
 
 
-def _fine_structure(grey: np.ndarray, size: int) -> np.ndarray:
-    """float32 [size, size]: brightness with its local mean and contrast divided out."""
+def _fine_structure(image: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Brightness, its local mean and contrast divided out, and `_skin`; float32 [size, size]."""
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(grey, (size, size), interpolation=cv2.INTER_AREA).astype(np.float32)
     detail = small - cv2.GaussianBlur(small, (0, 0), size / 32)
     contrast = np.sqrt(cv2.GaussianBlur(detail * detail, (0, 0), size / 12))
-    return detail / (contrast + 2)  # 2 of 255: what sensors and JPEG add by themselves
+    skin = _skin(small)
+    return detail / (contrast + 2) * skin, skin  # 2 of 255: what sensors and JPEG add
+
+
+def _skin(grey: np.ndarray) -> np.ndarray:
+    """float32 [h, w]: 0 on a dermatoscope's black frame and near its rim, else 1.
+
+    The rim is the same in all images of one device, and its edge stronger than any lesion's.
+    """
+    dark = (grey < BLACK).astype(np.uint8)
+    corners = (0, 0, -1, -1), (0, -1, 0, -1)
+    if not dark[corners].any():
+        return np.ones_like(grey)
+    _, parts = cv2.connectedComponents(dark)
+    rest = 1 - np.isin(parts, parts[corners][dark[corners] > 0]).astype(np.uint8)
+    away = cv2.distanceTransform(rest, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    skin = (away > len(grey) / 12).astype(np.float32)
+    return skin if skin.mean() > 0.2 else np.ones_like(grey)
 
 
 def oriented(image: np.ndarray, orientation: int) -> np.ndarray:
@@ -127,38 +149,32 @@ def registered(one: np.ndarray, other: np.ndarray, affine: np.ndarray) -> float:
     The mean over places of the correlation around each, so that an outline, strong but only in one
     place, counts no more than skin.
     """
-    moving, fixed = (
-        _fine_structure(cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY), FINE)
-        for image in (one, other)
-    )
+    moving, fixed = (_fine_structure(np.ascontiguousarray(image), FINE) for image in (one, other))
+    score = -1.0
     for size, blur, rounds, least in ((FINE // 2, 7, 25, PROMISING), (FINE, 3, 15, 0)):
-        pair = [
-            cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
-            for image in (fixed, moving)
-        ]
+        (b, b_skin), (a, a_skin) = (
+            [cv2.resize(layer, (size, size), interpolation=cv2.INTER_AREA) for layer in layers]
+            for layers in (fixed, moving)
+        )
         affine[:, 2] *= size / FINE
         stop = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, rounds, 1e-4)
         try:
-            _, affine = cv2.findTransformECC(*pair, affine, cv2.MOTION_AFFINE, stop, None, blur)
+            _, affine = cv2.findTransformECC(b, a, affine, cv2.MOTION_AFFINE, stop, None, blur)
         except cv2.error:  # does not converge: nothing in common
             return -1.0
-        score = _match(*pair, affine)
+        back = {
+            "M": affine,
+            "dsize": (size, size),
+            "flags": cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        }
+        common = (cv2.warpAffine(a_skin, **back) * b_skin > 0.5).astype(np.float32)
+        if common.sum() < OVERLAP * min(a_skin.sum(), b_skin.sum()):
+            return -1.0
+        score = float(_local_correlation(b, cv2.warpAffine(a, **back), common)[common > 0].mean())
         if score < least:
-            break
+            return score
         affine[:, 2] *= FINE / size
     return score
-
-
-def _match(fixed: np.ndarray, moving: np.ndarray, affine: np.ndarray) -> float:
-    """Mean local correlation of two pictures under a map; -1 where they overlap too little."""
-    back = cv2.WARP_INVERSE_MAP
-    shape = fixed.shape[::-1]
-    moved = cv2.warpAffine(moving, affine, shape, flags=cv2.INTER_LINEAR | back)
-    whole = np.ones_like(fixed)
-    common = cv2.warpAffine(whole, affine, shape, flags=cv2.INTER_NEAREST | back)
-    if common.mean() < OVERLAP:
-        return -1.0
-    return float(_local_correlation(fixed, moved, common)[common > 0].mean())
 
 
 def _local_correlation(one: np.ndarray, other: np.ndarray, common: np.ndarray) -> np.ndarray:

@@ -90,6 +90,14 @@ def test_phantom_lesions_do_not_chain(phantom):
     assert (lesion[pairs[:, 0]] == lesion[pairs[:, 1]]).all()
 
 
+def test_a_black_frame_is_no_likeness(make_texture):
+    """Different skin in one round frame does not match; the same skin in it does."""
+    frame = cv2.circle(np.zeros((128, 128, 1), np.uint8), (64, 64), 58, 1, -1)
+    images = np.stack([make_texture(seed, 128, 128) * frame for seed in range(12)])
+    images = np.concatenate([images, np.stack([as_jpeg(image)[:, ::-1] for image in images[:4]])])
+    assert near_duplicates(images).tolist() == [[k, 12 + k] for k in range(4)]
+
+
 def test_flat_images_are_no_duplicates():
     """Nothing to compare is no proof; equal bytes are found by their hash."""
     images = np.stack([np.full((64, 64, 3), value, np.uint8) for value in (0, 120, 120, 255)])
