@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
 from gan.game import Game
 from gan.pictures import save_grid, to_uint8
@@ -169,7 +170,14 @@ class Loop:
                 f"last good checkpoint is in {self.schedule.out / CHECKPOINT}"
             )
         done = Progress(self.seconds, self.scored, self.watch.counts)
-        checkpoint.save(self.schedule.out / CHECKPOINT, state | vars(done) | self.facts)
+        folder = self.schedule.out / CHECKPOINT
+        try:
+            checkpoint.save(folder, state | vars(done) | self.facts)
+        except SafetensorError as error:  # how safetensors reports a full disk
+            raise UserError(
+                f"{folder}: could not be written ({error}); free some space, then go on with "
+                "--resume from the checkpoint before it"
+            ) from None
 
     def _bar(self) -> Any:
         schedule, silent = self.schedule, not self.game.processes.first

@@ -7,10 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 import gan.game
+import gan.loop
 import gan.train
 from gan.train import resolve_config, train
+from runtime import checkpoint
 from runtime.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -103,3 +106,20 @@ def test_ctrl_c_leaves_a_checkpoint_and_exit_code_130(options):
     assert result.returncode == 130, result.stderr
     assert "--resume" in result.stderr
     assert (options.out / "checkpoint" / "newest.safetensors").exists()
+
+
+def test_a_full_disk_is_said_and_leaves_the_checkpoint_before(options, monkeypatch):
+    def full(*_, **__):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(gan.loop, "CHECKPOINT_SECONDS", 0.0)
+    save, calls = checkpoint.save_file, []
+
+    def full_the_third_time(*args, **words):
+        calls.append(1)
+        (full if len(calls) == 3 else save)(*args, **words)
+
+    monkeypatch.setattr(checkpoint, "save_file", full_the_third_time)
+    with pytest.raises(UserError, match=r"checkpoint: could not be written.*No space left"):
+        train(options)
+    assert checkpoint.load(options.out / "checkpoint")["step"] == 2
