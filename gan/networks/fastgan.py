@@ -1,14 +1,15 @@
 """FastGAN (Liu et al. 2021): few images, one GPU, for square images of 64 to 256 px.
 
-The generator has one convolution a resolution, gated linear units, noise, and skip-layer
-excitation: a map of 4 or 8 px weighs the channels of the one sixteen times as large. The
+The generator has one convolution a resolution, noise, gated linear units, and skip-layer
+excitation: a map of 4, 8 or 16 px weighs the channels of the one sixteen times as large. The
 discriminator, all of whose layers have spectral norm, judges the image and the image at half the
 side, and must keep enough to draw real images again from its feature maps: the whole image and a
 quarter of it.
 
-What differs from the paper: its generator draws the small image by an output of its own, here it
-is the large one, averaged; its perceptual reconstruction loss needs VGG weights that would have to
-be downloaded, here it is L1 on pixels at several scales.
+What differs: the paper's generator draws the small image by an output of its own, here it is the
+large one, averaged; its perceptual reconstruction loss needs VGG weights that would have to be
+downloaded, here it is L1 on pixels at three scales; the authors' code has a second convolution at
+8, 32 and 128 px, the paper has not.
 """
 
 import math

