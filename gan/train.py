@@ -46,8 +46,8 @@ Repeatable = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
 class TrainOptions:
     data: Path | None = None  # prepared dataset; without it the phantom, prepared on the way
     fold: int = 0  # train on the other folds; never on this one nor on the test part
-    arch: str = "lesiongan"  # a name in gan/networks; lesiongan is made for few images and a CPU
-    classes: ClassesName | None = None  # none: malignant only; else told apart by this column
+    arch: str = "lesiongan"  # or sngan, dcgan, wgan-gp, acgan, fastgan, projected, stylegan2
+    classes: Literal["auto", ClassesName] = "auto"  # none: malignant images only; else all, by this
     recipe: Repeatable = ()  # NAME=VALUE, repeatable: another value in the architecture's config
     minutes: float | None = None  # training time, over all resumes; default 10 on a CPU, else 60
     kimg: float | None = None  # or: thousands of real images to show the discriminator
@@ -75,7 +75,7 @@ def train(options: TrainOptions) -> Path:
     """
     _check_numbers(options)
     dataset = open_dataset(options.data)
-    classes = options.classes or _default_classes(options.arch)
+    classes = _classes(options)
     learning = learn_from(dataset, options.fold, classes)
     config = resolve_config(options, dataset.size, len(learning.classes))
     processes = join_processes()
@@ -227,8 +227,11 @@ def _restore(game: Game, out: Path, dataset: Dataset) -> Progress:
     return Progress(state["seconds"], state["scored"], state["counts"])
 
 
-def _default_classes(arch: str) -> ClassesName:
-    return "target" if architecture(arch).config.labels == "always" else "none"
+def _classes(options: TrainOptions) -> ClassesName:
+    """`auto` is none, but for an architecture that needs classes."""
+    if options.classes != "auto":
+        return options.classes
+    return "target" if architecture(options.arch).config.labels == "always" else "none"
 
 
 def _minutes(options: TrainOptions, device: str) -> float | None:
