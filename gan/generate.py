@@ -122,19 +122,12 @@ def sample(
     """
     network = network.to(compute.device, memory_format=torch.channels_last)
     images: np.ndarray | None = None
-    if "truncation" in inspect.signature(network.forward).parameters:
-        extra, content = {"truncation": truncation}, 1.0
-    else:
-        extra, content = {}, truncation
 
     def make(start: int) -> np.ndarray:
-        z = torch.from_numpy(_latents(network, seed, start, content)).to(compute.device)
-        classes = None
-        if labels is not None:  # the last batch is filled up by repetition
-            part = np.resize(labels[start : start + BATCH], BATCH)
-            classes = torch.from_numpy(part).to(compute.device)
-        with torch.inference_mode(), compute.autocast():
-            return to_uint8(network(z, classes, **extra))
+        z = np.stack([_latent(network, seed, number) for number in range(start, start + BATCH)])
+        # the last batch is filled up by repetition
+        part = None if labels is None else np.resize(labels[start : start + BATCH], BATCH)
+        return render(network, z, compute, part, truncation)
 
     starts = range(0, count, BATCH)
     with _workers(compute) as workers, progress.bar(count, "generate", "img") as bar:
@@ -146,31 +139,42 @@ def sample(
     return images
 
 
+@torch.inference_mode()
+def render(
+    network: nn.Module,
+    z: np.ndarray,
+    compute: Compute,
+    labels: np.ndarray | None = None,
+    truncation: float = 1.0,
+) -> np.ndarray:
+    """uint8 [n, size, size, 3] of latents float32 [n, latent_dim], truncated as `sample` says."""
+    extra = {}
+    if "truncation" in inspect.signature(network.forward).parameters:
+        extra = {"truncation": truncation}
+    elif truncation < 1:
+        z = z.copy()
+        z[:, : getattr(network, "content_dim", None)] *= truncation  # noise planes stay as they are
+    classes = None if labels is None else torch.from_numpy(labels).to(compute.device)
+    with compute.autocast():
+        return to_uint8(network(torch.from_numpy(z).to(compute.device), classes, **extra))
+
+
+def _latent(network: nn.Module, seed: int, number: int) -> np.ndarray:
+    rng = generator(seed, "gan/latent", number)
+    return rng.standard_normal(network.latent_dim, np.float32)
+
+
 @contextlib.contextmanager
 def _workers(compute: Compute) -> Iterator[ThreadPoolExecutor]:
     """On a CPU one thread a core, each with batches of its own: no waiting within a layer."""
-    threads = torch.get_num_threads()
-    if compute.device.type != "cpu":
-        with ThreadPoolExecutor(1) as pool:
-            yield pool
-        return
+    cores, on_cpu = torch.get_num_threads(), compute.device.type == "cpu"
+    alone = {"initializer": torch.set_num_threads, "initargs": (1,)} if on_cpu else {}
+    pool = ThreadPoolExecutor(cores if on_cpu else 1, **alone)
     try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            yield pool
+        yield pool
     finally:
-        torch.set_num_threads(threads)
-
-
-def _latents(network: nn.Module, seed: int, start: int, content: float) -> np.ndarray:
-    """float32 [BATCH, latent_dim] of the images `start`, `start` + 1, ...
-
-    Noise planes are left alone when the numbers that decide the content are multiplied.
-    """
-    z = np.empty((BATCH, network.latent_dim), np.float32)
-    for number, row in enumerate(z, start=start):
-        generator(seed, "gan/latent", number).standard_normal(dtype=np.float32, out=row)
-    z[:, : getattr(network, "content_dim", network.latent_dim)] *= content
-    return z
+        pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for what has not begun
+        torch.set_num_threads(cores)
 
 
 if __name__ == "__main__":
