@@ -126,18 +126,19 @@ def forget(folder: Path, pixels_too: bool) -> None:
 
 
 def show_cleaning(folder: Path, files: list[Encoded | None], taken: Ingested, look: Look) -> None:
-    """Write cleaning.png if images are cleaned: the most changed of a sample, before and after."""
-    if not look.clean:
-        return
+    """Write cleaning-NAME.png for each cleaner: the most changed of a sample, before and after."""
     rows = taken.kept["row"].to_numpy(np.int64)
     rows = rows[:: max(1, len(rows) // SAMPLED)][:SAMPLED]
-    plain = replace(look, clean=())
-    before, after = (
-        np.stack([decode(files[row], how).pixels for row in rows]) for how in (plain, look)
-    )
-    change = np.abs(before.astype(int) - after).mean(axis=(1, 2, 3))
-    most = np.argsort(-change)[:SHOWN]
-    before_after(before[most], after[most], folder / "cleaning.png")
+
+    def looked_at(clean: tuple[str, ...]) -> np.ndarray:
+        how = replace(look, clean=clean)
+        return np.stack([decode(files[row], how).pixels for row in rows])
+
+    plain = looked_at(()) if look.clean else None
+    for name in look.clean:
+        after = looked_at((name,))
+        most = np.argsort(-np.abs(plain.astype(int) - after).mean(axis=(1, 2, 3)))[:SHOWN]
+        before_after(plain[most], after[most], folder / f"cleaning-{name}.png")
 
 
 def _take(

@@ -355,9 +355,12 @@ def _skipped(card: Card) -> list[dict[str, Any]]:
     return sorted(lines, key=lambda line: -line["n"])
 
 
-def _cleaning(folder: Path) -> str | None:
-    path = folder / "cleaning.png"
-    return pictures.png(path.read_bytes()) if path.is_file() else None
+def _cleaning(folder: Path) -> dict[str, str]:
+    """Picture of each cleaner, before and after, by its name."""
+    return {
+        path.stem.removeprefix("cleaning-"): pictures.png(path.read_bytes())
+        for path in sorted(folder.glob("cleaning-*.png"))
+    }
 
 
 def main(options: ReportOptions) -> None:

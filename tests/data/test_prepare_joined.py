@@ -88,7 +88,8 @@ def test_letterbox_and_cleaning_are_remembered(options):
     dataset = prepare(replace(options, **look))
     assert dataset.info["look"] == {"size": 64, "fit": "letterbox", "clean": ["frame", "colour"]}
     assert (dataset.images[0][:4] == 0).all()  # black above: 60 of 80 px are high
-    assert (dataset.path / "cleaning.png").exists()
+    pictures = {path.name for path in dataset.path.glob("cleaning-*.png")}
+    assert pictures == {"cleaning-frame.png", "cleaning-colour.png"}
     native = prepare(replace(options, **look, size="native", out=options.out.with_name("n")))
     assert (load_dataset(native.path, 64).images[0] == dataset.images[0]).all()
 
