@@ -4,6 +4,7 @@ Gradients and batch statistics are averaged by hand, because the step differenti
 updates the two networks in turn, which DistributedDataParallel does not follow.
 """
 
+import atexit
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
