@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from gan import ada
 from gan.augment import DRAWS, diff_augment
 from gan.losses import LOSSES, PENALTIES, Heads
 from gan.networks import architecture, describe
@@ -178,6 +179,9 @@ class Game:
     def _augment(self, images: torch.Tensor) -> torch.Tensor:
         if self.config.augment == "none":
             return images
+        if self.config.augment == "ada":
+            draws = torch.rand(len(images), ada.DRAWS, device=images.device)
+            return ada.ada(images, self.ada_p, draws)
         return diff_augment(images, torch.rand(len(images), DRAWS, device=images.device))
 
     def _descend(self, optimizer: torch.optim.Optimizer) -> None:
@@ -186,11 +190,11 @@ class Game:
         optimizer.step()
 
     def _adjust_ada(self) -> None:
-        """Move ADA's p towards the target (Karras et al. 2020a), on the device."""
+        """Move ADA's p towards the target, on the device."""
         self.processes.mean_([self.ada_signs])
-        reach = ADA_STEPS * self.images_a_step / (self.config.ada_kimg * 1000)
-        towards = torch.sign(self.ada_signs - self.config.ada_target)
-        self.ada_p = (self.ada_p + reach * towards).clamp(0, 1)
+        images = ADA_STEPS * self.images_a_step
+        target = self.config.ada_target, self.config.ada_kimg
+        self.ada_p = ada.adjust(self.ada_p, self.ada_signs, images, *target)
         self.ada_signs = torch.zeros_like(self.ada_signs)
 
     @torch.no_grad()

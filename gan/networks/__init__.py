@@ -25,7 +25,7 @@ from typing import Any
 
 from torch import nn
 
-from gan.networks import acgan, dcgan, fastgan, lesiongan, projected, sngan, wgan_gp
+from gan.networks import acgan, dcgan, fastgan, lesiongan, projected, sngan, stylegan2, wgan_gp
 from gan.recipe import Recipe
 from runtime.errors import UserError
 
@@ -53,6 +53,7 @@ ARCHITECTURES = {
     "acgan": _of(acgan),
     "fastgan": _of(fastgan),
     "projected": _of(projected),
+    "stylegan2": _of(stylegan2),
 }
 
 

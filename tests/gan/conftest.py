@@ -19,6 +19,7 @@ NARROW = {
     "wgan-gp": {"width": 32},
     "acgan": {"width": 4},
     "fastgan": {"ngf": 8, "ndf": 8, "z_dim": 32},
+    "stylegan2": {"channel_base": 256, "channel_max": 16, "z_dim": 32},
     "projected": {"ngf": 4, "mix": 8, "z_dim": 32},
 }
 
