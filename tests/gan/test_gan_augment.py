@@ -5,7 +5,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gan.augment import DRAWS, diff_augment, random_symmetry, symmetry
-from gan.losses import discriminator_loss, generator_loss
 
 # draws that change nothing: no brightness, saturation and contrast 1, no shift; the cut-out square
 # cannot be drawn away, so it lies in a corner
@@ -79,10 +78,3 @@ def test_the_eight_symmetries_are_the_squares():
     assert again == versions  # closed under composition
     batch = random_symmetry(np.stack([image, image]), np.array([0, 5]))
     assert (batch[1] == symmetry(image, 5)).all()
-
-
-def test_hinge_against_hand_numbers():
-    real, fake = [torch.tensor([2.0, 0.5])], [torch.tensor([-3.0, 1.0])]
-    assert discriminator_loss(real, fake) == pytest.approx(0.25 + 1.0)
-    assert generator_loss(fake) == pytest.approx(1.0)
-    assert generator_loss(fake * 2) == pytest.approx(2.0)
