@@ -145,7 +145,8 @@ def _label_and_list(root: Path, ask: Ask, rows: Rows, facts: dict[str, str]) -> 
     rows.raw["own"] = vocabulary.each(rows.raw["word"], _own).astype(np.float64)
     rows.reject(rows.raw["own"] == np.inf, "target is neither 0 nor 1")
     word, own = rows.raw.pop("word"), rows.raw["own"]
-    named = own.isna() & ~word.map(vocabulary.is_missing) & ~word.str.startswith(UNSURE)
+    unlabelled = vocabulary.each(word, lambda w: vocabulary.is_missing(w) or w.startswith(UNSURE))
+    named = own.isna() & ~unlabelled.astype(bool)
     if "diagnosis" not in rows.raw:
         rows.raw["diagnosis"] = ""
     rows.raw["diagnosis"] = rows.raw["diagnosis"].where(~named, word).astype(object)

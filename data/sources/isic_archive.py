@@ -13,8 +13,8 @@ import pandas as pd
 
 from data.sources import vocabulary
 from data.sources.listing import Ask, Listing
-from data.sources.rows import Rows, from_sheet, listing, printable
-from data.sources.tables import find_table, read_table
+from data.sources.rows import Rows, from_sheet, listing
+from data.sources.tables import find_table, printable, read_table
 from runtime.errors import UserError, some
 
 CITATION = "ISIC Archive, https://www.isic-archive.com; cite the contributors of the images"

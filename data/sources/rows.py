@@ -18,13 +18,12 @@ import pandas as pd
 from data.images import SUFFIXES, Encoded, find_files, find_images, leads_out
 from data.sources import vocabulary
 from data.sources.listing import COLUMNS, MALIGNANT, Ask, Fault, Listing, packed_hint
-from data.sources.tables import Sheet
+from data.sources.tables import MAX_NAME, Sheet, printable
 from runtime.errors import UserError, some
 
 ALIAS = "_downsampled"  # ISIC 2019 has it in some names of images, its users' files not always
 SUFFIX = re.compile(rf"({'|'.join(map(re.escape, SUFFIXES))})$", re.IGNORECASE)
 UNSAFE = re.compile(r"\.\.|[/\\\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]|^\.")
-MAX_NAME = 200  # characters
 RAGGED = "number of cells is not that of the header"
 WORDS = {  # columns that are harmonised
     "diagnosis": vocabulary.diagnosis,
@@ -60,12 +59,6 @@ def from_sheet(sheet: Sheet, names: dict[str, str], needed: tuple[str, ...] = ()
         said = next((one for one, name in names.items() if name == column), column)
         rows.reject(rows.raw[column] == "", f"{said} is empty")
     return rows
-
-
-def printable(name: str) -> str:
-    """A cell as it may be shown: one line of bearable length."""
-    shown = "".join(one if one.isprintable() else "?" for one in name[:MAX_NAME])
-    return shown + ("..." if len(name) > MAX_NAME else "")
 
 
 # --------------------------------------------------------------------------------------- listing
@@ -195,7 +188,7 @@ def check_positive(root: Path, diagnosis: pd.Series, positive: tuple[str, ...]) 
     absent = [word for word in positive if vocabulary.diagnosis(word) not in present]
     strange = [w for w in absent if vocabulary.diagnosis(w) not in vocabulary.DIAGNOSES]
     if len(present) and (strange or len(absent) == len(positive)):
-        there = [f"{name} ({count})" for name, count in present.items()]
+        there = [f"{printable(name)} ({count})" for name, count in present.items()]
         raise UserError(
             f"--positive {some(strange or absent)}: no such diagnosis in {root}; there are "
             f"{some(there, 20)}"
@@ -283,9 +276,10 @@ def _check_present(root: Path, table: pd.DataFrame, files: list[Path | None]) ->
         return
     hint = packed_hint(find_files(root))
     if absent == len(files):
+        first = ", ".join(printable(name) for name in table["image_id"][:2])
         raise UserError(
             f"--root {root}: {absent:,} images are listed and none of them is below it "
-            f"(looked for {some(table['image_id'].tolist(), 2)} with {', '.join(SUFFIXES)}); "
+            f"(looked for {first} ... with {', '.join(SUFFIXES)}); "
             + (hint or "unpack the image folders there, or use --tables-only")
         )
     if hint:

@@ -22,6 +22,7 @@ from runtime.errors import UserError, some
 MAX_BYTES = 1024 * 2**20  # of a metadata file; 400,000 images of the ISIC Archive need 200 MiB
 MAX_LINE = 2**20  # characters
 MAX_COLUMNS = 1000
+MAX_NAME = 200  # characters of a cell that a message shows
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")  # in no text file
 FOREIGN = {  # what else is found under a CSV's name
     b"PK\x03\x04": "a ZIP archive or an Excel workbook: unpack it, or save it as CSV",
@@ -91,7 +92,9 @@ def read_table(
             chosen = _choose(path, header, needed, optional)
             return _read(path, str(path.relative_to(root)), rows, len(header), chosen)
     except csv.Error as error:
-        raise UserError(f"{path}: not a CSV file ({error}); download or export it again") from None
+        raise UserError(
+            f"{path}: not a CSV file ({printable(str(error))}); download or export it again"
+        ) from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
 
@@ -104,6 +107,12 @@ def check_file(path: Path, root: Path) -> None:
         raise UserError(f"{path}: not a regular file; expected a CSV file")
     if (size := path.stat().st_size) > MAX_BYTES:
         raise UserError(f"{path}: {size / 2**30:.1f} GiB; expected a CSV file of at most 1 GiB")
+
+
+def printable(name: str) -> str:
+    """A cell as it may be shown: one line of bearable length."""
+    shown = "".join(one if one.isprintable() else "?" for one in name[:MAX_NAME])
+    return shown + ("..." if len(name) > MAX_NAME else "")
 
 
 def _encoding(path: Path) -> str:
@@ -158,7 +167,7 @@ def _choose(
         elif names in needed:
             missing.append(" or ".join([first, *others]))
     if missing:
-        have = ", ".join(cell[:40] or "(no name)" for cell in header[:40])
+        have = ", ".join(printable(cell[:40]) or "(no name)" for cell in header[:40])
         rest = f" and {len(header) - 40} more" if len(header) > 40 else ""
         use = [names if isinstance(names, str) else names[0] for names in optional]
         also = f", used where present {', '.join(use)}" if use else ""
