@@ -174,12 +174,12 @@ def _hash_recall(
 
 
 def measure_cost(images: np.ndarray, scratch: Path | None) -> tuple[np.ndarray, dict]:
-    """The pairs, with seconds and the peak of anonymous memory above what was there before."""
-    before, peak, ended = _anonymous(), [0], threading.Event()
+    """The pairs, with seconds and the peak of this process's memory that no file backs."""
+    peak, ended = [0], threading.Event()
 
     def watch() -> None:
         while not ended.wait(0.05):
-            peak[0] = max(peak[0], _anonymous() - before)
+            peak[0] = max(peak[0], _anonymous())
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -207,42 +207,34 @@ def _anonymous() -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) * 1024
 
 
-def make_up(images: np.ndarray, options: Options) -> tuple[np.ndarray, np.ndarray]:
-    """A memory map of made-up images, and the pairs [m, 2] that were hidden among them."""
-    path = options.scratch / f"made-up-{options.made_up}.npy"
-    hidden = options.made_up // 100
+def make_up(images: np.ndarray, options: Options) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A memory map of made-up images, their parents [n, 2], and the pairs [m, 2] hidden in them."""
+    path, count = options.scratch / f"made-up-{options.made_up}.npy", options.made_up
+    hidden = count // 100
     rng = seeds.generator("made up", options.seed)
-    pairs = np.column_stack(
-        [
-            rng.choice(options.made_up - hidden, hidden, replace=False),
-            np.arange(options.made_up - hidden, options.made_up),
-        ]
-    )
+    parents = rng.integers(len(images), size=(count, 2))
+    copied = rng.choice(count - hidden, hidden, replace=False)
+    pairs = np.column_stack([copied, np.arange(count - hidden, count)])
+    parents[pairs[:, 1]] = parents[copied]
     if path.exists():
-        return np.load(path, mmap_mode="r"), pairs
+        return np.load(path, mmap_mode="r"), parents, pairs
     options.scratch.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    shape = (options.made_up, *images.shape[1:])
-    made = np.lib.format.open_memmap(partial, "w+", np.uint8, shape)
-    with progress.bar(len(made), "making up", "image") as bar:
-        for row in range(len(made) - hidden):
-            share = rng.uniform(0.35, 0.65)
+    made = np.lib.format.open_memmap(partial, "w+", np.uint8, (count, *images.shape[1:]))
+    with progress.bar(count - hidden, "making up", "image") as bar:
+        for row in range(count - hidden):
             one, other = (
-                oriented(
-                    cropped(images[rng.integers(len(images))], rng, rng.uniform(0.6, 1)),
-                    int(rng.integers(8)),
-                )
-                for _ in range(2)
+                oriented(cropped(images[parent], rng, rng.uniform(0.6, 1)), int(rng.integers(8)))
+                for parent in parents[row]
             )
-            made[row] = np.ascontiguousarray(one) * share + np.ascontiguousarray(other) * (
-                1 - share
-            )
+            share = rng.uniform(0.35, 0.65)
+            made[row] = one * share + other * (1 - share)
             bar.update(1)
-        for row, copy in pairs:
-            made[copy] = everything(made[row], rng)
+    for row, copy in pairs:
+        made[copy] = everything(made[row], rng)
     made.flush()
     partial.rename(path)
-    return np.load(path, mmap_mode="r"), pairs
+    return np.load(path, mmap_mode="r"), parents, pairs
 
 
 def save_sheet(images: np.ndarray, table: pd.DataFrame, pairs: np.ndarray, path: Path) -> None:
@@ -281,9 +273,11 @@ def main(options: Options) -> None:
     print(content["recall"], flush=True)
     write_json(options.out, content)
     if options.made_up:
-        made, hidden = make_up(images, options)
+        made, parents, hidden = make_up(images, options)
         pairs, cost = measure_cost(made, options.scratch)
         expected, found = ({(a, b) for a, b in some.tolist()} for some in (hidden, pairs))
+        common = (parents[pairs[:, 0], :, None] == parents[pairs[:, 1], None]).any((1, 2))
+        cost["pairs_without_common_parent"] = int((~common).sum())
         cost["hidden_copies_found"] = round(len(expected & found) / len(expected), 4)
         content["cost"].append(cost)
         print(cost, flush=True)

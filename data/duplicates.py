@@ -4,7 +4,7 @@ A copy may be mirrored, turned by 90 degrees, re-encoded, resized, cropped or sh
 differ in brightness. Three looks (data.likeness), each strict on what the one before lets through:
 
 1. alike as a whole, all pairs in all eight orientations, by matrix products;
-2. alike in fine structure after the best shift and zoom (cross-correlation);
+2. alike in fine structure after the best of a few zooms, rotations and shifts;
 3. the same fine structure, place by place, after registration.
 
 `python -m benchmarks.duplicates` measures what is found, and at what cost.
@@ -33,13 +33,30 @@ from runtime.errors import UserError
 from runtime.files import read_json, write_bytes, write_json
 
 ALIKE, SHIFTED, REGISTERED = 0.77, 0.36, 0.45  # least correlation at the three looks
-BEST, EFFORT = 64, 1_600_000  # candidates after the first look: an image's least, all images'
-ZOOMS = (1.0, 0.9, 1.1)  # tried at the second look
+BEST, EFFORT = 64, 1_300_000  # candidates after the first look: an image's least, all images'
+TRIED = ((1.0, 0), (0.9, 0), (1.1, 0), (1.0, 5), (1.0, -5))  # zooms and degrees, second look
 REACH = COARSE // 8  # px, largest shift at the second look
-ROWS, COLUMNS = 256, 1024  # images compared at a time; ROWS are done again after a kill
+ROWS, COLUMNS = 128, 1024  # images compared at a time; ROWS are done again after a kill
 BATCH = 512  # candidates compared at a time
 SCRATCH = "duplicates"  # folder of what is found meanwhile
-FORM = 3  # of what lies in scratch; grows when the looks change
+FORM = 4  # of what lies in scratch; grows when the looks change
+
+
+def _lag_tables() -> tuple[np.ndarray, np.ndarray]:
+    """Shifts (x, y) [121, 2], and the inverse DFT to them alone, float32 [40 * 21 * 2, 121].
+
+    It takes the real view of a complex half spectrum: a product is faster than irfft2 here.
+    """
+    side = np.arange(-REACH, REACH + 1)
+    shifts = np.stack(np.meshgrid(side, side), -1).reshape(-1, 2)
+    down, along = np.meshgrid(np.arange(COARSE), np.arange(COARSE // 2 + 1), indexing="ij")
+    phase = np.exp(2j * np.pi / COARSE * (np.stack([along, down], -1).reshape(-1, 2) @ shifts.T))
+    twice = np.where((along == 0) | (along == COARSE // 2), 1, 2).reshape(-1, 1)
+    lags = np.stack([phase.real, -phase.imag], 1) * (twice / COARSE**2)[:, None]
+    return shifts, lags.reshape(-1, len(shifts)).astype(np.float32)
+
+
+SHIFTS, LAGS = _lag_tables()
 
 
 class Candidates(NamedTuple):
@@ -64,10 +81,11 @@ class Looks(NamedTuple):
 def near_duplicates(images: np.ndarray, scratch: Path | None = None) -> np.ndarray:
     """Row pairs (int64 [m, 2], i < j, sorted) of uint8 [n, size, size, 3] that match.
 
-    `images` may be a memory map. What is found meanwhile (2.2 kB an image) lies in a temporary
-    folder, or in the folder `scratch`: there a second call with the same images goes on after a
-    kill. Of one image's look-alikes further down only the best are looked at closely (64, more
-    below 25,000 images): of a crowd of copies not every pair is found, but every copy is in one.
+    `images` may be a memory map; a thread takes about 100 MB. What is found meanwhile (2.2 kB an
+    image) lies in a temporary folder, or in the folder `scratch`: there a second call with the same
+    images goes on after a kill. Of one image's look-alikes further down only the best are looked at
+    closely (64, more below 20,000 images): of a crowd of copies not every pair is found, but every
+    copy is in one.
     """
     if len(images) < 2:
         return np.zeros((0, 2), np.int64)
@@ -204,34 +222,35 @@ def _shifted(
     candidates = candidates.where(np.argsort(candidates.column, kind="stable"))
     views = (candidates.row - start) * 8 + candidates.orientation
     views, view = np.unique(views, return_inverse=True)
-    spectra = _zoomed_spectra(images[start : start + ROWS], views)
+    spectra = _spectra(images[start : start + ROWS], views)
     scores = np.zeros(len(candidates.row), np.float32)
     maps = np.zeros((len(scores), 2, 3), np.float32)
-    side = 2 * REACH + 1
+    maps_back = np.array(  # mirrored, an image turns the other way
+        [[likeness.turning(zoom, way * by, FINE)[1] for zoom, by in TRIED] for way in (1, -1)]
+    )
     for at in range(0, len(scores), BATCH):
         part = slice(at, at + BATCH)
-        one = spectra[view[part]]
         other = fft.rfft2(_unit(fine[candidates.column[part]])).conj()
-        match = fft.irfft2(one * other[:, None], s=(COARSE, COARSE), overwrite_x=True)
-        near = np.roll(match, (REACH, REACH), (2, 3))[..., :side, :side].reshape(len(one), -1)
-        scores[part] = near.max(1)
-        zoom, place = np.divmod(near.argmax(1), side * side)
-        zoom = np.array(ZOOMS)[zoom, None]
-        shift = np.column_stack(np.divmod(place, side))[:, ::-1] - REACH
-        maps[part, 0, 0] = maps[part, 1, 1] = 1 / zoom[:, 0]
-        maps[part, :, 2] = (FINE - 1) / 2 * (1 - 1 / zoom) + shift * (FINE / COARSE) / zoom
+        product = (spectra[view[part]] * other[:, None]).reshape(-1, COARSE * (COARSE // 2 + 1))
+        match = (product.view(np.float32) @ LAGS).reshape(len(other), -1)
+        scores[part] = match.max(1)
+        tried, place = np.divmod(match.argmax(1), len(SHIFTS))
+        back = maps_back[np.bitwise_count(candidates.orientation[part]) % 2, tried]
+        shift = np.column_stack([SHIFTS[place] * (FINE / COARSE), np.ones(len(place))])
+        maps[part] = back
+        maps[part, :, 2] = (back @ shift[..., None])[..., 0]
     keep = scores > SHIFTED
     return candidates._replace(score=scores).where(keep), maps[keep]
 
 
-def _zoomed_spectra(images: np.ndarray, views: np.ndarray) -> np.ndarray:
-    """complex64 [m, zooms, 40, 21] of `views`: row * 8 + orientation, [m], sorted."""
-    shown = np.zeros((len(views), len(ZOOMS), COARSE, COARSE), np.int8)
+def _spectra(images: np.ndarray, views: np.ndarray) -> np.ndarray:
+    """complex64 [m, tried, 40, 21] of `views`: row * 8 + orientation, [m], sorted."""
+    shown = np.zeros((len(views), len(TRIED), COARSE, COARSE), np.int8)
     last, fine = -1, np.zeros(0)
     for at, (row, orientation) in enumerate(zip(*np.divmod(views, 8), strict=True)):
         if row != last:
-            zoomed = [likeness.zoomed(images[row], zoom) for zoom in ZOOMS]
-            last, fine = row, np.stack([likeness.quantised(image) for image in zoomed], -1)
+            tried = [likeness.turned(images[row], zoom, by) for zoom, by in TRIED]
+            last, fine = row, np.stack([likeness.quantised(image) for image in tried], -1)
         shown[at] = np.moveaxis(oriented(fine, orientation), -1, 0)
     return fft.rfft2(_unit(shown))
 
@@ -240,7 +259,8 @@ def _unit(values: np.ndarray) -> np.ndarray:
     """float32 [..., h, w], each centred, of length 1; all zeros where nothing varies."""
     centred = values - values.mean((-2, -1), dtype=np.float32, keepdims=True)
     length = np.linalg.norm(centred, axis=(-2, -1), keepdims=True)
-    return centred * (length > 1e-3) / np.maximum(length, 1e-3)
+    centred *= (length > 1e-3) / np.maximum(length, 1e-3)
+    return centred
 
 
 # --------------------------------------------------------------------------------------- scratch
@@ -269,7 +289,16 @@ def _state(images: np.ndarray) -> dict[str, Any]:
     """What must be the same for work to go on: settings and images (by a sample of them)."""
     sample = images[np.linspace(0, len(images) - 1, 64).astype(int)]
     return {
-        "settings": [FORM, ALIKE, SHIFTED, REGISTERED, BEST, EFFORT, *ZOOMS, ROWS],
+        "settings": [
+            FORM,
+            ALIKE,
+            SHIFTED,
+            REGISTERED,
+            BEST,
+            EFFORT,
+            *np.ravel(TRIED).tolist(),
+            ROWS,
+        ],
         "shape": list(images.shape),
         "sample": zlib.crc32(np.ascontiguousarray(sample)),
     }

@@ -134,13 +134,19 @@ def oriented(image: np.ndarray, orientation: int) -> np.ndarray:
     return turned[:: -1 if orientation & 1 else 1, :: -1 if orientation & 2 else 1]
 
 
-def zoomed(image: np.ndarray, zoom: float) -> np.ndarray:
-    """The image enlarged about its centre, of the same size."""
-    if zoom == 1:
+def turning(zoom: float, degrees: float, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The map [2, 3] that enlarges and turns about the centre of `size` px, and the way back."""
+    centre = (size - 1) / 2
+    there = cv2.getRotationMatrix2D((centre, centre), degrees, zoom)
+    return there, cv2.invertAffineTransform(there)
+
+
+def turned(image: np.ndarray, zoom: float, degrees: float) -> np.ndarray:
+    """The image enlarged and turned about its centre, of the same size."""
+    if (zoom, degrees) == (1, 0):
         return image
-    size, centre = image.shape[:2], (len(image) - 1) / 2
-    scaled = cv2.getRotationMatrix2D((centre, centre), 0, zoom)
-    return cv2.warpAffine(image, scaled, size, borderMode=cv2.BORDER_REFLECT)
+    there, _ = turning(zoom, degrees, len(image))
+    return cv2.warpAffine(image, there, image.shape[:2], borderMode=cv2.BORDER_REFLECT)
 
 
 def registered(one: np.ndarray, other: np.ndarray, affine: np.ndarray) -> float:

@@ -23,7 +23,7 @@ from data.phantom import PhantomConfig, sample_dataset
 ACROSS_LESIONS = {
     *("24408-27737", "24479-28756", "25226-30074", "25281-26904", "25387-29880", "27027-29036"),
     *("27636-27994", "27820-28209", "28014-28585", "29152-33173", "30000-31392", "33421-33481"),
-    *("34228-34248",),
+    *("29477-30637", "34228-34248"),
 }
 # Look-alikes: the best-scoring pairs that are different lesions.
 LOOK_ALIKE = {
@@ -58,6 +58,7 @@ AGAIN = {
     "brighter": lambda image: np.clip(image * 1.15 + 8, 0, 255).astype(np.uint8),
     "darker": lambda image: (image * 0.85).astype(np.uint8),
     "cropped": lambda image: moved(image, zoom=1.11, right=0.03),
+    "turned": lambda image: moved(image, 5),
     "moved": lambda image: moved(image, 3, 1.04, 0.024, -0.03),
 }
 
@@ -149,11 +150,13 @@ def test_first_look_is_complete(make_texture):
     waves = np.stack([likeness.waves(make_texture(seed % 40, 64, 64)) for seed in range(300)])
     waves += np.random.default_rng(0).normal(0, 0.02, waves.shape).astype(np.float32)
     got = duplicates._alike(waves, 0)
-    scores = np.stack([likeness.reoriented(waves[:256], k) @ waves.T for k in range(8)])
-    scores[:, ~np.triu(np.ones((256, 300), bool), 1)] = 0
+    scores = np.stack(
+        [likeness.reoriented(waves[: duplicates.ROWS], k) @ waves.T for k in range(8)]
+    )
+    scores[:, ~np.triu(np.ones(scores.shape[1:], bool), 1)] = 0
     expected = set(zip(*np.nonzero(scores > duplicates.ALIKE), strict=True))
     assert set(zip(got.orientation, got.row, got.column, strict=True)) == expected
-    assert len(expected) > 500
+    assert len(expected) > 300
 
 
 def test_a_crowd_of_copies_holds_together(phantom, monkeypatch):
