@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from data.cleaning import CLEANERS
 from data.images import Encoded, Look, decode, decode_all, find_images, perceptual_hash
 from runtime import cli
 from runtime.files import write_json
@@ -85,11 +86,15 @@ def ways(options: Options, folder: Path, paths: list[Path]) -> dict[str, Callabl
         f"ImageFolder, DataLoader of {options.workers} processes": lambda: list(loader),
         "decode, one thread": lambda: [decode(path, Look(size)) for path in paths],
         "decode_all": lambda: list(decode_all(sources, Look(size))),
-        "decode_all, hair": lambda: list(decode_all(sources, Look(size, clean=("hair",)))),
-        "decode_all, frame, hair, colour": lambda: list(
-            decode_all(sources, Look(size, clean=("frame", "hair", "colour")))
-        ),
     }
+
+
+def cleanings(options: Options, paths: list[Path]) -> dict[str, Callable[[], object]]:
+    """Decoding with each cleaner."""
+    sources = [Encoded(path) for path in paths]
+    looks = {name: Look(options.size, clean=(name,)) for name in CLEANERS}
+    looks = {"none": Look(options.size), **looks}
+    return {name: lambda look=look: list(decode_all(sources, look)) for name, look in looks.items()}
 
 
 def decoders(options: Options, paths: list[Path]) -> dict[str, Callable[[], object]]:
@@ -213,6 +218,7 @@ def main(options: Options) -> None:
         "machine": {
             "processor": platform.processor() or platform.machine(),
             "cores": len(os.sched_getaffinity(0)),
+            "other_load": round(os.getloadavg()[0], 1),  # processes that waited before the start
         },
         "versions": versions(),
         "options": {key: str(value) for key, value in asdict(options).items()},
@@ -226,6 +232,7 @@ def main(options: Options) -> None:
                 "mean_kilobytes": round(np.mean([p.stat().st_size for p in paths]) / 1000),
                 "accuracy": accuracy(options, paths),
                 "speed": timed(options, ways(options, Path(folder), paths)),
+                "cleaners": timed(replace(options, rounds=2), cleanings(options, paths)),
                 "decoders": timed(options, decoders(options, paths)),
                 "hashes": hashes(options, paths),
             }

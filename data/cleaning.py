@@ -23,6 +23,7 @@ SMALLEST = 0.3  # of the side; what would leave less is not a frame
 HAIR_SIDE = 384  # px; hairs are looked for at no more than this
 DIRECTIONS = 16
 PASSES = 2  # the second sees hairs that lay beside others
+FEW = 0.04  # of the image under hairs: less, and they do not hide each other
 SEGMENT = 1 / 12  # of the side: length over which a hair is straight
 BESIDE = 1 / 72  # of the side: where the skin beside a hair is looked at
 LONG = 1 / 8  # of the side: what is shorter than this is no hair
@@ -97,6 +98,8 @@ def remove_hair(image: np.ndarray) -> np.ndarray:
         if not mask.any():
             break
         image = cv2.inpaint(image, mask, radius, cv2.INPAINT_TELEA)
+        if mask.mean() < FEW * 255:
+            break
     return image
 
 
