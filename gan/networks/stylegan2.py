@@ -106,11 +106,16 @@ def leaky(x: torch.Tensor) -> torch.Tensor:
     return F.leaky_relu(x, SLOPE, inplace=True)
 
 
-def blur(x: torch.Tensor, padding: int, stride: int = 1, gain: float = 1.0) -> torch.Tensor:
+def blur(x: torch.Tensor, padding: int, gain: float = 1.0) -> torch.Tensor:
     """Filter every channel by [1, 3, 3, 1] in both directions; sums to `gain`."""
     taps = torch.tensor([1.0, 3.0, 3.0, 1.0], device=x.device) / 8
     kernel = (gain * taps[:, None] * taps).to(x.dtype).expand(x.shape[1], 1, 4, 4)
-    return F.conv2d(x, kernel, stride=stride, padding=padding, groups=x.shape[1])
+    return F.conv2d(x, kernel, padding=padding, groups=x.shape[1])
+
+
+def halve(x: torch.Tensor) -> torch.Tensor:
+    """`blur`, of which every second pixel is kept; a stride would be six times slower on a CPU."""
+    return F.avg_pool2d(blur(x, 1), 1, 2)
 
 
 class Mapping(nn.Module):
@@ -233,7 +238,7 @@ class DownBlock(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         main = leaky(self.down(blur(leaky(self.same(x)), 2)))
-        return main + self.direct(blur(x, 1, stride=2))
+        return main + self.direct(halve(x))
 
 
 class Discriminator(nn.Module):
