@@ -90,9 +90,16 @@ def open_pool(
 ) -> tuple[Pool, str | None]:
     """A pool that may be used on this fold, and why not where `allow_leakage` lets it pass.
 
-    Raises UserError for a leak and for a pool that is too small.
+    Raises UserError for a leak, for a pool that is too small or not of malignant images.
     """
     pool = load_pool(path)
+    label = pool.info["provenance"].get("label") or "malignant"
+    positive = dataset.info.get("options", {}).get("positive", "mel").split(",")
+    if label not in ("malignant", *positive):
+        raise UserError(
+            f"--pool {path}: its images are {label}; synthetic images count as malignant here: "
+            "make them with `python -m gan.generate --label malignant`"
+        )
     reason = leak(pool, dataset, fold)
     if reason and not allow_leakage:
         raise UserError(f"{reason}. (--allow-leakage trains anyway and marks every output)")

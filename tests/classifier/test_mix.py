@@ -156,3 +156,14 @@ def test_leaky_generator_is_refused_before_anything_is_made(tiny, runs, monkeypa
         mix.pool_of_generator(tiny, 0, run, 7, 0, "cpu", False)
     with pytest.raises(UserError, match="no finished generator there"):
         mix.pool_of_generator(tiny, 0, runs / "absent", 7, 0, "cpu", False)
+
+
+def test_images_of_another_class_are_no_malignant_ones(tiny, tmp_path):
+    provenance = {"kind": "declared", "statement": "drawn"}
+    for label, allowed in (("benign", False), ("nv", False), ("mel", True), ("malignant", True)):
+        path = write_pool(tmp_path / label, tiny.images[:6], provenance | {"label": label}).path
+        if allowed:
+            assert mix.open_pool(tiny, 0, path, 5, allow_leakage=False)[1] is None
+        else:
+            with pytest.raises(UserError, match=f"its images are {label}; synthetic images count"):
+                mix.open_pool(tiny, 0, path, 5, allow_leakage=False)
