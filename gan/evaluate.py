@@ -1,37 +1,40 @@
 """Score a generator or a pool against real images that it was not trained on.
 
-Writes evaluation.json into the run or the pool: KID beside a real-against-real floor, precision,
-recall, density, coverage, and whether synthetic images are copies of training images.
-memorisation.png shows the ten closest ones. The held-out images are the malignant ones of the
-fold's validation part; the test part is not touched.
+Writes evaluation.json and one page, evaluation.html, into the run or the pool: KID beside a
+real-against-real floor, precision, recall, density, coverage; whether synthetic images are copies
+of training images; what drifts (colour, size, hair, frames, sharpness); how alike nearest pairs
+are. The held-out images are the malignant ones of the fold's validation part; the test part is not
+touched. The first evaluation of a dataset and fold trains its evaluation network, a minute or two.
 """
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import cv2
 import numpy as np
+import torch
 from PIL import Image
 
-from data.pool import load_pool
 from data.store import Dataset
-from gan.augment import symmetry
-from gan.features import NETWORK, extract
-from gan.generate import sample
+from gan import card, diagnosis, drift, pairs
+from gan.explore import ExploreOptions, explore
+from gan.features import FeatureNetwork, extract, imagenet_network
+from gan.fid import fid, inception, inception_features
 from gan.metrics import kid, kid_spread, memorisation, nearest_distances, precision_recall
-from gan.train import open_dataset, training_rows
-from gan.weights import load_generator, read_description
+from gan.subject import LEAST_SYNTHETIC, Images, Subject, open_subject
 from runtime import cli
 from runtime.device import Compute, DeviceName, PrecisionName, resolve
 from runtime.errors import UserError
-from runtime.files import write_json
+from runtime.files import write_json, write_text
 from runtime.seeds import generator as random_generator
 
-LEAST_HELD_OUT = 8
-THUMBNAIL = 16  # side at which pixels are compared
 SHOWN = 10  # closest synthetic images in the gallery
+MEASURED = 1000  # images of a kind whose attributes are measured, at most
+PAIRED = 200  # images of a kind that are compared with their nearest neighbours, at most
+
+NetworkName = Literal["diagnosis", "imagenet"]
 
 
 @dataclass(frozen=True)
@@ -41,198 +44,318 @@ class EvaluateOptions:
     data: Path | None = None  # prepared dataset; default the one that the generator was trained on
     fold: int | None = None  # whose validation part is held out; default the generator's
     count: int = 500  # synthetic images to score, at most
+    network: NetworkName | None = None  # default diagnosis; imagenet where none are told apart
+    inception: Path | None = None  # torch-fidelity's Inception weights: adds FID, and minutes
     seed: int = 0  # of the latents and the subsets
     device: DeviceName = "auto"  # auto takes CUDA where there is one
     precision: PrecisionName = "auto"  # auto is bf16 where the hardware has it
 
 
 @dataclass(frozen=True)
-class _Images:
-    """What is compared; all uint8 [n, size, size, 3]."""
+class _Networks:
+    """Who looks at the images."""
 
+    chosen: NetworkName
+    imagenet: FeatureNetwork  # always there: it saw neither side of the split
+    diagnosis: FeatureNetwork | None
+    facts: dict[str, Any]  # about the diagnosis network
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """Features by one network, float32 [n, d]."""
+
+    network: str
     synthetic: np.ndarray
     training: np.ndarray
     held_out: np.ndarray
-    groups: np.ndarray  # of training and then of held-out images
+
+
+@dataclass(frozen=True)
+class _Near:
+    """Distances to real images, training and then held-out, over eight symmetries: [n, r]."""
+
+    synthetic: np.ndarray
+    synthetic_version: np.ndarray
+    held_out: np.ndarray
+    held_out_version: np.ndarray
 
 
 def evaluate(options: EvaluateOptions) -> dict[str, Any]:
-    """Write `evaluation.json` and `memorisation.png`; returns the former's content.
+    """Write `evaluation.json`, `evaluation.html`, `memorisation.png`; returns the first's content.
 
     KID is in plain units (papers often print it times 1000). Raises UserError for missing or
     damaged input, another image size, too few held-out images, and a dataset whose folds are not
     those that the generator was trained on.
     """
-    target = _target(options)
+    path, is_generator = _target(options)
+    judge = inception(options.inception) if options.inception else None
     compute = resolve(options.device, options.precision, cpu_auto="bf16")
-    dataset, fold, images = _gather(options, compute)
-    ours = _features(images.synthetic, compute, "synthetic images, 8 symmetries")
-    theirs = _features(images.held_out, compute, "held-out images, 8 symmetries")
-    training = extract(images.training, compute, "training images")
-    spaces = {
-        "features": (ours, theirs, np.concatenate([training, theirs[0]])),
-        "pixels": _thumbnails(images),
-    }
-    near = {}
-    found = {}
-    for space, (synthetic, held_out, real) in spaces.items():
-        near[space] = nearest_distances(synthetic, real)
-        among = nearest_distances(held_out, real)
-        found[space] = memorisation(near[space], among, images.groups, len(training), options.seed)
+    subject = open_subject(
+        path, is_generator, options.data, options.fold, options.count, options.seed, compute
+    )
+    images, dataset = subject.images, subject.dataset
+    networks = _networks(options.network, dataset, subject.fold, compute)
+    by_imagenet, near = _look(images, networks.imagenet, compute)
+    seen = {"imagenet": by_imagenet}
+    if networks.diagnosis:
+        seen["diagnosis"] = _see(images, networks.diagnosis, compute)
+    chosen = seen.pop(networks.chosen)
+    measured, drifts = _drift(images, options.seed)
     result = {
-        **_scores(ours[0], training, theirs[0], options.seed),
-        "memorisation": found["features"].ratio,
-        "memorisation_flagged": any(part.flagged for part in found.values()),
-        "memorisation_in": {space: dataclasses.asdict(part) for space, part in found.items()},
-        "evaluation_network": NETWORK,
-        "n_training": len(training),
+        **_scores(chosen, options.seed),
+        **_other_scores(next(iter(seen.values()), None), options.seed),
+        "independent": _independent(networks.chosen, subject),
+        **_copies(near, images, options.seed),
+        "drift": {name: dataclasses.asdict(one) for name, one in drifts.items()},
+        "pairs": _pairs(images, near["pixels"], options.seed),
+        **(_fid(images, judge, compute, options.seed) if judge else {}),
+        "diagnosis_network": networks.facts or None,
+        "n_training": len(images.training),
         "dataset": str(dataset.path),
         "folds_hash": dataset.folds_hash,
-        "fold": fold,
+        "fold": subject.fold,
+        "seed": options.seed,
     }
-    _gallery(target / "memorisation.png", images, near["features"])
-    write_json(target / "evaluation.json", result)
-    _report(result, target)
+    result = _without_nan(result)
+    closest = _closest(images, near["features"])
+    Image.fromarray(closest).save(path / "memorisation.png")
+    galleries = _galleries(options, path) if is_generator else {}
+    page = card.render(subject, result, measured, closest, galleries)
+    write_text(path / "evaluation.html", page)
+    write_json(path / "evaluation.json", result)
+    _report(result, path)
     return result
 
 
-def _scores(
-    synthetic: np.ndarray, training: np.ndarray, held_out: np.ndarray, seed: int
-) -> dict[str, Any]:
+def _target(options: EvaluateOptions) -> tuple[Path, bool]:
+    if options.count < LEAST_SYNTHETIC:
+        raise UserError(f"--count {options.count}: expected {LEAST_SYNTHETIC} or more")
+    if options.generator is not None and options.pool is None:
+        return options.generator, True
+    if options.pool is not None and options.generator is None:
+        return options.pool, False
+    raise UserError("give one of --generator RUN and --pool POOL")
+
+
+# --- networks ------------------------------------------------------------------------------------
+
+
+def _networks(
+    wanted: NetworkName | None, dataset: Dataset, fold: int, compute: Compute
+) -> _Networks:
+    """The wanted network and, where that costs no training, the other one too."""
+    chosen = wanted or ("diagnosis" if diagnosis.can_learn(dataset, fold) else "imagenet")
+    trained, facts = None, {}
+    if chosen == "diagnosis" or diagnosis.is_ready(dataset, fold):
+        trained, facts = diagnosis.diagnosis_network(dataset, fold, compute)
+    return _Networks(chosen, imagenet_network(), trained, facts)
+
+
+def _independent(chosen: NetworkName, subject: Subject) -> bool | None:
+    """Whether the discriminator saw nothing of what the evaluation network learned from."""
+    sees = subject.discriminator_sees
+    return None if sees is None else not (chosen == "imagenet" and "imagenet" in sees)
+
+
+def _see(images: Images, network: FeatureNetwork, compute: Compute) -> _Seen:
+    kinds = ("synthetic", "training", "held_out")
+    found = [extract(getattr(images, kind), compute, kind, network) for kind in kinds]
+    return _Seen(network.name, *found)
+
+
+def _look(
+    images: Images, network: FeatureNetwork, compute: Compute
+) -> tuple[_Seen, dict[str, _Near]]:
+    """Features, and nearest neighbours in features and in pixels, flipped and turned.
+
+    By the network that saw neither training nor held-out images: to one that had learned the
+    training images these would look special in any case.
+    """
+    turned = []
+    for kind in ("synthetic", "held_out"):
+        eight = pairs.versions(getattr(images, kind))
+        flat = eight.reshape(-1, *eight.shape[2:])
+        features = extract(flat, compute, f"{kind}, 8 symmetries", network)
+        turned.append(features.reshape(8, -1, features.shape[1]))
+    training = extract(images.training, compute, "training", network)
+    small = [pairs.thumbnails(part) for part in (images.synthetic, images.held_out)]
+    near = {
+        "features": _near(*turned, training),
+        "pixels": _near(*small, pairs.thumbnails(images.training)[0]),
+    }
+    return _Seen(network.name, turned[0][0], training, turned[1][0]), near
+
+
+def _near(synthetic: np.ndarray, held_out: np.ndarray, training: np.ndarray) -> _Near:
+    real = np.concatenate([training, held_out[0]])
+    return _Near(*nearest_distances(synthetic, real), *nearest_distances(held_out, real))
+
+
+# --- scores --------------------------------------------------------------------------------------
+
+
+def _scores(seen: _Seen, seed: int) -> dict[str, Any]:
     """KID, precision and recall of features, each beside what training images would get."""
     # Matched sizes, or the floor would have another spread (and recall another meaning).
-    n = min(len(synthetic), len(training))
-    synthetic = synthetic[:n]
-    floor = training[random_generator(seed, "gan/floor").permutation(len(training))[:n]]
+    n = min(len(seen.synthetic), len(seen.training))
+    synthetic, floor = seen.synthetic[:n], seen.training[_floor(len(seen.training), n, seed)]
+    return {
+        **_kids(synthetic, floor, seen.held_out, seed),
+        **precision_recall(seen.held_out, synthetic),
+        "floor": precision_recall(seen.held_out, floor),
+        "n_real": len(seen.held_out),
+        "n_synthetic": n,
+        "evaluation_network": seen.network,
+    }
+
+
+def _other_scores(seen: _Seen | None, seed: int) -> dict[str, Any]:
+    """KID by the network that was not chosen; None where it is not there."""
+    found: dict[str, Any] = dict.fromkeys(("kid", "kid_std", "kid_floor", "kid_floor_std"))
+    if seen is not None:
+        n = min(len(seen.synthetic), len(seen.training))
+        floor = seen.training[_floor(len(seen.training), n, seed)]
+        found = _kids(seen.synthetic[:n], floor, seen.held_out, seed)
+    scores = {name.replace("kid", "kid_other", 1): value for name, value in found.items()}
+    return {**scores, "evaluation_network_other": seen.network if seen else None}
+
+
+def _kids(
+    synthetic: np.ndarray, floor: np.ndarray, held_out: np.ndarray, seed: int
+) -> dict[str, float]:
     return {
         "kid": kid(synthetic, held_out),
         "kid_std": kid_spread(synthetic, held_out, seed),
         "kid_floor": kid(floor, held_out),
         "kid_floor_std": kid_spread(floor, held_out, seed),
-        **precision_recall(held_out, synthetic),
-        "floor": precision_recall(held_out, floor),
-        "n_real": len(held_out),
-        "n_synthetic": n,
     }
 
 
-def _target(options: EvaluateOptions) -> Path:
-    if (options.generator is None) == (options.pool is None):
-        raise UserError("give one of --generator RUN and --pool POOL")
-    if options.count < 10:
-        raise UserError(f"--count {options.count}: expected 10 or more")
-    target = options.generator or options.pool
-    assert target is not None
-    return target
+def _floor(training: int, n: int, seed: int) -> np.ndarray:
+    """Row numbers of the n training images that stand for synthetic ones."""
+    return random_generator(seed, "gan/floor").permutation(training)[:n]
 
 
-def _gather(options: EvaluateOptions, compute: Compute) -> tuple[Dataset, int, _Images]:
-    """Open everything and check that it belongs together, before anything is computed."""
-    if options.generator is not None:
-        description = read_description(options.generator)
-    else:
-        assert options.pool is not None
-        pool = load_pool(options.pool)
-        description = pool.info.get("provenance", {}).get("generator", {})
-    known = description.get("dataset")
-    dataset = open_dataset(options.data or (Path(known) if known else None))
-    fold = options.fold if options.fold is not None else description.get("fold", 0)
-    rows, held_out = training_rows(dataset, fold), dataset.rows("val", fold)
-    held_out = held_out[dataset.targets(held_out) == 1]
-    if len(held_out) < LEAST_HELD_OUT:
-        raise UserError(
-            f"{dataset.path}: {len(held_out)} malignant images in the validation part of fold "
-            f"{fold}; a comparison needs {LEAST_HELD_OUT} at the very least"
+def _copies(near: dict[str, _Near], images: Images, seed: int) -> dict[str, Any]:
+    n = len(images.training)
+    found = {
+        space: memorisation(one.synthetic, one.held_out, images.groups, n, seed)
+        for space, one in near.items()
+    }
+    return {
+        "memorisation": found["features"].ratio,
+        "memorisation_flagged": any(part.flagged for part in found.values()),
+        "memorisation_in": {space: dataclasses.asdict(part) for space, part in found.items()},
+    }
+
+
+def _drift(
+    images: Images, seed: int
+) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, drift.Drift]]:
+    """What was measured of synthetic, training and held-out images, and how it compares."""
+    rows = {
+        kind: images.some(kind, MEASURED, seed) for kind in ("synthetic", "training", "held_out")
+    }
+    measured = {
+        kind: drift.measure(getattr(images, kind)[chosen], kind) for kind, chosen in rows.items()
+    }
+    n = len(images.training)
+    groups = images.groups[:n][rows["training"]], images.groups[n:][rows["held_out"]]
+    return measured, drift.compare(*measured.values(), groups, seed)
+
+
+def _pairs(images: Images, near: _Near, seed: int) -> dict[str, Any]:
+    """Mean figures of nearest pairs, by kind of pair: what was compared with what."""
+    n, found = len(images.training), {}
+    for kind, distances, version, real in (
+        ("synthetic", near.synthetic, near.synthetic_version, "training"),
+        ("synthetic", near.synthetic, near.synthetic_version, "held_out"),
+        ("held_out", near.held_out, near.held_out_version, "training"),
+    ):
+        rows = images.some(kind, PAIRED, seed)
+        columns = slice(n) if real == "training" else slice(n, None)
+        closest = pairs.nearest(distances[rows, columns], version[rows, columns])
+        shown = pairs.aligned(getattr(images, kind)[rows], closest)
+        values = pairs.figures(shown, getattr(images, real)[closest.index])
+        means = {name: float(value.mean()) for name, value in values.items()}
+        found[f"{kind}_to_{real}"] = {"n": len(rows), **means}
+    return found
+
+
+def _fid(images: Images, judge: torch.nn.Module, compute: Compute, seed: int) -> dict[str, float]:
+    """FID against held-out images, and that of as many training images."""
+    n = min(len(images.synthetic), len(images.training))
+    floor = images.training[_floor(len(images.training), n, seed)]
+    synthetic, training, held_out = (
+        inception_features(judge, part, compute, what)
+        for part, what in (
+            (images.synthetic[:n], "synthetic"),
+            (floor, "training"),
+            (images.held_out, "held_out"),
         )
-    _check_unseen(description, dataset, held_out, fold)
-    if options.generator is not None:
-        network, _ = load_generator(options.generator)
-        synthetic = sample(network, options.count, options.seed, compute)
-    else:
-        synthetic = np.array(pool.images[: options.count])
-    if synthetic.shape[1] != dataset.size or len(synthetic) < 10:
-        raise UserError(
-            f"{len(synthetic)} synthetic images of {synthetic.shape[1]} px against real ones of "
-            f"{dataset.size} px in {dataset.path}: expected 10 or more of the same size"
-        )
-    both = np.concatenate([rows, held_out])
-    groups = dataset.table["group"].to_numpy()[both]
-    return (
-        dataset,
-        fold,
-        _Images(synthetic, dataset.images[rows], dataset.images[held_out], groups),
     )
+    return {"fid": fid(synthetic, held_out), "fid_floor": fid(training, held_out)}
 
 
-def _check_unseen(
-    description: dict[str, Any], dataset: Dataset, held_out: np.ndarray, fold: int
-) -> None:
-    seen = set(description.get("training_ids", []))
-    met = [i for i in dataset.table["image_id"].to_numpy()[held_out] if i in seen]
-    if met:
-        raise UserError(
-            f"the generator was trained on {len(met)} images that fold {fold} of {dataset.path} "
-            f"holds out, {met[0]} for one; evaluate on its own dataset and fold"
-        )
+def _without_nan(value: Any) -> Any:
+    """JSON has no NaN: None where something cannot be said."""
+    if isinstance(value, dict):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _versions(images: np.ndarray) -> np.ndarray:
-    """All eight symmetries of every image: [n, s, s, 3] -> [8 n, s, s, 3], identities first."""
-    return np.concatenate([symmetry(images, number) for number in range(8)])
+# --- pictures ------------------------------------------------------------------------------------
 
 
-def _features(images: np.ndarray, compute: Compute, what: str) -> np.ndarray:
-    """Features of all eight symmetries: [n, s, s, 3] -> float32 [8, n, 1280]."""
-    return extract(_versions(images), compute, what).reshape(8, len(images), -1)
-
-
-def _thumbnails(images: _Images) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Small flat pictures: synthetic and held-out [8, n, pixels], training + held-out [n, pixels].
-
-    Small, so that a shifted or slightly changed copy is still near.
-    """
-
-    def shrink(pictures: np.ndarray) -> np.ndarray:
-        side = (THUMBNAIL, THUMBNAIL)
-        small = [cv2.resize(picture, side, interpolation=cv2.INTER_AREA) for picture in pictures]
-        versions = _versions(np.stack(small).astype(np.float32))
-        return versions.reshape(8, len(pictures), -1)
-
-    synthetic, held_out = shrink(images.synthetic), shrink(images.held_out)
-    return synthetic, held_out, np.concatenate([shrink(images.training)[0], held_out[0]])
-
-
-def _gallery(path: Path, images: _Images, distances: np.ndarray) -> None:
+def _closest(images: Images, near: _Near) -> np.ndarray:
     """Columns: the synthetic images nearest to training, relative to held-out. Three rows:
 
-    the synthetic image, its nearest training image, its nearest held-out image.
+    the synthetic image turned to fit, its nearest training image, its nearest held-out image.
     """
     n = len(images.training)
-    to_training, to_held_out = distances[:, :n], distances[:, n:]
+    to_training, to_held_out = near.synthetic[:, :n], near.synthetic[:, n:]
     chosen = np.argsort(to_training.min(1) / (to_held_out.min(1) + 1e-9))[:SHOWN]
-    picture = np.concatenate(
-        [
-            np.concatenate(list(images.synthetic[chosen]), 1),
-            np.concatenate(list(images.training[to_training[chosen].argmin(1)]), 1),
-            np.concatenate(list(images.held_out[to_held_out[chosen].argmin(1)]), 1),
-        ]
+    found = pairs.nearest(to_training[chosen], near.synthetic_version[chosen][:, :n])
+    rows = (
+        pairs.aligned(images.synthetic[chosen], found),
+        images.training[found.index],
+        images.held_out[to_held_out[chosen].argmin(1)],
     )
-    Image.fromarray(picture).save(path)
+    return np.concatenate([np.concatenate(list(row), 1) for row in rows])
+
+
+def _galleries(options: EvaluateOptions, run: Path) -> dict[str, Path]:
+    """PNG files of walks between latents and of truncation."""
+    folder = explore(
+        ExploreOptions(
+            generator=run, seed=options.seed, device=options.device, precision=options.precision
+        )
+    )
+    return {name: folder / f"{name}.png" for name in ("interpolation", "truncation")}
 
 
 def _report(result: dict[str, Any], target: Path) -> None:
     verdict = "COPIES OF TRAINING IMAGES" if result["memorisation_flagged"] else "no copying seen"
-    print(
+    drifting = [name for name, one in result["drift"].items() if one["verdict"] in ("more", "less")]
+    lines = [
         f"KID x1000 {1000 * result['kid']:.1f} +- {1000 * result['kid_std']:.1f}, real against "
         f"real {1000 * result['kid_floor']:.1f} +- {1000 * result['kid_floor_std']:.1f} "
         f"({result['evaluation_network']}, {result['n_synthetic']} synthetic, "
-        f"{result['n_real']} held-out images)\n"
+        f"{result['n_real']} held-out images)",
         f"precision {result['precision']:.2f}, recall {result['recall']:.2f}, density "
         f"{result['density']:.2f}, coverage {result['coverage']:.2f} "
-        f"(real: {', '.join(f'{value:.2f}' for value in result['floor'].values())})\n"
-        f"memorisation: distance ratio {result['memorisation']:.2f} (1 chance, 0 copies), "
-        f"{verdict}\n{target / 'evaluation.json'}, {target / 'memorisation.png'}"
-    )
+        f"(real: {', '.join(f'{value:.2f}' for value in result['floor'].values())})",
+        f"memorisation: ratio {result['memorisation']:.2f} (1 chance, 0 copies), {verdict}",
+        f"drift: {', '.join(drifting) or 'none'}",
+        f"{target / 'evaluation.json'}, {target / 'evaluation.html'}",
+    ]
+    if result["independent"] is False:
+        lines.insert(1, "the discriminator saw features akin to these: choose --network diagnosis")
+    if result["kid_other"] is not None:
+        other = f"{1000 * result['kid_other']:.1f} +- {1000 * result['kid_other_std']:.1f}"
+        lines.insert(1, f"KID x1000 {other} by {result['evaluation_network_other']}")
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":

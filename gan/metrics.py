@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from prdc import compute_prdc
-from scipy.spatial.distance import cdist
 from scipy.stats import mannwhitneyu
+from sklearn.metrics.pairwise import euclidean_distances
 
 from runtime.seeds import generator
 
@@ -114,9 +114,19 @@ def memorisation(
     )
 
 
-def nearest_distances(queries: np.ndarray, references: np.ndarray) -> np.ndarray:
-    """Smallest Euclidean distance over a query's versions: [v, q, d], [r, d] -> float64 [q, r]."""
-    return np.min([cdist(version, references) for version in queries], axis=0)
+def nearest_distances(queries: np.ndarray, references: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Smallest Euclidean distance over a query's versions, and which version has it.
+
+    queries [v, q, d], references [r, d] -> float64 [q, r], int64 [q, r].
+    """
+    references = references.astype(np.float64)
+    least = np.full((queries.shape[1], len(references)), np.inf)
+    best = np.zeros(least.shape, np.int64)
+    for number, version in enumerate(queries):
+        distances = euclidean_distances(version.astype(np.float64), references)
+        nearer = distances < least
+        least[nearer], best[nearer] = distances[nearer], number
+    return least, best
 
 
 def _ratios(distances: np.ndarray, is_training: np.ndarray) -> np.ndarray:

@@ -129,4 +129,6 @@ def test_images_of_ones_own_lesion_are_no_reference():
 
 def test_nearest_distance_takes_the_best_version():
     queries = np.array([[[0.0, 0.0]], [[3.0, 4.0]]])  # two versions of one query
-    assert nearest_distances(queries, np.array([[3.0, 0.0], [3.0, 5.0]])).tolist() == [[3.0, 1.0]]
+    distances, versions = nearest_distances(queries, np.array([[3.0, 0.0], [3.0, 5.0]]))
+    assert distances.tolist() == [[3.0, 1.0]]
+    assert versions.tolist() == [[0, 1]]

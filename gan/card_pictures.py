@@ -1,0 +1,72 @@
+"""Pictures of the evaluation page, each as a `data:` URI, so that the page is one file."""
+
+import base64
+import io
+import re
+
+import cv2
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from data.report_pictures import FAINT, FONTS, INK, MALIGNANT, STYLE
+from gan.drift import ATTRIBUTES
+
+REAL, SYNTHETIC = "#c9d2dc", MALIGNANT  # as in the page's key
+TILE = 112  # px, of a picture in a grid
+COLUMNS = 3  # of the histograms
+BINS = 24
+
+
+def jpeg(image: np.ndarray) -> str:
+    """uint8 [h, w, 3] RGB."""
+    encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])[1]
+    return "data:image/jpeg;base64," + base64.b64encode(encoded).decode()
+
+
+def grid(images: np.ndarray, columns: int) -> str:
+    """uint8 [n, s, s, 3] in rows of `columns`, each at most TILE px; what is left over is cut."""
+    side = min(TILE, images.shape[1])
+    small = [cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA) for image in images]
+    rows = [small[at : at + columns] for at in range(0, len(small) - columns + 1, columns)]
+    return jpeg(np.concatenate([np.concatenate(row, 1) for row in rows]))
+
+
+def histograms(measured: dict[str, dict[str, np.ndarray]]) -> str:
+    """Distribution of every attribute over training (filled) and synthetic images (outlined).
+
+    `measured`: `synthetic` and `training`, each as `gan.drift.measure` gives it.
+    """
+    rows = -(-len(ATTRIBUTES) // COLUMNS)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(8.9, 1.5 * rows), layout="constrained")
+        for axes, name in zip(figure.subplots(rows, COLUMNS).flat, ATTRIBUTES, strict=False):
+            kinds = [measured[kind][name] for kind in ("training", "synthetic")]
+            training, synthetic = (values[np.isfinite(values)] for values in kinds)
+            axes.set_title(ATTRIBUTES[name].words, fontsize=9.5, color=INK, loc="left")
+            axes.set_yticks([])
+            axes.spines["left"].set_visible(False)
+            both = np.concatenate([training, synthetic])
+            if not len(training) or not len(synthetic):
+                axes.text(0.5, 0.5, "not measured", color=FAINT, ha="center")
+                continue
+            low, high = np.percentile(both, [0.5, 99.5])
+            edges = np.linspace(low, max(high, low + 1e-6), BINS + 1)
+            for values, options in (
+                (training, {"color": REAL}),
+                (synthetic, {"histtype": "step", "color": SYNTHETIC, "linewidth": 1.5}),
+            ):
+                weights = np.full(len(values), 1 / len(values))
+                axes.hist(values.clip(low, high), edges, weights=weights, **options)
+            axes.margins(x=0.01)
+        for axes in list(figure.axes)[len(ATTRIBUTES) :]:
+            axes.remove()
+        return _svg(figure)
+
+
+def _svg(figure: Figure) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    # laid out with matplotlib's own wide font, shown in the page's: what fits here fits there
+    svg = re.sub(r"'DejaVu Sans', [^;\"<]*sans-serif", FONTS, buffer.getvalue())
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()

@@ -1,0 +1,72 @@
+"""Frechet inception distance, under that name only with the original Inception weights.
+
+Needs `pip install torch-fidelity` and its weights file, which cannot be shipped here:
+https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from runtime import progress
+from runtime.device import Compute
+from runtime.errors import UserError
+from runtime.files import sha256
+
+WEIGHTS, DIGEST = "weights-inception-2015-12-05-6726825d.pth", "6726825d"  # begins its SHA-256
+BATCH = 32
+
+
+def inception(path: Path) -> nn.Module:
+    """torch-fidelity's InceptionV3 with weights from a file: uint8 [n, 3, s, s] -> ([n, 2048],).
+
+    Raises UserError where the package or the file is missing, or the file is another.
+    """
+    try:
+        from torch_fidelity import FeatureExtractorInceptionV3
+    except ImportError:
+        raise UserError("--inception: needs torch-fidelity; `pip install torch-fidelity`") from None
+    if not path.is_file():
+        raise UserError(f"--inception {path}: no such file; expected torch-fidelity's {WEIGHTS}")
+    if not sha256(path).startswith(DIGEST):
+        raise UserError(
+            f"--inception {path}: not torch-fidelity's {WEIGHTS} (its SHA-256 begins with another "
+            f"number than {DIGEST}); FID goes by that name only with those weights"
+        )
+    torch.load(path, map_location="cpu", weights_only=True)  # the package unpickles: data only?
+    network = FeatureExtractorInceptionV3(
+        "inception", ["2048"], feature_extractor_weights_path=str(path)
+    )
+    return network.eval()
+
+
+@torch.inference_mode()
+def inception_features(
+    network: nn.Module, images: np.ndarray, compute: Compute, what: str
+) -> torch.Tensor:
+    """float32 [n, 2048] of uint8 [n, s, s, 3], in fp32 whatever the precision."""
+    network = network.to(compute.device)
+    parts = []
+    with progress.bar(len(images), f"Inception features of {what}", "img") as bar:
+        for start in range(0, len(images), BATCH):
+            batch = torch.from_numpy(np.array(images[start : start + BATCH])).permute(0, 3, 1, 2)
+            parts.append(network(batch.to(compute.device))[0].float().cpu())
+            bar.update(len(batch))
+    return torch.cat(parts)
+
+
+def fid(one: torch.Tensor, other: torch.Tensor) -> float:
+    """Frechet distance of Gaussians fitted to features [n, d] (Heusel et al. 2017), as published.
+
+    Biased upwards by few images: compare only what had as many.
+    """
+    from torch_fidelity.metric_fid import (
+        KEY_METRIC_FID,
+        fid_features_to_statistics,
+        fid_statistics_to_metric,
+    )
+
+    statistics = [fid_features_to_statistics(features.double()) for features in (one, other)]
+    return fid_statistics_to_metric(*statistics, verbose=False)[KEY_METRIC_FID]
