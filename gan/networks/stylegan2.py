@@ -108,7 +108,7 @@ def leaky(x: torch.Tensor) -> torch.Tensor:
 
 def blur(x: torch.Tensor, padding: int, gain: float = 1.0) -> torch.Tensor:
     """Filter every channel by [1, 3, 3, 1] in both directions; sums to `gain`."""
-    taps = torch.tensor([1.0, 3.0, 3.0, 1.0], device=x.device) / 8
+    taps = (2 - (torch.arange(4, device=x.device) - 1.5).abs()) / 4  # made there: no waiting
     kernel = (gain * taps[:, None] * taps).to(x.dtype).expand(x.shape[1], 1, 4, 4)
     return F.conv2d(x, kernel, padding=padding, groups=x.shape[1])
 
