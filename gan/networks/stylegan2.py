@@ -64,7 +64,7 @@ def channels(config: Config) -> list[int]:
 
 
 class Linear(nn.Module):
-    """[n, inner] -> [n, outer], equalised: weights of N(0, 1) scaled when used (2018, 4.1)."""
+    """[n, inner] -> [n, outer], equalised: scaled when used (Karras et al. 2018, 4.1)."""
 
     def __init__(
         self, inner: int, outer: int, rate: float = 1.0, gain: float = 1.0, bias: float = 0.0
