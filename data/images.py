@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Literal
 
 import cv2
-import imagehash
 import numpy as np
+import scipy.fft
 from PIL import ExifTags, Image
 
 from data.cleaning import CLEANERS, HAIR_SIDE, clean_image
@@ -209,8 +209,16 @@ def decode_all(
 
 
 def perceptual_hash(pixels: np.ndarray) -> str:
-    """64-bit DCT hash (imagehash's phash) of uint8 [size, size, 3] RGB, as 16 hex digits."""
-    return str(imagehash.phash(Image.fromarray(pixels)))
+    """64-bit DCT hash of uint8 [size, size, 3] RGB, as 16 hex digits.
+
+    The same bits as imagehash's phash, with a third of its work under Python's lock.
+    """
+    grey = Image.fromarray(pixels).convert("L").resize((32, 32), Image.Resampling.LANCZOS)
+    low = (LOW @ np.asarray(grey, np.float64) @ LOW.T).round(6)  # so that ties stay ties
+    return np.packbits(low > np.sort(low, axis=None)[31:33].mean()).tobytes().hex()
+
+
+LOW = scipy.fft.dct(np.eye(32), axis=0)[:8]  # [8, 32]: cosines of the eight lowest frequencies
 
 
 def _kept(waiting: deque[Future[Decoded | BadImage]]) -> int:

@@ -3,6 +3,7 @@ import tarfile
 import tracemalloc
 
 import cv2
+import imagehash
 import numpy as np
 import pytest
 from PIL import Image
@@ -163,6 +164,14 @@ def test_a_cropped_frame_leaves_what_was_inside(tmp_path, make_texture):
     found = decode(path, Look(100, clean=("frame",))).pixels.astype(float)
     expected = cv2.resize(inside, (100, 100), interpolation=cv2.INTER_AREA)
     assert np.abs(found - expected).mean() < 6
+
+
+def test_perceptual_hash_is_that_of_imagehash(make_texture):
+    for seed in range(100):
+        side = int(np.random.default_rng(seed).integers(32, 300))
+        pixels = make_texture(seed, side, side)
+        assert perceptual_hash(pixels) == str(imagehash.phash(Image.fromarray(pixels)))
+    assert perceptual_hash(np.full((64, 64, 3), 9, np.uint8)) == "8000000000000000"
 
 
 def test_order_is_kept_and_faults_stay_where_they_are(tmp_path, make_texture):
