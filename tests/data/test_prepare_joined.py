@@ -207,17 +207,23 @@ def test_read_only_root_and_out(options, ham, tmp_path):
 
 def test_ctrl_c_says_how_to_go_on(options, tmp_path):
     argv = ["--source", "ham10000", "--root", str(options.root[0]), "--out", str(options.out)]
-    slow = "import data.images, time\nreal = data.images.decode_bytes\n" + (
-        "def wait(*a):\n    time.sleep(0.5)\n    return real(*a)\n"
-        "data.images.decode_bytes = wait\n"
-        "import sys\nfrom data.prepare import *\n"
-        'run(PrepareOptions, prepare, "data.prepare", "x")\n'
+    # a job in the background begins with this signal ignored
+    heard = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    slow = (
+        heard
+        + "import data.images, time\nreal = data.images.decode_bytes\n"
+        + (
+            "def wait(*a):\n    time.sleep(0.5)\n    return real(*a)\n"
+            "data.images.decode_bytes = wait\n"
+            "import sys\nfrom data.prepare import *\n"
+            'run(PrepareOptions, prepare, "data.prepare", "x")\n'
+        )
     )
     process = subprocess.Popen(
         [sys.executable, "-c", slow, *argv], stderr=subprocess.PIPE, text=True
     )
     work = options.out.with_name(f".{options.out.name}.unfinished")
-    for _ in range(200):
+    for _ in range(1200):
         if (work / "images.npy").exists():
             break
         time.sleep(0.1)

@@ -272,6 +272,8 @@ def test_ctrl_c_reaches_the_tool(isic: Path, server: Any, tmp_path: Path) -> Non
         isic, f"trap 'touch {ended}; exit 1' INT\ntouch {started}\nwhile :; do sleep 0.05; done"
     )
     code = (
+        # a job in the background begins with this signal ignored
+        "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "import sys, data.download as d\nfrom dataclasses import replace\n"
         f"sys.executable = {str(isic.parent / 'python')!r}\n"
         f"d.SOURCES['isic-archive'] = replace(d.SOURCES['isic-archive'], base={server.url!r})\n"
