@@ -211,7 +211,7 @@ def decode_all(
 def perceptual_hash(pixels: np.ndarray) -> str:
     """64-bit DCT hash of uint8 [size, size, 3] RGB, as 16 hex digits.
 
-    The same bits as imagehash's phash, with a third of its work under Python's lock.
+    The same bits as imagehash's phash, which spends more of its time under Python's lock.
     """
     grey = Image.fromarray(pixels).convert("L").resize((32, 32), Image.Resampling.LANCZOS)
     low = (LOW @ np.asarray(grey, np.float64) @ LOW.T).round(6)  # so that ties stay ties
