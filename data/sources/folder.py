@@ -18,7 +18,7 @@ from data.images import SUFFIXES, find_files, find_images
 from data.sources import vocabulary
 from data.sources.listing import MALIGNANT, Ask, Fault, Listing, packed_hint
 from data.sources.rows import Rows, check_positive, from_sheet, listing, positive_codes
-from data.sources.tables import Names, Sheet, only_one, read_table
+from data.sources.tables import Names, Sheet, only_one, printable, read_table
 from runtime.errors import UserError, some
 
 SUFFIXES_OF_TABLES = (".csv", ".tsv")
@@ -104,7 +104,9 @@ def _from_folders(root: Path, ask: Ask) -> Listing:
         )
     parts = [path.relative_to(root).parts for path in paths]
     loose = [path for path, steps in zip(paths, parts, strict=True) if len(steps) == 1]
-    faults = [Fault(path.stem, path.name, "not in a class folder") for path in loose]
+    faults = [
+        Fault(printable(path.stem), printable(path.name), "not in a class folder") for path in loose
+    ]
     inside = [row for row, steps in enumerate(parts) if len(steps) > 1]
     if not inside:
         raise UserError(
@@ -116,8 +118,8 @@ def _from_folders(root: Path, ask: Ask) -> Listing:
     raw = pd.DataFrame(
         {
             "image_id": stems if unique else [_joined(parts[row]) for row in inside],
-            "where": ["/".join(parts[row]) for row in inside],
-            "word": [parts[row][0] for row in inside],
+            "where": [printable("/".join(parts[row])) for row in inside],
+            "word": [printable(parts[row][0]) for row in inside],
             "path": [paths[row] for row in inside],
         },
         dtype=object,
@@ -126,7 +128,7 @@ def _from_folders(root: Path, ask: Ask) -> Listing:
     if all(name.lower() in SPLITS for name in classes):
         raise UserError(
             f"--root {root}: the folders are {some(classes)}, which are no classes; point --root "
-            f"at the folder that holds them, such as {root / classes[0]}"
+            f"at the folder that holds them, such as {classes[0]}"
         )
     return _label_and_list(root, ask, Rows(raw, faults), dict(FACTS))
 

@@ -23,7 +23,9 @@ from runtime.errors import UserError, some
 
 ALIAS = "_downsampled"  # ISIC 2019 has it in some names of images, its users' files not always
 SUFFIX = re.compile(rf"({'|'.join(map(re.escape, SUFFIXES))})$", re.IGNORECASE)
-UNSAFE = re.compile(r"\.\.|[/\\\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]|^\.")
+UNSAFE = re.compile(  # folders, hidden files, control characters, what is no text at all
+    r"\.\.|^\.|[/\\\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 RAGGED = "number of cells is not that of the header"
 WORDS = {  # columns that are harmonised
     "diagnosis": vocabulary.diagnosis,
@@ -108,7 +110,7 @@ def listing(
 
 def _check_names(rows: Rows) -> None:
     """Image ids without the suffix of a file; what is no plain name is rejected."""
-    names = rows.raw["image_id"].map(lambda name: SUFFIX.sub("", name)).astype(object)
+    names = vocabulary.each(rows.raw["image_id"], lambda name: SUFFIX.sub("", name))
     rows.raw = rows.raw.assign(image_id=names)
     rows.reject(rows.raw["image_id"] == "", "image_id is empty")
     unsafe = [bool(UNSAFE.search(n)) or len(n) > MAX_NAME for n in rows.raw["image_id"]]
@@ -209,7 +211,7 @@ def _one_row_each(table: pd.DataFrame, faults: list[Fault]) -> tuple[pd.DataFram
     for name, where in rows.groupby("image_id")["where"].agg(list).items():
         conflict = alike[name] and both[name]
         reason = "conflicting targets for one image" if conflict else "image_id more than once"
-        faults.append(Fault(name, some(where, 3), reason))
+        faults.append(Fault(printable(name), some(where, 3), reason))
     return kept[~clash], repeated
 
 
@@ -238,8 +240,10 @@ def _match(
     }
     bad = [name for name in table["image_id"] if name_of[name] in clashes]
     for name in bad:
-        where = " and ".join(str(path.relative_to(root)) for path in clashes[name_of[name]])
-        faults.append(Fault(name, where, "two files of this name that differ"))
+        where = " and ".join(
+            printable(str(path.relative_to(root))) for path in clashes[name_of[name]]
+        )
+        faults.append(Fault(printable(name), where, "two files of this name that differ"))
     table = table[~table["image_id"].isin(bad)].reset_index(drop=True)
     files = [found.get(name_of[name]) for name in table["image_id"]]
     _check_present(root, table, files)

@@ -1,5 +1,7 @@
 """What each reader makes of good and of bad rows."""
 
+import io
+import os
 import shutil
 
 import numpy as np
@@ -413,6 +415,20 @@ def test_folders_that_are_no_classes(root):
         read_source("folder", root, Ask())
     with pytest.raises(UserError, match=r"no CSV file in it or below; .* the column x"):
         read_source("folder", root, Ask(target_column="x"))
+
+
+def test_class_folders_with_names_that_are_no_text(root):
+    put(root, malignant__a="A", benign__b="B")
+    for name in (b"benign/\xff.jpg", b"b\xffd/c.jpg", b"benign/x\ny.jpg", b"\xff.jpg"):
+        path = root / os.fsdecode(name)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("x")
+    listing = read_source("folder", root, Ask())
+    assert listing.table["image_id"].tolist() == ["a", "b", "c"]
+    assert {fault.where for fault in listing.faults} == {
+        *("?.jpg", "benign/?.jpg", "benign/x?y.jpg"),
+    }
+    listing.table.to_parquet(io.BytesIO())
 
 
 @pytest.mark.parametrize(
