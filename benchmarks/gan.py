@@ -1,0 +1,138 @@
+"""Architectures at equal wall-clock: KID on held-out melanoma after the same minutes of training.
+
+    python -m data.prepare --source ham10000 --root DIR --test-fraction 0 \\
+        --out datasets/ham10000-all
+    python -m benchmarks.gan                                      all eight, 10 minutes, two seeds
+    python -m benchmarks.gan --minutes 30 --archs lesiongan --archs projected --archs fastgan
+
+Nothing else may run on the machine meanwhile. One trained generator at a time, each in a folder of
+its own under --runs: whatever is finished is not done again, so that the benchmark can be run in
+pieces; a killed run goes on from its last checkpoint. Every architecture has its published recipe,
+with the same DiffAugment and average (StyleGAN2 has its own ADA).
+"""
+
+import os
+import platform
+import shlex
+import sys
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import tyro
+
+from gan.evaluate import EvaluateOptions, evaluate
+from gan.generate import sample
+from gan.networks import ARCHITECTURES
+from gan.train import TrainOptions, train
+from gan.weights import load_generator
+from runtime import cli
+from runtime.device import resolve
+from runtime.errors import UserError
+from runtime.files import read_json, write_json
+
+KEPT = ("kid", "kid_std", "kid_floor", "precision", "recall", "density", "coverage", "memorisation")
+MADE = 512  # images whose making is timed
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of `python -m benchmarks.gan`."""
+
+    data: Path = Path("datasets/ham10000-all")  # prepared with --test-fraction 0
+    archs: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()  # which; all if not given
+    minutes: float = 10.0  # of training, each
+    seeds: int = 2  # runs of each architecture
+    runs: Path = Path("runs/benchmark-gan")  # where the generators go
+    out: Path = Path("benchmarks/results/gan.json")  # where the figures go
+
+
+def main(options: Options) -> None:
+    """Train and score what is missing; write every figure that there is."""
+    if unknown := sorted(set(options.archs) - set(ARCHITECTURES)):
+        raise UserError(f"--archs {', '.join(unknown)}: known are {', '.join(ARCHITECTURES)}")
+    for seed in range(options.seeds):  # all once, then all again: a piece is a fair comparison
+        for arch in options.archs or ARCHITECTURES:
+            run_one(options, arch, seed)
+            write_json(options.out, collect(options))
+    print(table(collect(options)["cells"]))
+
+
+def run_one(options: Options, arch: str, seed: int) -> None:
+    """Train, score and time one generator, unless its cell.json says that this is done."""
+    run = options.runs / f"{arch}-{options.minutes:g}min-seed{seed}"
+    if (run / "cell.json").exists():
+        return
+    load = os.getloadavg()[0]
+    resume = (run / "config.yaml").exists()
+    common = {"data": options.data, "arch": arch, "minutes": options.minutes, "seed": seed}
+    quiet = {"tracking": "none", "divergence": "warn", "evaluate_every": 0.0}
+    train(TrainOptions(**common, **quiet, out=run, resume=resume))
+    scores = evaluate(EvaluateOptions(generator=run, network="diagnosis"))
+    made = read_json(run / "generator.json")
+    cell = {
+        "arch": arch,
+        "seed": seed,
+        "minutes": made["minutes"],
+        "kimg": made["kimg"],
+        "images_per_second": round(1000 * made["kimg"] / (60 * made["minutes"]), 1),
+        "generated_per_second": generation_rate(run),
+        **{key: scores[key] for key in KEPT},
+        "memorisation_flagged": scores["memorisation_flagged"],
+        "evaluation_network": scores["evaluation_network"],
+        "kid_other": scores.get("kid_other"),
+        "load_before": round(load, 1),
+    }
+    write_json(run / "cell.json", cell)
+
+
+def generation_rate(run: Path) -> float:
+    """Images a second from latents to uint8 pixels, the better of two rounds."""
+    network, _ = load_generator(run)
+    compute = resolve("auto", "auto", cpu_auto="bf16")
+    seconds = []
+    for _ in range(2):
+        started = time.monotonic()
+        sample(network.to(compute.device), MADE, 0, compute)
+        seconds.append(time.monotonic() - started)
+    return round(MADE / min(seconds), 1)
+
+
+def collect(options: Options) -> dict[str, Any]:
+    """All cells under --runs, of every piece, with machine and versions."""
+    cells = [read_json(path) for path in sorted(options.runs.glob("*/cell.json"))]
+    return {
+        "command": shlex.join(["python", "-m", "benchmarks.gan", *sys.argv[1:]]),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
+        "versions": {name: version(name) for name in ("torch", "numpy")},
+        "threads": torch.get_num_threads(),
+        "cells": cells,
+    }
+
+
+def table(cells: list[dict[str, Any]]) -> str:
+    """Means over seeds, the lowest KID of each budget first."""
+    keys = sorted({(round(cell["minutes"]), cell["arch"]) for cell in cells})
+    lines = []
+    for minutes, arch in keys:
+        rows = [c for c in cells if (round(c["minutes"]), c["arch"]) == (minutes, arch)]
+        mean = {key: float(np.mean([row[key] for row in rows])) for key in KEPT}
+        rate = np.mean([row["images_per_second"] for row in rows])
+        lines.append(
+            (
+                minutes,
+                mean["kid"],
+                f"{minutes:>4} min  {arch:<10} {len(rows)} seeds  KID x1000 "
+                f"{1000 * mean['kid']:7.1f}  precision {mean['precision']:.2f}  recall "
+                f"{mean['recall']:.2f}  coverage {mean['coverage']:.2f}  {rate:5.1f} img/s",
+            )
+        )
+    return "\n".join(line for *_, line in sorted(lines))
+
+
+if __name__ == "__main__":
+    cli.run(Options, main, "benchmarks.gan", __doc__ or "")
