@@ -130,17 +130,15 @@ def _inside(path: Path, top: str) -> bool:
 # -------------------------------------------------------------------------------------- decoding
 
 
-def decode(source: Encoded | Path, look: Look | int) -> Decoded:
+def decode(source: Encoded | Path, look: Look) -> Decoded:
     """Decode a JPEG or PNG of 8-bit RGB. Raises BadImage."""
     if isinstance(source, Path):
         source = Encoded(source)
     return decode_bytes(_read(source), source.path, look)
 
 
-def decode_bytes(content: bytes, name: Path, look: Look | int) -> Decoded:
+def decode_bytes(content: bytes, name: Path, look: Look) -> Decoded:
     """Decode the bytes of a JPEG or PNG of 8-bit RGB. Raises BadImage, which calls it `name`."""
-    if not isinstance(look, Look):
-        look = Look(look)
     try:
         image = open_image(content)
         orientation = _orientation(image)
@@ -165,7 +163,7 @@ def pixels_at(
 
 def decode_all(
     sources: list[Encoded] | list[Path],
-    look: Look | int,
+    look: Look,
     keep_content: bool = False,
     root: Path | tuple[Path, ...] | None = None,
 ) -> Iterator[Decoded | BadImage]:

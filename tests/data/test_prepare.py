@@ -13,7 +13,7 @@ from PIL import Image
 
 from data import assemble, store
 from data import prepare as module
-from data.images import decode, perceptual_hash
+from data.images import Look, decode, perceptual_hash
 from data.pool import leak
 from data.prepare import PrepareOptions, default_dataset, prepare
 from data.store import TEST, load_dataset
@@ -47,7 +47,7 @@ def test_dataset(options, ham, capsys):
     assert set(table["height"]) == {60}
     row = table.iloc[7]
     path = ham / "HAM10000_images_part_2" / "ISIC_0000007.jpg"
-    decoded = decode(path, 64)
+    decoded = decode(path, Look(64))
     assert (dataset.images[7] == decoded.pixels).all()
     assert row["sha256"] == decoded.sha256
     assert row["phash"] == decoded.phash == perceptual_hash(dataset.images[7])
@@ -178,7 +178,7 @@ def test_pool_declared_and_undeclared(foreign, options, tmp_path, capsys):
     ask = PrepareOptions("pool", (foreign,), tmp_path / "pool", size=64, provenance="by X from Y")
     pool = prepare(ask)
     assert pool.images.shape == (5, 64, 64, 3)
-    assert (pool.images[3] == decode(foreign / "sub" / "3.png", 64).pixels).all()
+    assert (pool.images[3] == decode(foreign / "sub" / "3.png", Look(64)).pixels).all()
     assert pool.info["provenance"] == {"kind": "declared", "statement": "by X from Y"}
     assert leak(pool, dataset, 0) is None
     unknown = prepare(replace(ask, out=tmp_path / "unknown", provenance=None))

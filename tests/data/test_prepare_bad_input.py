@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from data import prepare as module
-from data.images import decode
+from data.images import Look, decode
 from data.prepare import PrepareOptions, prepare
 from runtime.errors import UserError
 
@@ -217,7 +217,7 @@ def test_skip_drops_and_counts(options, ham, capsys):
     assert {name for names in dataset.info["dropped"].values() for name in names} == bad
     assert dataset.info["dropped"]["absent"] == ["ISIC_0000000", "ISIC_0000004"]
     path = ham / "HAM10000_images_part_1" / "ISIC_0000010.jpg"
-    assert (dataset.images[ids.index("ISIC_0000010")] == decode(path, 64).pixels).all()
+    assert (dataset.images[ids.index("ISIC_0000010")] == decode(path, Look(64)).pixels).all()
     assert "dropped: absent" in capsys.readouterr().out
 
 
