@@ -83,18 +83,25 @@ def render(
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.globals |= {"signed": signed, "number": number, "percent": percent, "bar": bar}
+    environment.globals |= {
+        "signed": signed,
+        "number": number,
+        "figure": figure,
+        "percent": percent,
+        "bar": bar,
+    }
     images, description, dataset = subject.images, subject.description, subject.dataset
-    config = description.get("architecture", {}).get("config", {})
+    architecture, config = (description.get("architecture", {}).get(k) for k in ("name", "config"))
     return environment.get_template("report.html.j2").render(
         name=subject.path.resolve().name,
         subject=subject,
         kind="Generator card" if subject.is_generator else "Pool card",
+        title=f"{architecture} on {dataset.path.resolve().name}" if architecture else None,
         dataset_name=dataset.path.resolve().name,
         result=result,
         failures=failures(result, measured["training"]),
-        architecture=description.get("architecture", {}).get("name"),
-        config=config,
+        architecture=architecture,
+        config=config or {},
         how={words: description[key] for key, words in HOW.items() if key in description},
         classes=description.get("classes") or [],
         provenance=subject.provenance,
@@ -188,6 +195,12 @@ def licences(info: dict[str, Any]) -> list[dict[str, Any]]:
 def number(value: float | None, digits: int = 2) -> str:
     """`0.07`; an en dash where there is none."""
     return "–" if value is None else f"{value:,.{digits}f}".replace("-", "−")
+
+
+def figure(value: float | None) -> str:
+    """Three figures: `0.003`, `1.04`, `41.2`; an en dash where there is none."""
+    size = 0 if value is None else abs(value)
+    return number(value, 1 if size >= 10 else 2 if size >= 1 else 3)
 
 
 def signed(value: float | None) -> str:

@@ -7,9 +7,10 @@ import re
 import cv2
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from data.report_pictures import FAINT, FONTS, INK, MALIGNANT, STYLE
+from data.report_pictures import FAINT, FONTS, INK, MALIGNANT, MUTED, STYLE
 from gan.drift import ATTRIBUTES
 
 REAL, SYNTHETIC = "#c9d2dc", MALIGNANT  # as in the page's key
@@ -50,6 +51,9 @@ def histograms(measured: dict[str, dict[str, np.ndarray]]) -> str:
             if not len(training) or not len(synthetic):
                 axes.text(0.5, 0.5, "not measured", color=FAINT, ha="center")
                 continue
+            if (least := ATTRIBUTES[name].present) is not None:
+                _shares(axes, [float((values >= least).mean()) for values in (training, synthetic)])
+                continue
             low, high = np.percentile(both, [0.5, 99.5])
             edges = np.linspace(low, max(high, low + 1e-6), BINS + 1)
             for values, options in (
@@ -62,6 +66,16 @@ def histograms(measured: dict[str, dict[str, np.ndarray]]) -> str:
         for axes in list(figure.axes)[len(ATTRIBUTES) :]:
             axes.remove()
         return _svg(figure)
+
+
+def _shares(axes: Axes, shares: list[float]) -> None:
+    """Two bars: share of the training and of the synthetic images that have it at all."""
+    axes.barh([1, 0], shares, 0.6, color=[REAL, SYNTHETIC])
+    for y, share in zip((1, 0), shares, strict=True):
+        axes.text(share, y, f" {share:.0%} of images", va="center", fontsize=9, color=MUTED)
+    axes.set(xlim=(0, max(1.6 * max(shares), 0.1)), ylim=(-0.6, 1.6))
+    axes.set_xticks([])
+    axes.spines["bottom"].set_visible(False)
 
 
 def _svg(figure: Figure) -> str:

@@ -20,10 +20,11 @@ LEAST_LESION = 0.003  # of the image; what is smaller is a speck
 CORNER, MIDDLE = 0.15, 0.2  # of the side: what vignette compares
 PERIODS = (2, 4, 8)  # pixels, in which upsampling leaves its lattice
 NEAR = 4  # frequencies either way with which a lattice's is compared
-COARSE, FINE = (4, 8), (2, 8 / 3)  # pixels: periods of texture, and of what no lens resolves
+TEXTURE, FINEST = (4, 8), 8 / 3  # pixels: periods of texture, and below which no lens resolves
 RESAMPLES = 1000
 LEVEL = 0.95  # of the intervals
 SMALL = 0.2  # standard deviations: a difference below is small (Cohen 1988)
+LARGEST = 99.0  # standard deviations: what all of one kind have and none of the other
 NARROWER = 0.2  # of the training images' standard deviation
 
 
@@ -160,11 +161,9 @@ def _spectrum(grey: np.ndarray) -> dict[str, float]:
             near = power[np.ix_(rows, columns)]
             peaks.append(np.log10(near[NEAR, NEAR] / np.median(near)))
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None])
-    bands = [
-        power[(frequency >= 1 / high) & (frequency <= 1 / low)].mean()
-        for low, high in (FINE, COARSE)
-    ]
-    return {"lattice": float(np.mean(peaks)), "noise": float(np.log10(bands[0] / bands[1]))}
+    finest = power[frequency >= 1 / FINEST].mean()
+    texture = power[(frequency >= 1 / TEXTURE[1]) & (frequency <= 1 / TEXTURE[0])].mean()
+    return {"lattice": float(np.mean(peaks)), "noise": float(np.log10(finest / texture))}
 
 
 @dataclass(frozen=True)
@@ -233,7 +232,8 @@ class _Sample:
         self.values, weights = values[known], weights[:, known]
         with np.errstate(invalid="ignore", divide="ignore"):
             weights = weights / weights.sum(1, keepdims=True)
-        self.mean = weights @ self.values
+        nothing = np.full(len(weights), np.nan)
+        self.mean = weights @ self.values if known.any() else nothing
         centred = self.values - self.values.mean() if len(self.values) else self.values
         self.variance = np.maximum(weights @ centred**2 - (weights @ centred) ** 2, 0)
 
@@ -268,10 +268,10 @@ def _compare(attribute: Attribute, ours: _Sample, training: _Sample, real: _Samp
 
 
 def _difference(one: _Sample, other: _Sample) -> np.ndarray:
-    """Standardised difference of means; 0 where neither varies nor differs."""
+    """Standardised difference of means, at most LARGEST; 0 where neither varies nor differs."""
     shift, scale = one.mean - other.mean, np.sqrt((one.variance + other.variance) / 2)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(shift == 0, 0.0, shift / scale)
+        return np.where(shift == 0, 0.0, shift / scale).clip(-LARGEST, LARGEST)
 
 
 def _interval(values: np.ndarray) -> tuple[float, float, float]:
