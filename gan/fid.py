@@ -4,6 +4,7 @@ Needs `pip install torch-fidelity` and its weights file, which cannot be shipped
 https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth
 """
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -35,11 +36,14 @@ def inception(path: Path) -> nn.Module:
             f"--inception {path}: not torch-fidelity's {WEIGHTS} (its SHA-256 begins with another "
             f"number than {DIGEST}); FID goes by that name only with those weights"
         )
-    torch.load(path, map_location="cpu", weights_only=True)  # the package unpickles: data only?
-    network = FeatureExtractorInceptionV3(
-        "inception", ["2048"], feature_extractor_weights_path=str(path)
-    )
-    return network.eval()
+    try:
+        torch.load(path, map_location="cpu", weights_only=True)  # the package unpickles: data only?
+        return FeatureExtractorInceptionV3(
+            "inception", ["2048"], feature_extractor_weights_path=str(path)
+        )
+    except (pickle.UnpicklingError, RuntimeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"--inception {path}: not weights of InceptionV3 ({reason})") from None
 
 
 @torch.inference_mode()

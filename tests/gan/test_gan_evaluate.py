@@ -1,15 +1,18 @@
 import dataclasses
 import json
+import re
 import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import gan.diagnosis
 from data.pool import write_pool
 from gan.augment import symmetry
 from gan.evaluate import EvaluateOptions, evaluate
-from gan.train import training_rows
+from gan.networks import ARCHITECTURES
+from gan.reals import training_rows
 from runtime.errors import UserError
 
 CONTRACT = {
@@ -58,8 +61,73 @@ def test_new_lesions_of_the_same_kind_pass(score, make_lesions, tmp_path):
     assert set(result) >= CONTRACT
     assert result["n_real"] == 24
     assert result["n_synthetic"] == 48
-    assert result["evaluation_network"] == "efficientnet-lite0-imagenet"
+    assert result["evaluation_network"] == "efficientnet-lite0-imagenet"  # nothing to tell apart
+    assert result["kid_other"] is None
+    assert "fid" not in result
     assert json.loads((tmp_path / "pool" / "evaluation.json").read_text()) == result
+
+
+def test_pairs_of_copies_are_perfect_and_of_new_lesions_as_real_ones_are(
+    score, blobs, make_lesions
+):
+    training = blobs.images[training_rows(blobs, 0)]
+    copied = score(np.stack([symmetry(image, i % 8) for i, image in enumerate(training)]))["pairs"]
+    assert copied["synthetic_to_training"]["psnr"] == pytest.approx(80)
+    assert copied["synthetic_to_training"]["ssim"] == pytest.approx(1)
+    new = score(make_lesions(60, 32, seed=9))["pairs"]
+    assert new["synthetic_to_training"]["n"] == 60
+    assert new["held_out_to_training"]["n"] == 24
+    for name in ("psnr", "ssim", "haarpsi"):
+        real = new["held_out_to_training"][name]
+        assert new["synthetic_to_training"][name] == pytest.approx(real, rel=0.1)
+
+
+def test_the_page_says_what_is_wrong_and_loads_nothing(score, blobs, tmp_path):
+    framed = np.array(blobs.images[training_rows(blobs, 0)])
+    framed[:, :5] = framed[:, -5:] = 0
+    result = score(framed)
+    assert result["drift"]["frame"]["verdict"] == "more"
+    page = (tmp_path / "pool" / "evaluation.html").read_text()
+    assert "Black frames are amplified (100% of images have any; training images 0%)" in page
+    assert "Origin unknown" in page
+    assert "licence" in page
+    sources = re.findall(r"<(?:img|script|link|iframe)[^>]*?(?:src|href)=\"([^\"]*)", page)
+    assert len(sources) == 4
+    assert all(source.startswith("data:image/") for source in sources)
+    assert "url(" not in page.replace("url(data:", "")
+
+
+def test_the_default_network_learned_the_datasets_diagnoses(make_dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(gan.diagnosis, "LEAST_STEPS", 5)
+    monkeypatch.setattr(gan.diagnosis, "EPOCHS", 1)
+    target = [int(i % 5 < 3) for i in range(96)]
+    both = make_dataset(tmp_path / "both", 96, 32, folds=3, target=target)
+    pool = write_pool(tmp_path / "pool", np.array(both.images[:30]), {"kind": "unknown"})
+    options = EvaluateOptions(pool=pool.path, data=both.path, device="cpu", precision="fp32")
+    by_imagenet = evaluate(dataclasses.replace(options, network="imagenet"))
+    assert by_imagenet["evaluation_network_other"] is None  # it is not there, and not asked for
+    result = evaluate(options)
+    assert result["evaluation_network"].startswith("diagnosis-resnet18-")
+    assert result["evaluation_network_other"] == "efficientnet-lite0-imagenet"
+    assert result["kid_other"] == by_imagenet["kid"]
+    assert result["kid_other_floor"] == by_imagenet["kid_floor"]
+    assert result["memorisation_in"] == by_imagenet["memorisation_in"]
+    assert result["diagnosis_network"]["classes"] == ["benign", "malignant"]
+    again = evaluate(dataclasses.replace(options, network="imagenet"))
+    assert again["kid_other"] == result["kid"]
+
+
+def test_a_discriminator_that_saw_akin_features_is_no_independent_judge(
+    run, tmp_path, monkeypatch, capsys
+):
+    copy = shutil.copytree(run, tmp_path / "run")
+    options = EvaluateOptions(generator=copy, count=12, device="cpu", precision="fp32")
+    assert evaluate(options)["independent"] is True
+    discriminator = ARCHITECTURES["lesiongan"].discriminator
+    monkeypatch.setattr(discriminator, "sees", "efficientnet-lite1-imagenet", raising=False)
+    assert evaluate(options)["independent"] is False
+    assert "choose --network diagnosis" in capsys.readouterr().out
+    assert "Not independent" in (copy / "evaluation.html").read_text()
 
 
 def test_noise_scores_far_worse_than_real_images(score):
@@ -76,6 +144,9 @@ def test_a_run_is_scored_on_its_own_dataset_and_fold(run, tmp_path):
     assert result["fold"] == 0
     assert result["n_synthetic"] == 12
     assert (copy / "evaluation.json").exists()
+    page = (copy / "evaluation.html").read_text()
+    assert "images of the training part of fold 0 of blobs, malignant ones only" in page
+    assert 'alt="interpolation"' in page
     assert evaluate(options) == result
 
 
