@@ -205,7 +205,7 @@ def figure(value: float | None) -> str:
 
 def signed(value: float | None) -> str:
     """`+0.31`, `−0.31`; an en dash where there is none."""
-    return "–" if value is None else f"{value:+.2f}".replace("-", "−")
+    return "–" if value is None else f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")
 
 
 def percent(value: float | None) -> str:

@@ -72,7 +72,7 @@ def _shares(axes: Axes, shares: list[float]) -> None:
     """Two bars: share of the training and of the synthetic images that have it at all."""
     axes.barh([1, 0], shares, 0.6, color=[REAL, SYNTHETIC])
     for y, share in zip((1, 0), shares, strict=True):
-        axes.text(share, y, f" {share:.0%} of images", va="center", fontsize=9, color=MUTED)
+        axes.text(share, y, f"  {share:.0%} of images", va="center", fontsize=9, color=MUTED)
     axes.set(xlim=(0, max(1.6 * max(shares), 0.1)), ylim=(-0.6, 1.6))
     axes.set_xticks([])
     axes.spines["bottom"].set_visible(False)

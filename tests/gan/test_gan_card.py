@@ -111,7 +111,7 @@ def test_numbers_read_well():
         "−1.04",
         "91.5",
     ]
-    assert card.signed(0.5) == "+0.50"
+    assert [card.signed(x) for x in (0.5, -0.5, -0.001)] == ["+0.50", "−0.50", "+0.00"]
     assert card.bar(None, 1.0) == "display:none"
     assert card.bar(-1.0, 1.0) == "left:25.0%;width:50.0%"
     assert card.bar(4.0, 5.0) == "left:98.0%;width:2.0%"
