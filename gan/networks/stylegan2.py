@@ -23,11 +23,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from gan.networks.layers import double, with_spread
 from gan.recipe import Augment, Loss, Penalty, Recipe
 
 LOWEST = 4  # side of the smallest feature map, pixels
 SLOPE, GAIN = 0.2, math.sqrt(2)  # leaky ReLU; keeps the variance that it takes
-GROUP = 4  # images whose spread the discriminator sees at once
 MAPPING_RATE = 0.01  # learning rate of the mapping, relative
 MEAN_RATE = 0.005  # of a batch, in the running mean of the styles
 LAZY = 16  # steps between two penalties
@@ -215,7 +215,7 @@ class Generator(nn.Module):
         layers = zip(self.up, self.same, self.to_rgb[1:], planes[1::2], planes[2::2], strict=True)
         for up, same, to_rgb, plane, other in layers:
             h = same(up(h, w, plane), w, other)
-            rgb = _double(rgb) + to_rgb(h, w)
+            rgb = double(rgb) + to_rgb(h, w)
         return rgb.tanh()
 
     def _styles(
@@ -260,7 +260,7 @@ class Discriminator(nn.Module):
 
     def forward(self, x: torch.Tensor, labels: torch.Tensor | None = None) -> list[torch.Tensor]:
         h = leaky(self.from_rgb(x.contiguous(memory_format=torch.channels_last)))
-        h = leaky(self.conv(_with_spread(self.blocks(h))))
+        h = leaky(self.conv(with_spread(self.blocks(h))))
         h = self.last(leaky(self.dense(h.flatten(1)))).float()
         if self.classes is None:
             return [h]
@@ -277,24 +277,7 @@ def _per_channel(factors: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     return factors.to(x.dtype)[:, :, None, None]
 
 
-def _double(x: torch.Tensor) -> torch.Tensor:
-    """Upsampling by [1, 3, 3, 1], whose other name is bilinear; the rim is repeated."""
-    return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
-
-
 def _compute_dtype(x: torch.Tensor) -> torch.dtype:
     """That of convolutions here: autocast leaves the first modulation to us."""
     kind = x.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-
-
-def _with_spread(x: torch.Tensor) -> torch.Tensor:
-    """Append the mean standard deviation over each group of images (Karras et al. 2018).
-
-    [n, c, s, s] -> [n, c + 1, s, s]; groups are neighbours in the batch.
-    """
-    n, _, height, width = x.shape
-    group = math.gcd(n, GROUP)
-    spread = x.float().unflatten(0, (-1, group)).var(1, correction=0).add(1e-8).sqrt()
-    spread = spread.mean((1, 2, 3)).repeat_interleave(group)
-    return torch.cat([x, spread.view(n, 1, 1, 1).expand(n, 1, height, width).to(x.dtype)], 1)
