@@ -11,6 +11,7 @@ differ in brightness. Three looks (data.likeness), each strict on what the one b
 """
 
 import io
+import mmap
 import os
 import shutil
 import tempfile
@@ -141,6 +142,7 @@ def _look_at_all(images: np.ndarray, folder: Path, pool: ThreadPoolExecutor) -> 
             looks.waves.flush()
             looks.fine.flush()
             (folder / f"looked-{start:09}").touch()
+            _let_go(images, *looks)
             bar.update(ROWS)
     return looks
 
@@ -160,6 +162,7 @@ def _compare(images: np.ndarray, looks: Looks, start: int) -> np.ndarray:
     for at, ((row, column), orientation) in enumerate(zip(pairs, found.orientation, strict=True)):
         one = oriented(images[row], orientation)
         keep[at] = likeness.registered(one, images[column], maps[at]) >= REGISTERED
+        _let_go(images)
     return pairs[keep].astype(np.int64)
 
 
@@ -223,6 +226,7 @@ def _shifted(
     views = (candidates.row - start) * 8 + candidates.orientation
     views, view = np.unique(views, return_inverse=True)
     spectra = _spectra(images[start : start + ROWS], views)
+    _let_go(images)
     scores = np.zeros(len(candidates.row), np.float32)
     maps = np.zeros((len(scores), 2, 3), np.float32)
     maps_back = np.array(  # mirrored, an image turns the other way
@@ -231,6 +235,7 @@ def _shifted(
     for at in range(0, len(scores), BATCH):
         part = slice(at, at + BATCH)
         other = fft.rfft2(_unit(fine[candidates.column[part]])).conj()
+        _let_go(fine)
         product = (spectra[view[part]] * other[:, None]).reshape(-1, COARSE * (COARSE // 2 + 1))
         match = (product.view(np.float32) @ LAGS).reshape(len(other), -1)
         scores[part] = match.max(1)
@@ -308,6 +313,13 @@ def _array(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
     """A memory map, opened as it is or made."""
     mode = "r+" if path.exists() else "w+"
     return np.lib.format.open_memmap(path, mode, dtype, shape)
+
+
+def _let_go(*arrays: np.ndarray) -> None:
+    """Unmap what was read of memory maps: until somebody needs the space it counts as ours."""
+    for array in arrays:
+        if isinstance(array, np.memmap) and hasattr(mmap, "MADV_DONTNEED"):
+            array._mmap.madvise(mmap.MADV_DONTNEED)
 
 
 def _npy(values: np.ndarray) -> bytes:
