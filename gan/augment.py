@@ -27,6 +27,11 @@ def diff_augment(images: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
     return _cutout(images, *draws[:, 5:7].unbind(1))
 
 
+def translate(images: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
+    """Of `diff_augment` the translation alone: `draws` float [n, 2], uniform in 0..1."""
+    return _translate(images, *draws.unbind(1))
+
+
 def random_symmetry(images: np.ndarray, draws: np.ndarray) -> np.ndarray:
     """Flip and rotate by quarter turns: [n, s, s, 3] each by its draw (0..7), see `symmetry`."""
     return np.stack([symmetry(image, int(d)) for image, d in zip(images, draws, strict=True)])

@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from gan import ada
-from gan.augment import DRAWS, diff_augment
+from gan.augment import DRAWS, diff_augment, translate
 from gan.losses import LOSSES, PENALTIES, Heads
 from gan.networks import architecture, describe
 from gan.parallel import Processes
@@ -73,6 +74,13 @@ class Game:
         """Real images that the discriminator has seen."""
         return self.step * self.images_a_step
 
+    def begin_from(self, images: np.ndarray) -> None:
+        """Before the first step: show uint8 [n, size, size, 3] training images to a generator that
+        begins from them (`begin_from`)."""
+        if hasattr(self.generator, "begin_from"):
+            self.generator.begin_from(self._to_input(torch.from_numpy(images)))
+            self.ema.load_state_dict(self.generator.state_dict())
+
     def play(self, real: torch.Tensor, labels: Labels = None) -> None:
         """`critic_steps` steps of the discriminator, one of the generator.
 
@@ -81,7 +89,7 @@ class Game:
         """
         alone = self.processes.count == 1
         seed_torch(self.seed, "gan/step", self.step, *([] if alone else [self.processes.rank]))
-        real = real.to(self.compute.device).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+        real = self._to_input(real)
         labels = None if labels is None else labels.to(self.compute.device)
         turns = list(_split(real, labels, self.config.critic_steps))
         for number, (images, classes) in enumerate(turns):
@@ -182,6 +190,8 @@ class Game:
         if self.config.augment == "ada":
             draws = torch.rand(len(images), ada.DRAWS, device=images.device)
             return ada.ada(images, self.ada_p, draws)
+        if self.config.augment == "translation":
+            return translate(images, torch.rand(len(images), 2, device=images.device))
         return diff_augment(images, torch.rand(len(images), DRAWS, device=images.device))
 
     def _descend(self, optimizer: torch.optim.Optimizer) -> None:
@@ -288,6 +298,10 @@ class Game:
             "generator_optimizer": self.generator_optimizer,
             "discriminator_optimizer": self.discriminator_optimizer,
         }
+
+    def _to_input(self, images: torch.Tensor) -> torch.Tensor:
+        """uint8 [n, size, size, 3] -> float [n, 3, size, size] in -1..1 on the device."""
+        return images.to(self.compute.device).permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
     def _place(self, network: nn.Module) -> nn.Module:
         return network.to(self.compute.device, memory_format=torch.channels_last)

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 
 Loss = Literal["hinge", "non-saturating", "wasserstein", "relativistic"]
 Penalty = Literal["none", "gp", "r1", "r1r2"]
-Augment = Literal["diffaugment", "ada", "none"]
+Augment = Literal["diffaugment", "translation", "ada", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ import torch
 import tyro
 
 from data.store import Dataset
+from gan import diagnosis
 from gan.features import extract
 from gan.game import Game
 from gan.generate import draw_labels, sample
@@ -31,6 +32,7 @@ from runtime import checkpoint, cli
 from runtime.device import Compute, DeviceName, PrecisionName, resolve
 from runtime.errors import UserError
 from runtime.runs import finish_run, free_name, open_run
+from runtime.seeds import generator
 from runtime.tracking import Tracker, TrackingMode
 
 RUNS = Path("runs/gan")
@@ -38,6 +40,7 @@ DEFAULT_MINUTES = {"cpu": 10.0}  # by device type; accelerators get the next
 DEFAULT_MINUTES_ACCELERATOR = 60.0
 LEAST_HELD_OUT = 8  # images that a score compares with
 SCORED = 256  # synthetic images of a score on the way
+SHOWN = 1000  # training images that a generator may begin from
 
 Repeatable = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
 
@@ -96,6 +99,8 @@ def train(options: TrainOptions) -> Path:
     processes.first_says(0)  # the others wait for the folder
     game = Game(options.arch, config, options.seed, compute, options.accumulate, processes)
     done = _restore(game, out, dataset) if options.resume else Progress()
+    if game.step == 0:
+        game.begin_from(_some_images(dataset, learning, plan.seed))
     seconds = _run(game, plan, dataset, learning, done)
     if processes.first:
         about = _describe_run(plan, game, dataset, learning, seconds)
@@ -167,23 +172,35 @@ def _run(
         return Loop(game, reals, schedule, tracker, done, facts).run()
 
 
+def _some_images(dataset: Dataset, learning: Learning, seed: int) -> np.ndarray:
+    """At most SHOWN training images, a random choice: uint8 [n, size, size, 3]."""
+    rows = generator(seed, "gan/begin").permutation(learning.rows)[:SHOWN]
+    return np.asarray(dataset.images[np.sort(rows)])
+
+
 def _scorer(
     dataset: Dataset, learning: Learning, plan: TrainOptions, compute: Compute
 ) -> Callable[[torch.nn.Module], dict[str, float]]:
-    """KID of a generator's malignant images against the malignant ones of the fold held out."""
+    """KID of a generator's malignant images against the malignant ones of the fold held out.
+
+    By the diagnosis network where an earlier evaluation trained it: training does not wait for it.
+    """
     held_out = dataset.rows("val", plan.fold)
     held_out = held_out[dataset.targets(held_out) == 1]
+    ready = diagnosis.is_ready(dataset, plan.fold)
+    judge = diagnosis.diagnosis_network(dataset, plan.fold, compute)[0] if ready else None
+    name = "kid_diagnosis" if ready else "kid_imagenet"
     features: list[np.ndarray] = []  # of the held-out images, computed once
 
     def score(network: torch.nn.Module) -> dict[str, float]:
         if len(held_out) < LEAST_HELD_OUT:
             return {}
         if not features:
-            features.append(extract(dataset.images[held_out], compute, "held-out images"))
+            features.append(extract(dataset.images[held_out], compute, "held-out images", judge))
         described = {"classes": learning.classes}
         labels = draw_labels(described, "malignant", SCORED, plan.seed)
         made = sample(network, SCORED, plan.seed, compute, labels)
-        return {"kid": kid(extract(made, compute, "synthetic images"), features[0])}
+        return {name: kid(extract(made, compute, "synthetic images", judge), features[0])}
 
     return score
 

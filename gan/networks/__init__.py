@@ -7,7 +7,8 @@ Every `gan/networks/NAME.py` has three classes:
 - `Generator(config)(z, labels=None)`: z float [n, generator.latent_dim] from N(0, 1), labels int64
   [n] below `config.classes`, to float32 [n, 3, size, size] in -1..1. A function of its arguments
   alone: noise planes are part of z. Where they are, `content_dim` counts the numbers before them.
-  One that truncates in another place than z takes `truncation=1.0` too.
+  One that truncates in another place than z takes `truncation=1.0` too. It may have
+  `begin_from(images)`, float as it makes them: called before the first step with training images.
 - `Discriminator(config)(x, labels=None)`: float [n, 3, size, size] in -1..1, to a list of logit
   tensors [n, ...], one a head. It may have
 

