@@ -53,10 +53,10 @@ class Game:
         self.ema.load_state_dict(self.generator.state_dict())
         self.judging = [p for p in self.discriminator.parameters() if p.requires_grad]
         self.generator_optimizer, self.discriminator_optimizer = (
-            torch.optim.Adam(parameters, lr=lr, betas=tuple(config.betas))
-            for parameters, lr in (
-                (self.generator.parameters(), config.lr_generator),
-                (self.judging, config.lr_discriminator),
+            torch.optim.Adam(parameters, lr * share, tuple(beta**share for beta in config.betas))
+            for parameters, lr, share in (
+                (self.generator.parameters(), config.lr_generator, 1.0),
+                (self.judging, config.lr_discriminator, config.penalty_share),
             )
         )
         self.loss = LOSSES[config.loss]

@@ -40,3 +40,12 @@ class Recipe:
     def penalty_strength(self) -> float:
         """`penalty_weight`, or what an architecture computes from its size and batch."""
         return self.penalty_weight
+
+    @property
+    def penalty_share(self) -> float:
+        """What is left of the discriminator's rate and betas where the penalty is lazy.
+
+        A step with a penalty counts as two (Karras et al. 2020b, B): k / (k + 1).
+        """
+        lazy = self.penalty != "none" and self.penalty_every > 1
+        return self.penalty_every / (self.penalty_every + 1) if lazy else 1.0

@@ -44,7 +44,7 @@ class Config(Recipe):
     z_dim: int = 512  # latent and style; noise planes for the texture come on top
     mapping_layers: int = 2
     lr_generator: float = 0.0025
-    lr_discriminator: float = 0.0025 * LAZY / (LAZY + 1)  # a penalty step counts as two (2020b, B)
+    lr_discriminator: float = 0.0025
     loss: Loss = "non-saturating"
     penalty: Penalty = "r1"
     penalty_weight: float = 0.0  # gamma; 0: 0.0002 size^2 / batch

@@ -126,6 +126,11 @@ def test_a_lazy_penalty_comes_rarely_and_weighs_as_much(plain, monkeypatch):
     game = play(config, steps=8)
     assert calls == [4, 4]
     assert game.take_means(8)["penalty"] == pytest.approx(1.0)
+    (settings,) = game.discriminator_optimizer.param_groups  # a penalty step counts as two
+    assert settings["lr"] == pytest.approx(0.8 * config.lr_discriminator)
+    assert settings["betas"] == pytest.approx([beta**0.8 for beta in config.betas])
+    (settings,) = game.generator_optimizer.param_groups
+    assert settings["lr"] == config.lr_generator
 
 
 def test_penalties_are_computed_in_float32(plain, monkeypatch):

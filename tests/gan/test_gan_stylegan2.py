@@ -53,7 +53,8 @@ def test_the_published_widths_and_recipe():
     assert channels(Config(size=256))[-1] == 64
     assert config.penalty_strength == pytest.approx(0.0002 * 128**2 / config.batch)
     assert dataclasses.replace(config, penalty_weight=0.8).penalty_strength == 0.8
-    assert config.lr_discriminator / config.lr_generator == pytest.approx(16 / 17)
+    assert config.lr_discriminator == config.lr_generator
+    assert config.penalty_share == pytest.approx(16 / 17)
 
 
 def modulated(x, layer, w, plane):
