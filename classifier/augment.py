@@ -50,7 +50,7 @@ def load_batch(images: np.ndarray, size: int, views: Views | None) -> torch.Tens
     batch = torch.from_numpy(np.ascontiguousarray(images))
     if views is None:
         return batch.float().div_(255).permute(0, 3, 1, 2)
-    pixels = _turn(batch, views.symmetry).float().div_(255).flatten(1, 2)  # [n, s*s, 3]
+    pixels = turn(batch, views.symmetry).float().div_(255).flatten(1, 2)  # [n, s*s, 3]
     matrix = torch.from_numpy(views.colour * views.contrast[:, None, None]).transpose(1, 2)
     mean = pixels.mean(1, keepdim=True) @ torch.from_numpy(views.colour).transpose(1, 2)
     offset = mean * torch.from_numpy(1 - views.contrast)[:, None, None]
@@ -63,7 +63,8 @@ def _resize(image: np.ndarray, size: int) -> np.ndarray:
     return cv2.resize(image, (size, size), interpolation=way)
 
 
-def _turn(batch: torch.Tensor, symmetry: np.ndarray) -> torch.Tensor:
+def turn(batch: torch.Tensor, symmetry: np.ndarray) -> torch.Tensor:
+    """Images [n, s, s, c], each in its symmetry of the square, int64 [n] in 0..7 as in `Views`."""
     turned = torch.empty_like(batch)
     for kind in np.unique(symmetry):
         chosen = torch.from_numpy(np.flatnonzero(symmetry == kind))

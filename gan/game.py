@@ -211,9 +211,10 @@ class Game:
     def _average(self) -> None:
         """Move the EMA, batch statistics included, towards the generator."""
         if self.processes.count > 1:
-            networks = self.generator, self.discriminator
-            buffers = [b for network in networks for b in network.buffers()]
-            self.processes.mean_(b for b in buffers if b.is_floating_point())
+            for network in (self.generator, self.discriminator):
+                saved = network.state_dict()  # without what never changes
+                buffers = (b for name, b in network.named_buffers() if name in saved)
+                self.processes.mean_(b for b in buffers if b.is_floating_point())
         half_life = min(self.config.ema_kimg * 1000, self.config.ema_share * self.seen)
         keep = 0.5 ** (self.images_a_step / max(half_life, 1e-8))
         ours, theirs = self.ema.state_dict(), self.generator.state_dict()

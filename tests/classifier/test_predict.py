@@ -1,0 +1,141 @@
+import dataclasses
+import shutil
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from classifier import outputs
+from classifier.job import TrainOptions
+from classifier.predict import PredictOptions, predict
+from classifier.train import train
+from data.images import Look, decode
+from data.store import write_dataset
+from runtime import cli
+from runtime.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def run(tiny, tmp_path_factory):
+    """A finished run; tests must not change it."""
+    out = tmp_path_factory.mktemp("cls") / "run"
+    cpu = {"device": "cpu", "precision": "fp32", "tracking": "none"}
+    small = {"backbone": "efficientnet-lite0", "size": 32, "frozen": 7, "batch": 16, "views": 2}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(outputs, "draw_plots", lambda *_: None)
+        train(TrainOptions(data=tiny.path, epochs=2, out=out, **small, **cpu))
+    return out
+
+
+@pytest.fixture
+def options(run, tiny, tmp_path):
+    out = tmp_path / "scores.csv"
+    return PredictOptions(run=run, data=tiny.path, out=out, device="cpu", precision="fp32")
+
+
+@pytest.fixture
+def folder(tiny, tmp_path):
+    """The dataset's images as files, the last ones in a folder below."""
+    root = tmp_path / "images"
+    (root / "more").mkdir(parents=True)
+    names = tiny.table["image_id"]
+    for number, (name, image) in enumerate(zip(names, tiny.images, strict=True)):
+        place = root / "more" if number >= 100 else root
+        cv2.imwrite(str(place / f"{name}.png"), image[..., ::-1])
+    return root
+
+
+def test_a_dataset_gets_the_scores_that_the_run_gave_it(options, run, tiny):
+    rows = predict(options)
+    written = pd.read_csv(options.out)
+    pd.testing.assert_frame_equal(written, rows)
+    assert list(written.columns) == ["image_name", "target"]
+    assert written["image_name"].tolist() == tiny.table["image_id"].tolist()
+    known = pd.read_parquet(run / "predictions.parquet").set_index("image_id")["score"]
+    found = written.set_index("image_name")["target"][known.index]
+    np.testing.assert_allclose(found, known, atol=1e-5)
+
+
+def test_a_folder_of_the_same_images_gets_the_same_scores(options, folder):
+    by_name = predict(options).set_index("image_name")["target"]
+    rows = predict(dataclasses.replace(options, data=folder, overwrite=True))
+    assert rows["image_name"].tolist() == sorted(rows["image_name"])
+    assert rows["image_name"].str.startswith("more/").sum() == 20
+    names = rows["image_name"].str.removeprefix("more/")
+    np.testing.assert_allclose(rows["target"], by_name[names], atol=1e-6)
+
+
+def test_files_are_cut_and_cleaned_as_the_training_images_were(run, tmp_path, make_images, options):
+    """A run whose dataset was letterboxed shows a wide file letterboxed."""
+    table = pd.read_parquet(options.data / "table.parquet")
+    images = make_images(table["target"], 32)
+    info = {"look": {"size": 32, "fit": "letterbox", "clean": []}}
+    data = write_dataset(tmp_path / "boxed", images, table, info)
+    other = shutil.copytree(run, tmp_path / "run")
+    text = (other / "config.yaml").read_text().replace(str(options.data), str(data.path))
+    (other / "config.yaml").write_text(text)
+    wide = tmp_path / "wide"
+    wide.mkdir()
+    rng = np.random.default_rng(0)
+    cv2.imwrite(str(wide / "one.png"), rng.integers(0, 256, (60, 120, 3), np.uint8))
+    found = predict(dataclasses.replace(options, run=other, data=wide))["target"].item()
+
+    pixels = decode(wide / "one.png", Look(32, "letterbox")).pixels
+    square = tmp_path / "square"
+    square.mkdir()
+    cv2.imwrite(str(square / "one.png"), pixels[..., ::-1])
+    expected = dataclasses.replace(options, data=square, overwrite=True)
+    assert found == pytest.approx(predict(expected)["target"].item(), abs=1e-6)
+
+
+def test_eight_views_see_no_difference_between_an_image_and_its_mirror(options, tiny, tmp_path):
+    rows = [predict(options)["target"]]
+    for number, change in enumerate((lambda x: x, lambda x: x[:, :, ::-1], np.rot90)):
+        images = tiny.images if number == 0 else change(np.asarray(tiny.images))
+        if number == 2:
+            images = np.stack([np.rot90(image) for image in tiny.images])
+        data = write_dataset(
+            tmp_path / f"data{number}", np.ascontiguousarray(images), tiny.table, {}
+        )
+        eight = dataclasses.replace(options, data=data.path, tta=8, overwrite=True)
+        rows.append(predict(eight)["target"])
+    np.testing.assert_allclose(rows[1], rows[2], atol=1e-5)
+    np.testing.assert_allclose(rows[1], rows[3], atol=1e-5)
+    assert np.abs(rows[0] - rows[1]).max() > 1e-3  # one view alone is another thing
+
+
+def test_bad_input_is_told_in_one_line_and_nothing_is_written(options, run, folder, tmp_path):
+    def refused(match, **changes):
+        with pytest.raises(UserError, match=match):
+            predict(dataclasses.replace(options, **changes))
+
+    refused("expected 1 or 8", tta=3)
+    refused("no finished run", run=tmp_path)
+    refused("no such folder", data=tmp_path / "no")
+    (tmp_path / "empty").mkdir()
+    refused("no images there", data=tmp_path / "empty")
+    (folder / "bad.jpg").write_bytes(b"not a picture")
+    (folder / "cut.png").write_bytes((folder / "s0-0001.png").read_bytes()[:300])
+    refused(r"2 of 122 images cannot be used(.|\n)*bad.jpg(.|\n)*cut.png", data=folder)
+    (folder / "bad.jpg").unlink()
+    shutil.copy(folder / "s0-0002.png", folder / "cut.png")
+    shutil.copy(folder / "s0-0002.png", folder / "cut.PNG")
+    refused("several files of one name: cut", data=folder)
+    damaged = shutil.copytree(run, tmp_path / "damaged")
+    (damaged / "model.safetensors").write_bytes(b"0" * 100)
+    refused("model.safetensors: missing or damaged", run=damaged)
+    assert not options.out.exists()
+    options.out.write_text("mine")
+    refused("exists already")
+    assert options.out.read_text() == "mine"
+
+
+def test_the_command_line(options, capsys, monkeypatch):
+    words = ["--run", str(options.run), "--data", str(options.data), "--out", str(options.out)]
+    monkeypatch.setattr("sys.argv", ["predict", *words])
+    cli.run(PredictOptions, predict, "classifier.predict", "")
+    assert "120 rows" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stop:
+        cli.run(PredictOptions, predict, "classifier.predict", "")
+    assert stop.value.code == 2
