@@ -59,7 +59,7 @@ class Noise(nn.Module):
         # times slower
         pixels, plane = x.permute(0, 2, 3, 1), plane.to(x.dtype).reshape(-1, 1)
         flat, strength = pixels.reshape(len(plane), -1), self.strength.to(x.dtype).view(1, -1)
-        return torch.addmm(flat, plane, strength).view(pixels.shape).permute(0, 3, 1, 2)
+        return flat.addmm_(plane, strength).view(pixels.shape).permute(0, 3, 1, 2)
 
 
 class UpBlock(nn.Module):
