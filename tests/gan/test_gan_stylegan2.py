@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from scipy import signal
 
 from gan.losses import r1
-from gan.networks import stylegan2
+from gan.networks import layers, stylegan2
 from gan.networks.stylegan2 import Config, Discriminator, Generator, StyledConv, blur, channels
 
 
@@ -103,7 +103,7 @@ def test_the_filter_keeps_constants_and_upsampling_of_the_picture_is_the_same_fi
     torch.testing.assert_close(ones[..., 2:-2, 2:-2], torch.ones(1, 3, 5, 5))
     zeros = F.pad(x[..., None, :, None], (0, 1, 0, 0, 0, 1)).flatten(4).flatten(2, 3)
     up = blur(zeros, 2, gain=4)[..., :-1, :-1]
-    torch.testing.assert_close(stylegan2._double(x)[..., 1:-1, 1:-1], up[..., 1:-1, 1:-1])
+    torch.testing.assert_close(layers.double(x)[..., 1:-1, 1:-1], up[..., 1:-1, 1:-1])
 
 
 def test_activations_keep_their_variance_at_the_start():
@@ -165,7 +165,7 @@ def test_the_discriminator_sees_that_images_of_a_batch_are_alike():
     x = torch.rand(4, 3, 32, 32) * 2 - 1
     alone = torch.cat([discriminator(x[i : i + 1].expand(4, -1, -1, -1))[0][:1] for i in range(4)])
     assert (discriminator(x)[0] - alone).abs().max() > 1e-3
-    h = stylegan2._with_spread(torch.arange(8.0)[:, None, None, None].expand(8, 2, 4, 4))
+    h = layers.with_spread(torch.arange(8.0)[:, None, None, None].expand(8, 2, 4, 4))
     torch.testing.assert_close(h[:, 2], torch.full((8, 4, 4), float(np.std([0, 1, 2, 3]))))
 
 
