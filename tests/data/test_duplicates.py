@@ -254,3 +254,18 @@ def test_smaller_stored_size_finds_nothing_false(real):
     found = across(near_duplicates(small), names, lesion)
     assert found <= ACROSS_LESIONS
     assert len(found) >= 6
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="no /proc here")
+def test_what_was_read_of_a_memory_map_does_not_stay_in_memory(tmp_path):
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "images.npy", rng.integers(0, 256, (600, 64, 64, 3), np.uint8))
+    images = np.load(tmp_path / "images.npy", mmap_mode="r")
+    near_duplicates(images)
+    resident, ours = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if "-" in line.split()[0]:  # the header of a mapping
+            ours = line.endswith("images.npy")
+        elif ours and line.startswith("Rss:"):
+            resident += int(line.split()[1])  # kB
+    assert resident < images.nbytes / 1024 / 4
