@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import pandas as pd
 import tyro
@@ -34,6 +33,7 @@ from data.report_counts import (
 from runtime import cli, progress
 from runtime.errors import UserError, some
 from runtime.files import write_text
+from runtime.page import templates
 from runtime.seeds import generator
 
 READING = {  # what the parts that are no fold are for
@@ -200,13 +200,7 @@ def write_report(options: ReportOptions) -> Path:
     """
     out = _check_out(options)
     card = read_card(options.dataset)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    environment = templates(Path(__file__).parent)
     environment.globals |= {"count": count, "percent": percent}
     page = environment.get_template("report.html.j2").render(**_context(card, options.seed))
     try:

@@ -1,10 +1,5 @@
 """Pictures and figures of the dataset card, each as a `data:` URI, so that the card is one file."""
 
-import base64
-import io
-import re
-from typing import Any
-
 import cv2
 import matplotlib
 import numpy as np
@@ -14,13 +9,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from data.skin_tone import BANDS
+from runtime.page import embedded, embedded_figure
 
 SIDE = 160  # px, of a picture at most: sharp on paper at the 20 mm it is shown at
 WIDTH = 4.3  # inches at 96 px an inch: half the page, or a phone
 BUBBLES = 300  # image sizes drawn
 BENIGN, MALIGNANT = "#c9d2dc", "#2166ac"  # as in the page's bars
 INK, MUTED, FAINT, GRID = "#222222", "#636363", "#a9a9a9", "#eeeeee"
-FONTS = "'Helvetica Neue', Helvetica, Arial, 'Liberation Sans', sans-serif"
 STYLE = {
     "font.family": "sans-serif",
     "font.size": 9.5,
@@ -43,12 +38,12 @@ def picture(image: np.ndarray) -> str:
         height, width = (max(1, round(side * SIDE / longest)) for side in image.shape[:2])
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1]
-    return "data:image/jpeg;base64," + base64.b64encode(encoded).decode()
+    return embedded("jpeg", encoded.tobytes())
 
 
 def png(content: bytes) -> str:
     """The bytes of a PNG file."""
-    return "data:image/png;base64," + base64.b64encode(content).decode()
+    return embedded("png", content)
 
 
 def sizes(table: pd.DataFrame) -> str:
@@ -82,7 +77,7 @@ def sizes(table: pd.DataFrame) -> str:
         bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
         bar.set_label("malignant")
         bar.outline.set_visible(False)
-        return _uri(figure)
+        return embedded_figure(figure)
 
 
 def _log_pixels(axes: Axes, sides: pd.DataFrame) -> None:
@@ -129,13 +124,4 @@ def angles(angles: np.ndarray, target: np.ndarray) -> str:
         axes.set_ylabel("share of the class")
         if axes.get_legend_handles_labels()[0]:
             figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=9)
-        return _uri(figure)
-
-
-def _uri(figure: Figure) -> str:
-    buffer = io.StringIO()
-    meta: dict[str, Any] = {"Date": None, "Creator": None}
-    figure.savefig(buffer, format="svg", transparent=True, metadata=meta)
-    # laid out with matplotlib's own wide font, shown in the page's: what fits here fits there
-    svg = re.sub(r"'DejaVu Sans', [^;\"<]*sans-serif", FONTS, buffer.getvalue())
-    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+        return embedded_figure(figure)

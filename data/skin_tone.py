@@ -45,6 +45,19 @@ def ita(image: np.ndarray) -> float:
     return float(np.degrees(np.arctan2(np.median(light[ring]) - 50, np.median(yellow[ring]))))
 
 
+def frame_mask(light: np.ndarray, thinnest: int) -> np.ndarray:
+    """bool [h, w] of L* [h, w]: what is black (below BLACK) and reaches the border.
+
+    Thinner pieces than a `thinnest`-th of the side are hair, not frame.
+    """
+    piece = max(3, min(light.shape) // thinnest)
+    thick = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (piece, piece))
+    black = cv2.morphologyEx((light < BLACK).astype(np.uint8), cv2.MORPH_OPEN, thick)
+    _, pieces = cv2.connectedComponents(black)
+    border = np.concatenate([pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]])
+    return (pieces > 0) & np.isin(pieces, border)
+
+
 def bands(angles: np.ndarray) -> np.ndarray:
     """Names of BANDS (object [n]) of angles in degrees; None where NaN or beyond 90 or -90."""
     names = np.array(list(BANDS), dtype=object)
@@ -57,11 +70,7 @@ def bands(angles: np.ndarray) -> np.ndarray:
 def _ring(light: np.ndarray) -> np.ndarray:
     """bool [h, w]: the ring inside the picture's edge, whatever black there is around it."""
     side = min(light.shape)
-    thick = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (max(3, side // 16),) * 2)
-    black = cv2.morphologyEx((light < BLACK).astype(np.uint8), cv2.MORPH_OPEN, thick)
-    _, pieces = cv2.connectedComponents(black)
-    border = np.concatenate([pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]])
-    outside = (pieces > 0) & np.isin(pieces, border)
+    outside = frame_mask(light, 16)
     depth = cv2.distanceTransform(
         np.pad((~outside).astype(np.uint8), 1), cv2.DIST_L2, cv2.DIST_MASK_PRECISE
     )[1:-1, 1:-1]

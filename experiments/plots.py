@@ -4,9 +4,6 @@ Text stays text (selectable, in the reader's font). Figures that carry words com
 because an 860 px figure shrunk to a phone cannot be read.
 """
 
-import base64
-import io
-import re
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -19,12 +16,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from runtime.page import embedded_figure
+
 WIDE, NARROW = 8.6, 4.0  # inches at 96 px an inch: the column of the report, a phone
 INK, MUTED, FAINT, PALE = "#222222", "#6b6b6b", "#a9a9a9", "#cccccc"
 GRID, BAND = "#eeeeee", "#e6eaf0"
 REFERENCE, PRIMARY = "#4d4d4d", "#2166ac"
 OTHERS = ("#b8740f", "#2f8f6b", "#a3486f", "#6f5aa8", "#7d7a1f", "#3d9bb3")
-FONTS = "'Helvetica Neue', Helvetica, Arial, 'Liberation Sans', sans-serif"
 STYLE = {
     "font.family": "sans-serif",
     "font.size": 10,
@@ -84,7 +82,7 @@ def forest(comparisons: Sequence[dict[str, Any]], width: float) -> str:
             handlelength=1.6,
             columnspacing=1.4,
         )
-        return _uri(figure)
+        return embedded_figure(figure)
 
 
 def _forest_row(axes: Axes, comparison: dict[str, Any], y: float, narrow: bool, bold: bool) -> None:
@@ -182,7 +180,7 @@ def roc(curves: dict[str, dict[str, Any]], colours: dict[str, str]) -> str:
         axes.grid(color=GRID, linewidth=0.8)
         axes.set_axisbelow(True)
         figure.legend(loc="outside lower center", frameon=False, fontsize=9, title_fontsize=9)
-        return _uri(figure)
+        return embedded_figure(figure)
 
 
 def seed_dots(trials: pd.DataFrame, column: str, colours: dict[str, str], width: float) -> str:
@@ -212,7 +210,7 @@ def seed_dots(trials: pd.DataFrame, column: str, colours: dict[str, str], width:
         axes.margins(x=0.08)
         axes.locator_params(axis="x", nbins=5 if width < 6 else 9)
         axes.set_xlabel("AUC of a single trial")
-        return _uri(figure)
+        return embedded_figure(figure)
 
 
 def _pairs(trials: pd.DataFrame, upper: str, lower: str, column: str) -> list[tuple[float, float]]:
@@ -228,11 +226,3 @@ def _pairs(trials: pd.DataFrame, upper: str, lower: str, column: str) -> list[tu
 
 def _short(name: str) -> str:
     return name if len(name) <= 28 else name[:27] + "…"
-
-
-def _uri(figure: Figure) -> str:
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    # laid out with matplotlib's own wide font, shown in the page's: what fits here fits there
-    svg = re.sub(r"'DejaVu Sans', [^;\"<]*sans-serif", FONTS, buffer.getvalue())
-    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()

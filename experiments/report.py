@@ -4,7 +4,6 @@ Reads `experiment.json`, `comparisons.json` and `trials.parquet` of an experimen
 `report.html` beside them. Figures and pictures are embedded; nothing is loaded from elsewhere.
 """
 
-import base64
 import math
 import re
 from collections.abc import Sequence
@@ -12,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 import tyro
 import yaml
@@ -22,6 +20,7 @@ from experiments.wording import power, summary
 from runtime import cli
 from runtime.errors import UserError, some
 from runtime.files import read_json, write_text
+from runtime.page import embedded, templates
 
 COMPARISON_KEYS = (
     *("arm", "reference", "test_set", "auc_arm", "auc_reference", "delta_auc", "ci_low", "ci_high"),
@@ -146,13 +145,7 @@ def write_report(folder: Path) -> Path:
     external sets, grids and finished trials may be absent. Raises UserError naming what is missing.
     """
     comparisons, trials, experiment = _load(folder)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    environment = templates(Path(__file__).parent)
     words = (number, interval, p_value, count, duration, typographic, gan_figure, power)
     environment.globals |= {word.__name__: word for word in words}
     environment.filters["yaml"] = lambda value: yaml.safe_dump(
@@ -274,7 +267,7 @@ def _picture(folder: Path, name: str | None) -> str | None:
     """A PNG of the experiment folder as a `data:` URI; None where it is absent."""
     if not name or not (folder / name).is_file():
         return None
-    return "data:image/png;base64," + base64.b64encode((folder / name).read_bytes()).decode()
+    return embedded("png", (folder / name).read_bytes())
 
 
 def main(options: ReportOptions) -> None:

@@ -6,7 +6,6 @@ Pictures are embedded, nothing is loaded from elsewhere.
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from PIL import Image
 
@@ -14,6 +13,7 @@ from data import skin_tone
 from gan import card_pictures as pictures
 from gan.drift import ATTRIBUTES, SMALL
 from gan.subject import Subject
+from runtime.page import templates
 
 SAMPLES, COLUMNS = 64, 8  # pictures in a grid
 FEW = 200  # training images, below which that is a failing of its own
@@ -76,13 +76,7 @@ def render(
     `result` is evaluation.json's content, `measured` what `gan.drift.measure` gave of `synthetic`
     and `training` images, `closest` the picture of the nearest ones, `galleries` PNG files.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    environment = templates(Path(__file__).parent)
     environment.globals |= {
         "signed": signed,
         "number": number,

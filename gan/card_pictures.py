@@ -1,17 +1,14 @@
 """Pictures of the evaluation page, each as a `data:` URI, so that the page is one file."""
 
-import base64
-import io
-import re
-
 import cv2
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from data.report_pictures import FAINT, FONTS, INK, MALIGNANT, MUTED, STYLE
+from data.report_pictures import FAINT, INK, MALIGNANT, MUTED, STYLE
 from gan.drift import ATTRIBUTES
+from runtime.page import embedded, embedded_figure
 
 REAL, SYNTHETIC = "#c9d2dc", MALIGNANT  # as in the page's key
 TILE = 112  # px, of a picture in a grid
@@ -22,7 +19,7 @@ BINS = 24
 def jpeg(image: np.ndarray) -> str:
     """uint8 [h, w, 3] RGB."""
     encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])[1]
-    return "data:image/jpeg;base64," + base64.b64encode(encoded).decode()
+    return embedded("jpeg", encoded.tobytes())
 
 
 def grid(images: np.ndarray, columns: int) -> str:
@@ -65,7 +62,7 @@ def histograms(measured: dict[str, dict[str, np.ndarray]]) -> str:
             axes.margins(x=0.01)
         for axes in list(figure.axes)[len(ATTRIBUTES) :]:
             axes.remove()
-        return _svg(figure)
+        return embedded_figure(figure)
 
 
 def _shares(axes: Axes, shares: list[float]) -> None:
@@ -76,11 +73,3 @@ def _shares(axes: Axes, shares: list[float]) -> None:
     axes.set(xlim=(0, max(1.6 * max(shares), 0.1)), ylim=(-0.6, 1.6))
     axes.set_xticks([])
     axes.spines["bottom"].set_visible(False)
-
-
-def _svg(figure: Figure) -> str:
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    # laid out with matplotlib's own wide font, shown in the page's: what fits here fits there
-    svg = re.sub(r"'DejaVu Sans', [^;\"<]*sans-serif", FONTS, buffer.getvalue())
-    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()

@@ -11,11 +11,11 @@ import cv2
 import numpy as np
 
 from data.cleaning import hair_mask
-from data.skin_tone import ita
+from data.skin_tone import frame_mask, ita
 from runtime import progress
 from runtime.seeds import generator
 
-BLACK = 15.0  # L* below which what reaches the border is frame, not skin
+THINNEST = 32  # a frame's thinnest piece is the side over this
 LEAST_LESION = 0.003  # of the image; what is smaller is a speck
 CORNER, MIDDLE = 0.15, 0.2  # of the side: what vignette compares
 PERIODS = (2, 4, 8)  # pixels, in which upsampling leaves its lattice
@@ -71,7 +71,7 @@ def measure_one(image: np.ndarray) -> dict[str, float]:
     """ATTRIBUTES of one uint8 [h, w, 3] RGB image."""
     lab = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
     light, grey = lab[..., 0], cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    frame = frame_mask(light)
+    frame = frame_mask(light, THINNEST)
     lesion = lesion_mask(light, frame)
     return {
         "lesion_size": float(lesion.sum() / max((~frame).sum(), 1)),
@@ -83,16 +83,6 @@ def measure_one(image: np.ndarray) -> dict[str, float]:
         **_spectrum(grey),
         "sharpness": float(np.log10(cv2.Laplacian(grey, cv2.CV_32F).var() + 1e-3)),
     }
-
-
-def frame_mask(light: np.ndarray) -> np.ndarray:
-    """bool [h, w]: what is black (L* below BLACK) and reaches the border."""
-    side = min(light.shape)
-    speck = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (max(3, side // 32),) * 2)
-    black = cv2.morphologyEx((light < BLACK).astype(np.uint8), cv2.MORPH_OPEN, speck)
-    _, pieces = cv2.connectedComponents(black)
-    border = np.concatenate([pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]])
-    return (pieces > 0) & np.isin(pieces, border)
 
 
 def lesion_mask(light: np.ndarray, frame: np.ndarray) -> np.ndarray:

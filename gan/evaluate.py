@@ -197,15 +197,13 @@ def _near(synthetic: np.ndarray, held_out: np.ndarray, training: np.ndarray) -> 
 
 def _scores(seen: _Seen, seed: int) -> dict[str, Any]:
     """KID, precision and recall of features, each beside what training images would get."""
-    # Matched sizes, or the floor would have another spread (and recall another meaning).
-    n = min(len(seen.synthetic), len(seen.training))
-    synthetic, floor = seen.synthetic[:n], seen.training[_floor(len(seen.training), n, seed)]
+    synthetic, floor = _matched(seen.synthetic, seen.training, seed)
     return {
         **_kids(synthetic, floor, seen.held_out, seed),
         **precision_recall(seen.held_out, synthetic),
         "floor": precision_recall(seen.held_out, floor),
         "n_real": len(seen.held_out),
-        "n_synthetic": n,
+        "n_synthetic": len(synthetic),
         "evaluation_network": seen.network,
     }
 
@@ -214,9 +212,7 @@ def _other_scores(seen: _Seen | None, seed: int) -> dict[str, Any]:
     """KID by the network that was not chosen; None where it is not there."""
     found: dict[str, Any] = dict.fromkeys(("kid", "kid_std", "kid_floor", "kid_floor_std"))
     if seen is not None:
-        n = min(len(seen.synthetic), len(seen.training))
-        floor = seen.training[_floor(len(seen.training), n, seed)]
-        found = _kids(seen.synthetic[:n], floor, seen.held_out, seed)
+        found = _kids(*_matched(seen.synthetic, seen.training, seed), seen.held_out, seed)
     scores = {name.replace("kid", "kid_other", 1): value for name, value in found.items()}
     return {**scores, "evaluation_network_other": seen.network if seen else None}
 
@@ -232,9 +228,16 @@ def _kids(
     }
 
 
-def _floor(training: int, n: int, seed: int) -> np.ndarray:
-    """Row numbers of the n training images that stand for synthetic ones."""
-    return random_generator(seed, "gan/floor").permutation(training)[:n]
+def _matched(
+    synthetic: np.ndarray, training: np.ndarray, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """As many synthetic ones as training ones that stand for them, images or features [n, ...].
+
+    At other sizes the floor would have another spread, and recall another meaning.
+    """
+    n = min(len(synthetic), len(training))
+    rows = random_generator(seed, "gan/floor").permutation(len(training))[:n]
+    return synthetic[:n], training[rows]
 
 
 def _copies(near: dict[str, _Near], images: Images, seed: int) -> dict[str, Any]:
@@ -285,12 +288,11 @@ def _pairs(images: Images, near: _Near, seed: int) -> dict[str, Any]:
 
 def _fid(images: Images, judge: torch.nn.Module, compute: Compute, seed: int) -> dict[str, float]:
     """FID against held-out images, and that of as many training images."""
-    n = min(len(images.synthetic), len(images.training))
-    floor = images.training[_floor(len(images.training), n, seed)]
+    matched, floor = _matched(images.synthetic, images.training, seed)
     synthetic, training, held_out = (
         inception_features(judge, part, compute, what)
         for part, what in (
-            (images.synthetic[:n], "synthetic"),
+            (matched, "synthetic"),
             (floor, "training"),
             (images.held_out, "held_out"),
         )

@@ -13,6 +13,7 @@ from runtime.errors import UserError, some
 from runtime.seeds import generator
 
 LEAST_IMAGES, FEW_IMAGES = 8, 50
+LEAST_HELD_OUT = 8  # images that a comparison needs
 
 ClassesName = Literal["none", "target", "diagnosis"]
 
@@ -46,6 +47,12 @@ def training_rows(dataset: Dataset, fold: int) -> np.ndarray:
     if len(rows) < FEW_IMAGES:
         print(f"warning: only {len(rows)} malignant images to learn from: expect copies of them")
     return rows
+
+
+def held_out_rows(dataset: Dataset, fold: int) -> np.ndarray:
+    """Row numbers of the malignant images in the validation part of `fold`."""
+    rows = dataset.rows("val", fold)
+    return rows[dataset.targets(rows) == 1]
 
 
 def learn_from(dataset: Dataset, fold: int, classes: ClassesName) -> Learning:

@@ -10,13 +10,12 @@ from data.pool import load_pool
 from data.store import Dataset
 from gan.generate import draw_labels, sample
 from gan.networks import ARCHITECTURES
-from gan.reals import open_dataset, training_rows
+from gan.reals import LEAST_HELD_OUT, held_out_rows, open_dataset, training_rows
 from gan.weights import load_generator, read_description
 from runtime.device import Compute
 from runtime.errors import UserError
 from runtime.seeds import generator as random_generator
 
-LEAST_HELD_OUT = 8
 LEAST_SYNTHETIC = 10
 
 
@@ -87,8 +86,7 @@ def open_subject(
     known = description.get("dataset")
     dataset = open_dataset(data or (Path(known) if known else None))
     fold = fold if fold is not None else description.get("fold", 0)
-    training, held_out = training_rows(dataset, fold), dataset.rows("val", fold)
-    held_out = held_out[dataset.targets(held_out) == 1]
+    training, held_out = training_rows(dataset, fold), held_out_rows(dataset, fold)
     if len(held_out) < LEAST_HELD_OUT:
         raise UserError(
             f"{dataset.path}: {len(held_out)} malignant images in the validation part of fold "

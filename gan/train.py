@@ -7,6 +7,7 @@ happened. Several GPUs: `torchrun --nproc-per-node N -m gan.train` with the same
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +19,22 @@ import tyro
 
 from data.store import Dataset
 from gan import diagnosis
-from gan.features import extract
+from gan.features import FeatureNetwork, extract
 from gan.game import Game
 from gan.generate import draw_labels, sample
 from gan.loop import Loop, Progress, Schedule
 from gan.metrics import kid
 from gan.networks import architecture, describe, make_config
 from gan.parallel import Processes, join_processes
-from gan.reals import ClassesName, Learning, Reals, learn_from, open_dataset
+from gan.reals import (
+    LEAST_HELD_OUT,
+    ClassesName,
+    Learning,
+    Reals,
+    held_out_rows,
+    learn_from,
+    open_dataset,
+)
 from gan.reals import training_rows as training_rows
 from gan.weights import CHECKPOINT, save_generator
 from runtime import checkpoint, cli
@@ -38,7 +47,6 @@ from runtime.tracking import Tracker, TrackingMode
 RUNS = Path("runs/gan")
 DEFAULT_MINUTES = {"cpu": 10.0}  # by device type; accelerators get the next
 DEFAULT_MINUTES_ACCELERATOR = 60.0
-LEAST_HELD_OUT = 8  # images that a score compares with
 SCORED = 256  # synthetic images of a score on the way
 SHOWN = 1000  # training images that a generator may begin from
 
@@ -185,22 +193,26 @@ def _scorer(
 
     By the diagnosis network where an earlier evaluation trained it: training does not wait for it.
     """
-    held_out = dataset.rows("val", plan.fold)
-    held_out = held_out[dataset.targets(held_out) == 1]
-    ready = diagnosis.is_ready(dataset, plan.fold)
-    judge = diagnosis.diagnosis_network(dataset, plan.fold, compute)[0] if ready else None
-    name = "kid_diagnosis" if ready else "kid_imagenet"
-    features: list[np.ndarray] = []  # of the held-out images, computed once
+    held_out = held_out_rows(dataset, plan.fold)
 
-    def score(network: torch.nn.Module) -> dict[str, float]:
+    @functools.cache
+    def reference() -> tuple[str, FeatureNetwork | None, np.ndarray]:
+        """The score's name, the network, its features of the held-out images; at the first one."""
+        name, network = "kid_imagenet", None
+        if diagnosis.is_ready(dataset, plan.fold):
+            network, _ = diagnosis.diagnosis_network(dataset, plan.fold, compute)
+            name = "kid_diagnosis"
+        features = extract(dataset.images[held_out], compute, "held-out images", network)
+        return name, network, features
+
+    def score(generator: torch.nn.Module) -> dict[str, float]:
         if len(held_out) < LEAST_HELD_OUT:
             return {}
-        if not features:
-            features.append(extract(dataset.images[held_out], compute, "held-out images", judge))
+        name, network, features = reference()
         described = {"classes": learning.classes}
         labels = draw_labels(described, "malignant", SCORED, plan.seed)
-        made = sample(network, SCORED, plan.seed, compute, labels)
-        return {name: kid(extract(made, compute, "synthetic images", judge), features[0])}
+        made = sample(generator, SCORED, plan.seed, compute, labels)
+        return {name: kid(extract(made, compute, "synthetic images", network), features)}
 
     return score
 

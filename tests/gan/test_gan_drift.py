@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gan.augment import symmetry
-from gan.drift import ATTRIBUTES, compare, frame_mask, lesion_mask, measure, measure_one
+from gan.drift import ATTRIBUTES, THINNEST, compare, frame_mask, lesion_mask, measure, measure_one
 from runtime.seeds import generator
 
 SIZE = 96
@@ -111,7 +111,7 @@ def test_a_frame_is_black_and_reaches_the_border():
     light = np.full((64, 64), 70.0, np.float32)
     light[:8] = 2  # bar
     light[30:40, 30:40] = 2  # a black lesion
-    frame = frame_mask(light)
+    frame = frame_mask(light, THINNEST)
     assert frame[:8].all()
     assert not frame[8:].any()
 
