@@ -38,7 +38,7 @@ class Config(Recipe):
 
     labels: ClassVar[Literal["never", "optional", "always"]] = "optional"
 
-    ngf: int = 32  # generator: 8 ngf channels at 4x4, 2 ngf at 32x32
+    ngf: int = 24  # generator: 8 ngf channels at 4x4, 2 ngf at 32x32
     ndf: int = 16  # discriminator: 2 ndf channels at 32x32, 8 ndf at 4x4
     mix: int = 32  # channels of the frozen network's finest mixture, doubled at each coarser one
     components: int = 12  # principal components in the first sketch; 0: random weights
@@ -111,7 +111,8 @@ class Generator(nn.Module):
         self.up = nn.ModuleList(
             [UpBlock(8 * ngf, 8 * ngf), UpBlock(8 * ngf, 4 * ngf), UpBlock(4 * ngf, 2 * ngf)]
         )
-        thin = [2 * ngf] + [max(2 * ngf >> i, 12) for i in range(1, len(sides) - 2)]
+        # whole vector registers: 12 channels take longer than 16
+        thin = [2 * ngf, *(16 * math.ceil(ngf / 8 / 2**i) for i in range(1, len(sides) - 2))]
         self.detail = nn.ModuleList(map(DetailBlock, thin[:-1], thin[1:]))
         self.to_rgb = nn.ModuleList([nn.Conv2d(width, 3, 1) for width in thin])
 
