@@ -25,9 +25,10 @@ from efficientnet_lite_pytorch import EfficientNet as LiteNet
 from efficientnet_pytorch import EfficientNet
 from torch import nn
 
-from classifier.backbones import LITE, Classifier, folded_trunk
+from classifier.backbones import LITE
 from classifier.features import FeatureCache
-from classifier.job import TrainOptions
+from classifier.model import Classifier, ModelSpec
+from classifier.options import TrainOptions
 from classifier.train import train
 from runtime import cli, device
 from runtime.files import read_json, write_json
@@ -67,10 +68,10 @@ def ways(backbone: str, frozen: int, options: Options) -> dict[str, Callable[[],
     plain = library.from_name(backbone, image_size=options.size, num_classes=1).train()
     for part in (plain._conv_stem, plain._bn0, *plain._blocks[:frozen]):
         part.requires_grad_(False).eval()
-    model = Classifier(backbone, options.size, frozen, "fixed", 0.2)
+    model = Classifier(ModelSpec(backbone, options.size, frozen))
     model = model.to(memory_format=torch.channels_last).train()
-    folded = folded_trunk(model)
-    folded.net.to(torch.bfloat16)
+    folded = model.folded()
+    folded.backbone.net.to(torch.bfloat16)
     x = torch.rand(options.batch, 3, options.size, options.size)
     last = x.contiguous(memory_format=torch.channels_last)
     with torch.no_grad():

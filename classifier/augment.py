@@ -1,7 +1,9 @@
-"""Training views: flips, quarter turns and mild changes of colour, on whole batches.
+"""Training views: `--augment`.
 
-Dermoscopy has no up and no down, so the eight symmetries of the square are exact. Colour changes
-as between cameras: brightness, white balance, saturation, contrast.
+The default, dihedral-colour, works on whole batches: dermoscopy has no up and no down, so the eight
+symmetries of the square are exact; colour changes as between cameras: brightness, white balance,
+saturation, contrast. The others are albumentations pipelines (classifier.pipelines), an image at a
+time.
 """
 
 from dataclasses import dataclass
@@ -9,6 +11,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
+
+from classifier.pipelines import AugmentName, SeededViews
 
 BRIGHTNESS, BALANCE, SATURATION, CONTRAST = 0.15, 0.03, 0.15, 0.15
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
@@ -26,9 +30,25 @@ class Views:
         """The views of some of the images."""
         return Views(self.symmetry[rows], self.colour[rows], self.contrast[rows])
 
+    def apply(self, images: np.ndarray) -> torch.Tensor:
+        """float32 [n, s, s, 3] in 0..1 of uint8 images [n, s, s, 3]."""
+        batch = torch.from_numpy(np.ascontiguousarray(images))
+        pixels = turn(batch, self.symmetry).float().div_(255).flatten(1, 2)  # [n, s*s, 3]
+        matrix = torch.from_numpy(self.colour * self.contrast[:, None, None]).transpose(1, 2)
+        mean = pixels.mean(1, keepdim=True) @ torch.from_numpy(self.colour).transpose(1, 2)
+        offset = mean * torch.from_numpy(1 - self.contrast)[:, None, None]
+        pixels = torch.baddbmm(offset, pixels, matrix).clamp_(0, 1)
+        return pixels.unflatten(1, batch.shape[1:3])
 
-def draw_views(rng: np.random.Generator, n: int) -> Views:
-    """Random views for n images."""
+
+def draw_views(
+    rng: np.random.Generator, n: int, name: AugmentName = "dihedral-colour"
+) -> Views | SeededViews | None:
+    """Random views for n images; None where they stay as they are."""
+    if name == "none":
+        return None
+    if name != "dihedral-colour":
+        return SeededViews(name, rng.integers(2**31, size=n))
     symmetry = rng.integers(8, size=n)
     gain = np.exp(rng.uniform(-BRIGHTNESS, BRIGHTNESS, (n, 1)))
     gain = (gain * np.exp(rng.normal(0, BALANCE, (n, 3)))).astype(np.float32)
@@ -39,7 +59,7 @@ def draw_views(rng: np.random.Generator, n: int) -> Views:
     return Views(symmetry, gain[:, :, None] * colour, contrast)
 
 
-def load_batch(images: np.ndarray, size: int, views: Views | None) -> torch.Tensor:
+def load_batch(images: np.ndarray, size: int, views: Views | SeededViews | None) -> torch.Tensor:
     """What the network sees: float32 [n, 3, size, size] in 0..1, channels last.
 
     `images` uint8 [n, s, s, 3], real or synthetic: all pixels take this one path. `views` None
@@ -47,15 +67,9 @@ def load_batch(images: np.ndarray, size: int, views: Views | None) -> torch.Tens
     """
     if images.shape[1] != size:
         images = np.stack([_resize(image, size) for image in images])
-    batch = torch.from_numpy(np.ascontiguousarray(images))
-    if views is None:
-        return batch.float().div_(255).permute(0, 3, 1, 2)
-    pixels = turn(batch, views.symmetry).float().div_(255).flatten(1, 2)  # [n, s*s, 3]
-    matrix = torch.from_numpy(views.colour * views.contrast[:, None, None]).transpose(1, 2)
-    mean = pixels.mean(1, keepdim=True) @ torch.from_numpy(views.colour).transpose(1, 2)
-    offset = mean * torch.from_numpy(1 - views.contrast)[:, None, None]
-    pixels = torch.baddbmm(offset, pixels, matrix).clamp_(0, 1)
-    return pixels.unflatten(1, (size, size)).permute(0, 3, 1, 2)
+    if views is not None:
+        return views.apply(images).permute(0, 3, 1, 2)
+    return torch.from_numpy(np.ascontiguousarray(images)).float().div_(255).permute(0, 3, 1, 2)
 
 
 def _resize(image: np.ndarray, size: int) -> np.ndarray:

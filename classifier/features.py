@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from classifier.augment import Views, draw_views, load_batch
-from classifier.backbones import Classifier, folded_trunk, trunk_sha256
+from classifier.model import Classifier
+from classifier.pipelines import AugmentName, SeededViews
 from runtime.device import Compute
 from runtime.seeds import generator
 
@@ -85,19 +86,24 @@ class Trunk:
     """Features of image sets under one model, from memory where its trunk is pure."""
 
     def __init__(
-        self, model: Classifier, compute: Compute, cache: FeatureCache, views: int
+        self,
+        model: Classifier,
+        compute: Compute,
+        cache: FeatureCache,
+        views: int,
+        augment: AugmentName = "dihedral-colour",
     ) -> None:
-        self.model, self.cache, self.views = model, cache, views
-        self.device = compute.device
+        self.model, self.cache, self.views, self.augment = model, cache, views, augment
+        self.device, self.size = compute.device, model.spec.size
         self.pure = model.trunk_is_pure
+        self._view_table: dict[tuple[str, int, int], Views | SeededViews | None] = {}
         if not self.pure:
             return
         self.dtype = torch.bfloat16 if compute.precision == "bf16" else torch.float32
-        self._folded = folded_trunk(model)
-        self._folded.net.to(self.dtype)
-        self._key = (trunk_sha256(model), str(self.dtype), views, self.device.type)
-        self._shape = self._run(torch.zeros(1, 3, model.size, model.size)).shape[1:]
-        self._view_table: dict[tuple[str, int, int], Views] = {}
+        self._folded = model.folded()
+        self._folded.backbone.net.to(self.dtype)
+        self._key = (model.trunk_sha256(), str(self.dtype), views, augment, self.device.type)
+        self._shape = self._run(torch.zeros(1, 3, self.size, self.size)).shape[1:]
         self._stores: dict[Hashable, _Store | None] = {}
         cache.trial += 1
 
@@ -124,24 +130,26 @@ class Trunk:
             store.filled[rows, views] = True
             yield len(rows)
 
-    def features(
-        self, images: ImageSet, rows: np.ndarray, views: np.ndarray | Views
-    ) -> torch.Tensor:
+    def features(self, images: ImageSet, rows: np.ndarray, views: np.ndarray) -> torch.Tensor:
         """Trunk outputs, float32 [n, channels, height, width] on the device, channels last.
 
-        `views` int64 [n] are numbers of fixed views (or PLAIN), or freshly drawn Views. Where the
-        trunk is not pure, this runs it as it stands, with gradients if they are enabled.
+        `views` int64 [n] are numbers of fixed views, or PLAIN.
         """
-        if isinstance(views, Views) or not self.pure:
-            fresh = views if isinstance(views, Views) else None
-            x = load_batch(images.images[rows], self.model.size, fresh)
-            return self._run(x).float() if self.pure else self.model.trunk(x.to(self.device))
+        if not self.pure:
+            return self.of_pixels(self._pixels(images, rows, views))
         if self.keeps(images):
             for _ in self.fill(images, self.missing(images, rows, views)):
                 pass
             kept = self._store(images).features[rows, views]  # type: ignore[union-attr]
             return kept.to(self.device).float().permute(0, 3, 1, 2)
         return self._compute(images, rows, views).float()
+
+    def of_pixels(self, x: torch.Tensor) -> torch.Tensor:
+        """The same of images float [n, 3, size, size] in 0..1.
+
+        Where the trunk is not pure, this runs it as it stands, with gradients if they are enabled.
+        """
+        return self._run(x).float() if self.pure else self.model.trunk(x.to(self.device))
 
     def _store(self, images: ImageSet) -> _Store | None:
         if not self.pure:
@@ -153,14 +161,18 @@ class Trunk:
         return self._stores[images.identity]
 
     def _compute(self, images: ImageSet, rows: np.ndarray, views: np.ndarray) -> torch.Tensor:
-        batch = torch.empty(len(rows), 3, self.model.size, self.model.size)
+        return self._run(self._pixels(images, rows, views))
+
+    def _pixels(self, images: ImageSet, rows: np.ndarray, views: np.ndarray) -> torch.Tensor:
+        """Images in their fixed views, float32 [n, 3, size, size]."""
+        batch = torch.empty(len(rows), 3, self.size, self.size)
         batch = batch.to(memory_format=torch.channels_last)
         for view in np.unique(views):
             chosen = np.flatnonzero(views == view)
             drawn = None if view in (PLAIN, self.views) else self._views_of(images, int(view))
             drawn = drawn.take(rows[chosen]) if drawn else None
-            batch[chosen] = load_batch(images.images[rows[chosen]], self.model.size, drawn)
-        return self._run(batch)
+            batch[chosen] = load_batch(images.images[rows[chosen]], self.size, drawn)
+        return batch
 
     def _run(self, x: torch.Tensor) -> torch.Tensor:
         return torch.cat([self._run_batch(part) for part in x.split(TRUNK_BATCH)])
@@ -173,8 +185,9 @@ class Trunk:
         with torch.no_grad():
             return self._folded.trunk(x)[:count]
 
-    def _views_of(self, images: ImageSet, view: int) -> Views:
+    def _views_of(self, images: ImageSet, view: int) -> Views | SeededViews | None:
         key = (images.kind, view, len(images.images))
         if key not in self._view_table:
-            self._view_table[key] = draw_views(generator("view", *key), len(images.images))
+            rng = generator("view", *key)
+            self._view_table[key] = draw_views(rng, len(images.images), self.augment)
         return self._view_table[key]

@@ -1,6 +1,7 @@
 """How good scores are on one set of images. What a set leaves undefined is None, never NaN."""
 
 import numpy as np
+import pandas as pd
 from sklearn.metrics import (
     average_precision_score,
     balanced_accuracy_score,
@@ -39,8 +40,38 @@ def evaluate(targets: np.ndarray, scores: np.ndarray, threshold: float) -> Metri
     return found
 
 
-def best_threshold(targets: np.ndarray, scores: np.ndarray) -> float:
-    """The score that separates best (sensitivity + specificity; Youden 1950), of those seen."""
+def measure(rows: pd.DataFrame, threshold: float | None) -> Metrics:
+    """`evaluate` of rows of predictions.parquet; of several diagnoses also the figures of classes.
+
+    These are `macro_auc`, `class_balanced_accuracy`, `class_accuracy`, and `auc_CLASS` and
+    `average_precision_CLASS`, each class against the rest. Without a threshold, what needs one is
+    None.
+    """
+    targets, scores = rows["target"].to_numpy(), rows["score"].to_numpy()
+    found = evaluate(targets, scores, 0.5 if threshold is None else threshold)
+    if threshold is None:
+        found |= {"balanced_accuracy": None, "threshold": None}
+    names = [column.removeprefix("score_") for column in rows if column.startswith("score_")]
+    if names:
+        from classifier.multiclass import evaluate_classes
+
+        scores = rows[[f"score_{name}" for name in names]].to_numpy()
+        of = evaluate_classes(rows["diagnosis"], scores, names)
+        found |= {"macro_auc": of["macro_auc"], "class_balanced_accuracy": of["balanced_accuracy"]}
+        found["class_accuracy"] = of["accuracy"]
+        for name, one in of["classes"].items():
+            found[f"auc_{name}"] = one["auc"]
+            found[f"average_precision_{name}"] = one["average_precision"]
+    return found
+
+
+def best_threshold(targets: np.ndarray, scores: np.ndarray) -> float | None:
+    """The score that separates best (sensitivity + specificity; Youden 1950), of those seen.
+
+    None where there is one class only.
+    """
+    if len(np.unique(targets)) < 2:
+        return None
     fpr, tpr, thresholds = roc_curve(targets, scores)
     best = int(np.argmax((tpr - fpr)[1:])) + 1  # the first threshold is infinite
     return float(thresholds[best])

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from classifier.targets import UNKNOWN, Target
 from data.mixing import extra_count
 from data.pool import Pool, leak, load_pool
 from data.store import Dataset
@@ -21,51 +22,86 @@ GENERATOR_RUNS = Path("runs/gan")
 
 @dataclass(frozen=True)
 class TrainingList:
-    """The final training set: every real training image once, then the extra ones."""
+    """The final training set: the real images, then the extra ones."""
 
     rows: np.ndarray  # int64 [n]: row of the dataset, or of the pool where `synthetic`
     synthetic: np.ndarray  # bool [n]
-    targets: np.ndarray  # float32 [n], 0 or 1
-    n_real: int
+    labels: np.ndarray  # int64 [n], classes of the target
+    targets: np.ndarray  # bool [n], malignant
+    n_real: int  # without the extra ones
 
     def __len__(self) -> int:
         return len(self.rows)
 
 
-def extras_needed(dataset: Dataset, fold: int, share: Share) -> int:
-    """How many extra malignant images a share of the final training set means."""
-    targets = dataset.targets(dataset.rows("train", fold))
+def real_rows(
+    dataset: Dataset, fold: int, target: Target, cap: int, upsample: bool, seed: int
+) -> np.ndarray:
+    """Rows of the real training images whose class is known, int64 [n].
+
+    `cap` keeps that many of a class, drawn at random (0: all); `upsample` then repeats those of
+    smaller classes, none twice more often than another, until all are as many as the largest.
+    """
+    rows = dataset.rows("train", fold)
+    labels = target.labels(dataset.table.iloc[rows])
+    if not cap and not upsample:
+        return rows[labels != UNKNOWN]
+    of_class = []
+    for label in np.unique(labels[labels != UNKNOWN]):
+        drawn = generator(seed, "sample", int(label)).permutation(rows[labels == label])
+        of_class.append(drawn[: cap or None])
+    if upsample:
+        most = max(map(len, of_class))
+        of_class = [np.resize(drawn, most) for drawn in of_class]
+    return np.sort(np.concatenate(of_class))
+
+
+def extras_needed(targets: np.ndarray, share: Share) -> int:
+    """How many extra malignant images a share of the final training set means.
+
+    `targets` 0/1 [n], whether the real training images are malignant.
+    """
     return extra_count(int((targets == 0).sum()), int((targets == 1).sum()), share)
 
 
 def training_list(
-    dataset: Dataset, fold: int, synthetic: int, oversampled: int, seed: int
+    dataset: Dataset, rows: np.ndarray, target: Target, synthetic: int, oversampled: int, seed: int
 ) -> TrainingList:
-    """Real images and either the pool's first `synthetic` or `oversampled` malignant real ones.
+    """Real `rows` and either the pool's first `synthetic` or `oversampled` malignant real ones.
 
-    Duplicates are spread evenly: no image comes twice more often than another.
+    Duplicates are spread evenly: no image comes twice more often than another. Synthetic images
+    have the malignant class that most real ones have.
     """
-    real = dataset.rows("train", fold)
+    malignant = rows[dataset.targets(rows) == 1]
     if oversampled:
-        malignant = real[dataset.targets(real) == 1]
-        malignant = generator(seed, "oversample").permutation(malignant)
-        extra = np.resize(malignant, oversampled)
+        drawn = generator(seed, "oversample").permutation(np.unique(malignant))
+        extra = np.resize(drawn, oversampled)
+        extra_labels = target.labels(dataset.table.iloc[extra])
     else:
         extra = np.arange(synthetic)
-    targets = np.concatenate([dataset.targets(real), np.ones(len(extra))]).astype(np.float32)
-    from_pool = np.zeros(len(targets), bool)
-    from_pool[len(real) :] = synthetic > 0
-    return TrainingList(np.concatenate([real, extra]), from_pool, targets, len(real))
+        usual = np.bincount(target.labels(dataset.table.iloc[malignant])).argmax()
+        extra_labels = np.full(synthetic, usual)
+    labels = np.concatenate([target.labels(dataset.table.iloc[rows]), extra_labels])
+    from_pool = np.zeros(len(labels), bool)
+    from_pool[len(rows) :] = synthetic > 0
+    is_malignant = np.array(target.malignant)[labels]
+    return TrainingList(np.concatenate([rows, extra]), from_pool, labels, is_malignant, len(rows))
 
 
 class DataOrder:
     """An endless stream of permutations of n images, cut into batches; any step at any time.
 
     Arms with lists of the same length and the same seed see the same positions at each step.
+    With `classes`, int64 [n], each round draws n images with replacement instead, all classes
+    equally often on average.
     """
 
-    def __init__(self, seed: int, n: int, batch: int) -> None:
+    def __init__(self, seed: int, n: int, batch: int, classes: np.ndarray | None = None) -> None:
         self.seed, self.n, self.batch = seed, n, batch
+        self._chance = None
+        if classes is not None:
+            counts = np.bincount(classes)
+            self._chance = 1 / (counts[classes] * np.count_nonzero(counts))
         self._permutation: dict[int, np.ndarray] = {}
 
     def positions(self, step: int) -> tuple[np.ndarray, np.ndarray]:
@@ -81,7 +117,11 @@ class DataOrder:
     def _round(self, number: int) -> np.ndarray:
         if number not in self._permutation:
             self._permutation = {k: v for k, v in self._permutation.items() if k == number - 1}
-            self._permutation[number] = generator(self.seed, "order", number).permutation(self.n)
+            rng = generator(self.seed, "order", number)
+            if self._chance is None:
+                self._permutation[number] = rng.permutation(self.n)
+            else:
+                self._permutation[number] = rng.choice(self.n, self.n, p=self._chance)
         return self._permutation[number]
 
 

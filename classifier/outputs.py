@@ -11,29 +11,36 @@ import torch
 from safetensors.torch import save
 
 from classifier.job import Job
-from classifier.metrics import Metrics, best_threshold, evaluate
+from classifier.metrics import Metrics, best_threshold, measure
 from classifier.plots import draw_plots
 from data.store import Dataset
 from runtime.files import write_bytes, write_json, write_text
 
 MODEL, METRICS, RUN = "model.safetensors", "metrics.json", "run.json"
+PREDICTIONS = "predictions.parquet"
 
 
 def prediction_rows(
-    dataset: Dataset, rows: np.ndarray, part: str, scores: np.ndarray
+    dataset: Dataset, rows: np.ndarray, part: str, probabilities: np.ndarray, job: Job
 ) -> pd.DataFrame:
-    """Rows of predictions.parquet for one part; `scores` float64 [n], probabilities."""
+    """Rows of predictions.parquet for one part; `probabilities` float64 [n, classes].
+
+    With `--target diagnosis` also the true diagnosis and a score of every class.
+    """
     table = dataset.table.iloc[rows]
-    return pd.DataFrame(
-        {
-            "image_id": table["image_id"].to_numpy(),
-            "group": table["group"].astype(str).to_numpy(),
-            "fold": table["fold"].to_numpy(np.int64),
-            "part": part,
-            "target": table["target"].to_numpy(np.int64),
-            "score": scores,
-        }
-    )
+    columns = {
+        "image_id": table["image_id"].to_numpy(),
+        "group": table["group"].astype(str).to_numpy(),
+        "fold": table["fold"].to_numpy(np.int64),
+        "part": part,
+        "target": table["target"].to_numpy(np.int64),
+        "score": job.target.scores(probabilities),
+    }
+    if job.target.name == "diagnosis":
+        columns["diagnosis"] = table["diagnosis"].to_numpy()
+        for name, score in zip(job.target.classes, probabilities.T, strict=True):
+            columns[f"score_{name}"] = score
+    return pd.DataFrame(columns)
 
 
 def write_outputs(
@@ -44,7 +51,7 @@ def write_outputs(
     facts: dict[str, Any],
 ) -> dict[str, Metrics]:
     """Write every output; metrics.json comes last and says that the run is complete."""
-    metrics = measure(predictions, job)
+    metrics = measure_parts(predictions, job)
     out, options = job.out, job.options
     if job.leak:
         predictions = predictions.assign(leaky=True)
@@ -53,11 +60,14 @@ def write_outputs(
         config = (out / "config.yaml").read_text(encoding="utf-8")
         if not config.startswith("# LEAKY"):
             write_text(out / "config.yaml", f"# LEAKY: {' '.join(job.leak.split())}\n{config}")
-    write_bytes(out / "predictions.parquet", predictions.to_parquet(index=False))
-    rebuild = {name: getattr(options, name) for name in ("backbone", "size", "frozen")}
+    write_bytes(out / PREDICTIONS, predictions.to_parquet(index=False))
+    rebuild = {"spec": dataclasses.asdict(job.spec), "target": dataclasses.asdict(job.target)}
+    rebuild |= {"augment": options.augment, "leaky": job.leak}
     # one entry, because the file would hold several in a random order
-    header = {"classifier": json.dumps(rebuild | {"leaky": job.leak})}
+    header = {"classifier": json.dumps(rebuild)}
     write_bytes(out / MODEL, save({k: v.contiguous() for k, v in state.items()}, header))
+    if job.fusion:
+        job.fusion.save(out)
     title = f"{options.backbone}, {options.frozen} blocks frozen, {_mix_words(job)}"
     title = f"LEAKY - not a result\n{title}" if job.leak else title
     draw_plots(out / "plots", history, predictions, metrics, title)
@@ -66,15 +76,12 @@ def write_outputs(
     return metrics
 
 
-def measure(predictions: pd.DataFrame, job: Job) -> dict[str, Metrics]:
+def measure_parts(predictions: pd.DataFrame, job: Job) -> dict[str, Metrics]:
     """Metrics of every part; the threshold comes from the validation part."""
     parts = ["val", "test", *(f"external/{name}" for name in job.externals)]
     of = {part: predictions[predictions["part"] == part] for part in parts}
     threshold = best_threshold(of["val"]["target"].to_numpy(), of["val"]["score"].to_numpy())
-    return {
-        part: evaluate(rows["target"].to_numpy(), rows["score"].to_numpy(), threshold)
-        for part, rows in of.items()
-    }
+    return {part: measure(rows, threshold) for part, rows in of.items()}
 
 
 def run_facts(job: Job) -> dict[str, Any]:
@@ -108,7 +115,7 @@ def counts(job: Job) -> dict[str, int]:
     real = targets[: job.training.n_real]
     extra = len(targets) - job.training.n_real
     return {
-        "real_benign": int((real == 0).sum()),
+        "real_benign": int((~real).sum()),
         "real_malignant": int(real.sum()),
         "synthetic_malignant": extra if job.pool else 0,
         "duplicated_malignant": 0 if job.pool else extra,
@@ -117,13 +124,16 @@ def counts(job: Job) -> dict[str, int]:
 
 def describe(job: Job) -> str:
     """What goes into the run, as lines for the screen."""
-    dataset, fold = job.dataset, job.options.fold
+    dataset, fold = job.dataset, job.fold
     of = counts(job)
     lines = [
         f"data       {dataset.path}, fold {fold}",
         f"training   {of['real_benign']} benign + {of['real_malignant']} malignant real"
         f" + {of['synthetic_malignant']} synthetic + {of['duplicated_malignant']} duplicates",
     ]
+    if job.target.name == "diagnosis":
+        n = np.bincount(job.training.labels, minlength=len(job.target.classes))
+        lines.append("classes    " + ", ".join(map("{} {}".format, job.target.classes, n)))
     for name, part in (("validation", "val"), ("test", "test")):
         targets = dataset.targets(dataset.rows(part, fold))  # type: ignore[arg-type]
         lines.append(f"{name:<10} {(targets == 0).sum()} benign + {targets.sum()} malignant")
@@ -136,7 +146,7 @@ def describe(job: Job) -> str:
     return "\n".join(lines)
 
 
-def metrics_table(metrics: dict[str, Metrics], job: Job) -> str:
+def metrics_table(metrics: dict[str, Metrics], leak: str | None) -> str:
     """The main figures as a table for the screen."""
     columns = {"auc": "AUC", "average_precision": "AP", "balanced_accuracy": "bal. acc."}
     columns |= {"sensitivity_at_95_specificity": "sens@95", "brier": "Brier", "ece": "ECE"}
@@ -144,10 +154,9 @@ def metrics_table(metrics: dict[str, Metrics], job: Job) -> str:
     lines = [" " * width + "".join(f"{word:>10}" for word in columns.values()) + f"{'n':>8}"]
     for part, of in metrics.items():
         cells = ["-" if of[key] is None else f"{of[key]:.4f}" for key in columns]
-        lines.append(
-            f"{part:<{width}}" + "".join(f"{cell:>10}" for cell in cells) + f"{of['n']:>8}"
-        )
-    if job.leak:
+        n = of.get("n", "")  # of a mean over folds there is none
+        lines.append(f"{part:<{width}}" + "".join(f"{cell:>10}" for cell in cells) + f"{n:>8}")
+    if leak:
         lines.insert(0, "LEAKY: the pool saw validation or test images; these are not results")
     return "\n".join(lines)
 

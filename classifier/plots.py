@@ -44,10 +44,13 @@ def _curves(path: Path, history: list[dict[str, Any]], title: str) -> None:
     left.set(xlabel="epoch", ylabel="cross-entropy", ylim=(0, None))
     left.legend(frameon=False)
     values = [row["val_auc"] for row in history]
-    best = int(np.argmax(values))
-    right.plot(epochs, values, "o-", c=COLOURS[1])
-    right.plot(epochs[best], values[best], "o", ms=11, mfc="none", mec="black")
-    right.set(xlabel="epoch", ylabel=f"validation AUC, best {values[best]:.4f}")
+    if None in values:
+        right.set(xlabel="epoch", ylabel="validation AUC: not defined, one class")
+    else:
+        best = int(np.argmax(values))
+        right.plot(epochs, values, "o-", c=COLOURS[1])
+        right.plot(epochs[best], values[best], "o", ms=11, mfc="none", mec="black")
+        right.set(xlabel="epoch", ylabel=f"validation AUC, best {values[best]:.4f}")
     right.margins(0.12, 0.2)
     for axes in (left, right):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

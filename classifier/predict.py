@@ -17,11 +17,14 @@ import pandas as pd
 import torch
 from safetensors import SafetensorError, safe_open
 
-from classifier.augment import load_batch, turn
-from classifier.backbones import Classifier
+from classifier.fusion import Fusion, load_fusion
+from classifier.model import Classifier, ModelSpec
 from classifier.outputs import METRICS, MODEL
+from classifier.pipelines import AugmentName
+from classifier.targets import Target
+from classifier.tta import check_tta, probabilities
 from data.images import BadImage, Look, decode_all, find_images
-from data.store import MARKER, load_dataset, load_table
+from data.store import MARKER, Dataset, load_dataset, load_table
 from runtime import cli, device, progress
 from runtime.cli import read_yaml
 from runtime.device import Compute, DeviceName, PrecisionName
@@ -30,7 +33,7 @@ from runtime.files import write_bytes
 from runtime.runs import CONFIG
 
 BATCH = 128  # images at a time
-TURNS = (1, 8)  # views that can be averaged
+Batch = tuple[np.ndarray, Dataset | None, np.ndarray | None]  # images, their dataset and rows
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class PredictOptions:
     run: Path  # run folder of classifier.train
     data: Path  # prepared dataset, or a folder of images (.jpg, .png)
     out: Path  # CSV file to write
-    tta: int = 1  # views an image whose probabilities are averaged: 1, or 8 (flips, quarter turns)
+    tta: int = 1  # views an image whose scores are averaged: 1, 8 (flips, quarter turns) or more
     device: DeviceName = "auto"  # auto takes CUDA where there is one
     precision: PrecisionName = "auto"  # auto is bf16 on accelerators, fp32 on a CPU
     overwrite: bool = False  # replace the file in --out
@@ -52,19 +55,26 @@ def predict(options: PredictOptions) -> pd.DataFrame:
     Raises UserError for a run that is not finished or damaged, for no images, for images that
     cannot be read (all at once, and nothing is written), and for a file that is there already.
     """
-    if options.tta not in TURNS:
-        raise UserError(f"--tta {options.tta}: expected 1 or 8")
     if options.out.exists() and not options.overwrite:
         raise UserError(f"--out {options.out}: exists already; give another or --overwrite")
-    model, look = load_run(options.run)
+    trained = load_runs(options.run)
+    first = trained[0]
+    check_tta(options.tta, first.augment)
     compute = device.resolve(options.device, options.precision)
-    model = model.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    names, batches = _images(options.data, look, model.size)
-    print(f"{options.run}: {model.backbone}, {model.size} px; {len(names):,} images; {compute}")
+    for one in trained:
+        one.model.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    names, batches = _batches(options.data, first)
+    spec, of = first.model.spec, f" of {len(trained)} folds" if len(trained) > 1 else ""
+    print(f"{options.run}: {spec.backbone}{of}, {spec.size} px; {len(names):,} images; {compute}")
     found = []
     with progress.bar(len(names), "predicting", "img") as bar:
-        for images in batches:
-            found.append(probabilities(model, images, options.tta, compute))
+        for images, dataset, part in batches:
+            found.append(
+                np.mean(
+                    [one.scores(images, compute, options.tta, dataset, part) for one in trained],
+                    axis=0,
+                )
+            )
             bar.update(len(images))
     rows = pd.DataFrame({"image_name": names, "target": np.concatenate(found)})
     text = io.StringIO()
@@ -75,41 +85,64 @@ def predict(options: PredictOptions) -> pd.DataFrame:
     return rows
 
 
-def load_run(run: Path) -> tuple[Classifier, Look]:
-    """A finished run's best model, in eval mode, and how its training images were made.
+@dataclass(frozen=True)
+class Trained:
+    """The best model of a finished run, in eval mode, and all that its scores depend on."""
 
-    Raises UserError where the run is not finished or its model damaged.
+    model: Classifier
+    target: Target
+    augment: AugmentName
+    fusion: Fusion | None  # where the model looks at metadata
+    look: Look  # how its training images were made
+
+    def scores(
+        self,
+        images: np.ndarray,
+        compute: Compute,
+        tta: int = 1,
+        dataset: Dataset | None = None,
+        rows: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Probability of malignant, float64 [n], of uint8 images [n, s, s, 3].
+
+        A model that looks at metadata needs the dataset and the rows that the images are of.
+        """
+        metadata = self.fusion.of(dataset, rows) if self.fusion else None  # type: ignore[arg-type]
+        args = (self.model, self.target, images, compute, tta, self.augment, metadata)
+        return self.target.scores(probabilities(*args))
+
+
+def load_runs(run: Path) -> list[Trained]:
+    """The model of a run, or those of all folds of a run with `--fold all`.
+
+    Raises UserError where the run is not finished or a model damaged.
     """
     if not (run / METRICS).exists():
         raise UserError(
             f"--run {run}: no finished run of classifier.train there (no {METRICS}); train one, or "
             f"go on with `python -m classifier.train --out {run} --resume`"
         )
+    folds = sorted(run.glob("fold[0-9]*"), key=lambda path: int(path.name.removeprefix("fold")))
+    return [load_run(fold) for fold in folds or [run]]
+
+
+def load_run(run: Path) -> Trained:
+    """The model of one fold's run. Raises UserError where a file is missing or damaged."""
     try:
         with safe_open(run / MODEL, "pt") as file:
             about = json.loads((file.metadata() or {})["classifier"])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        model = Classifier(about["backbone"], about["size"], about["frozen"], "fixed", 0.0)
-        model.net.load_state_dict(state)
-    except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        model = Classifier(ModelSpec(**about["spec"]))
+        model.load_state_dict(state)
+        target = about["target"]
+        target = Target(target["name"], tuple(target["classes"]), tuple(target["malignant"]))
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{run / MODEL}: missing or damaged ({reason}); train it again") from None
     if about["leaky"]:
         print(f"warning: {run} was trained with a leak ({about['leaky']})")
-    return model.eval(), _look(run, about["size"])
-
-
-@torch.inference_mode()
-def probabilities(model: Classifier, images: np.ndarray, tta: int, compute: Compute) -> np.ndarray:
-    """float64 [n] of uint8 [n, s, s, 3] RGB: the mean over `tta` symmetries of the square."""
-    pixels = load_batch(images, model.size, None).permute(0, 2, 3, 1)
-    total = np.zeros(len(images))
-    for number in range(tta):
-        batch = turn(pixels, np.full(len(images), number)).permute(0, 3, 1, 2)
-        with compute.autocast():
-            logits = model(batch.to(compute.device))
-        total += torch.sigmoid(logits.double()).cpu().numpy()
-    return total / tta
+    fusion = load_fusion(run) if model.spec.columns else None
+    return Trained(model.eval(), target, about["augment"], fusion, _look(run, model.spec.size))
 
 
 def _look(run: Path, size: int) -> Look:
@@ -125,13 +158,19 @@ def _look(run: Path, size: int) -> Look:
     return Look(stored, made["fit"], tuple(made["clean"]))
 
 
-def _images(data: Path, look: Look, size: int) -> tuple[list[str], Iterator[np.ndarray]]:
-    """Names, and batches of images uint8 [n, s, s, 3] in their order."""
+def _batches(data: Path, trained: Trained) -> tuple[list[str], Iterator[Batch]]:
+    """Names, and images uint8 [n, s, s, 3] in their order with where they come from."""
     if (data / MARKER).exists():
-        dataset = load_dataset(data, size)
+        dataset = load_dataset(data, trained.model.spec.size)
         starts = range(0, len(dataset.table), BATCH)
         rows = (np.arange(s, min(s + BATCH, len(dataset.table))) for s in starts)
-        return dataset.table["image_id"].tolist(), (np.asarray(dataset.images[r]) for r in rows)
+        batches = ((np.asarray(dataset.images[r]), dataset, r) for r in rows)
+        return dataset.table["image_id"].tolist(), batches
+    if trained.fusion:
+        raise UserError(
+            f"--data {data}: the model looks at age, sex or site, which a folder of images does "
+            "not tell; give a prepared dataset"
+        )
     if not data.is_dir():
         raise UserError(f"--data {data}: no such folder; expected a dataset or a folder of images")
     files = find_images(data)
@@ -140,7 +179,7 @@ def _images(data: Path, look: Look, size: int) -> tuple[list[str], Iterator[np.n
     names = [file.relative_to(data).with_suffix("").as_posix() for file in files]
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise UserError(f"--data {data}: several files of one name: {some(twice)}; rename them")
-    return names, _decoded(files, look, data)
+    return names, ((images, None, None) for images in _decoded(files, trained.look, data))
 
 
 def _decoded(files: list[Path], look: Look, root: Path) -> Iterator[np.ndarray]:

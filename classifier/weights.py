@@ -3,7 +3,9 @@
 import contextlib
 import hashlib
 import importlib
+import os
 import pickle
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,34 +16,41 @@ from efficientnet_pytorch.utils import url_map
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from classifier.backbones import LITE, Classifier
+from classifier.backbones import LITE, SCRATCH, TIMM, Backbone, timm_net
 from runtime.errors import UserError, some
 
 PATIENCE = 20  # seconds that a server may stay silent before we give up
-HEAD = ("_fc.weight", "_fc.bias")
+UNUSED = 0.1  # share of a file's tensors that may have no place here: other last layers
+OURS = "backbone.net."  # how a backbone's tensors are named in the model.safetensors of a run
 
 
-def load_weights(model: Classifier, weights: str) -> str:
-    """Fill `model.net` in place and say in words with what; `_fc` is kept new if shapes differ.
+def load_weights(backbone: Backbone, name: str, weights: str, size: int) -> str:
+    """Fill `backbone.net` in place and say in words with what, and what of it did not fit.
 
     Raises UserError where the weights cannot be had, are damaged, or belong to another backbone.
     """
     if weights == "none":
         return "random weights"
     if weights != "imagenet":
-        _fill(model, _read(Path(weights)), f"--weights {weights}")
-        return weights
-    if model.backbone in LITE:
-        path = shipped_weights(model.backbone)
-        _fill(model, _read(path), str(path))
-        return f"ImageNet weights that ship with {path.parent.parent.name}"
-    path = downloaded_weights(model.backbone)
+        return weights + _fill(backbone, name, _read(Path(weights)), f"--weights {weights}")
+    if name in SCRATCH:
+        raise UserError(
+            f"--weights imagenet: there are none for {name}; use --weights none or FILE"
+        )
+    if name.startswith(TIMM):
+        return _from_timm(backbone, name, size)
+    if name in LITE:
+        path = shipped_weights(name)
+        unused = _fill(backbone, name, _read(path), str(path))
+        return f"ImageNet weights that ship with {path.parent.parent.name}{unused}"
+    path = downloaded_weights(name)
     try:
-        _fill(model, _read(path), str(path))
+        _check_hash(path)
+        unused = _fill(backbone, name, _read(path), str(path))
     except UserError as error:
         path.unlink()  # or the damaged file would be found again next time
         raise UserError(f"{error}; removed it: run again to download it anew") from None
-    return f"ImageNet weights in {path}"
+    return f"ImageNet weights in {path}{unused}"
 
 
 def shipped_weights(backbone: str) -> Path:
@@ -71,23 +80,40 @@ def downloaded_weights(backbone: str) -> Path:
         reason = getattr(error, "reason", None) or error
         raise UserError(
             f"--weights imagenet: the weights of {backbone} could not be downloaded ({reason}).\n"
-            f"Ways out: fetch {url} elsewhere and give --weights FILE; "
-            "--weights none to start from random weights; "
-            "or --backbone efficientnet-lite0, whose ImageNet weights are installed already"
+            f"{_ways_out(url)}"
         ) from None
     return path
 
 
-def file_sha256(weights: str, backbone: str) -> str | None:
-    """SHA-256 of the weights file, for the record; None without one."""
-    if weights == "none":
-        return None
-    if weights != "imagenet":
-        path = Path(weights)
-    else:
-        path = (shipped_weights if backbone in LITE else downloaded_weights)(backbone)
+def _check_hash(path: Path) -> None:
+    """Torch's convention: NAME-HASH.pth, the first digits of the file's SHA-256."""
+    if not (found := re.search(r"-([0-9a-f]{8,})\.pth$", path.name)):
+        return
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if not digest.startswith(found[1]):
+        raise UserError(f"{path}: damaged or cut off (its SHA-256 begins with {digest[:8]})")
+
+
+def _from_timm(backbone: Backbone, name: str, size: int) -> str:
+    os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", str(PATIENCE))
+    os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", str(PATIENCE))
+    try:  # what goes wrong on the way has a dozen types: of timm, the hub, its client, the socket
+        state = timm_net(name, size, pretrained=True).state_dict()
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(
+            f"--weights imagenet: those of {name} could not be had ({reason}).\n{_ways_out()}"
+        ) from None
+    return f"timm's pretrained weights of {name}{_fill(backbone, name, state, name)}"
+
+
+def _ways_out(url: str = "") -> str:
+    fetch = f"fetch {url} elsewhere and" if url else "fetch them elsewhere and"
+    return (
+        f"Ways out: {fetch} give --weights FILE; --weights none to start from random weights; "
+        "or --backbone efficientnet-lite0, whose ImageNet weights are installed already"
+    )
 
 
 @contextlib.contextmanager
@@ -123,20 +149,23 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
     return state
 
 
-def _fill(model: Classifier, state: dict[str, torch.Tensor], source: str) -> None:
-    own = model.net.state_dict()
-    state = dict(state)
-    for name in HEAD:
-        if name not in state or state[name].shape != own[name].shape:
-            state[name] = own[name]  # another number of classes: this layer starts anew
-    missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    if missing or unknown:
+def _fill(backbone: Backbone, name: str, state: dict[str, torch.Tensor], source: str) -> str:
+    """Load by names; what of the file found no place, in words."""
+    own = backbone.net.state_dict()
+    ours = any(key.startswith(OURS) for key in state)
+    given = {key.removeprefix(OURS) if ours else key: value for key, value in state.items()}
+    heads = ("head.",) if ours else backbone.head_names
+    missing = sorted(own.keys() - given.keys())
+    unused = sorted(given.keys() - own.keys())
+    foreign = [key for key in unused if not key.startswith(heads)]
+    if missing or len(foreign) > UNUSED * len(given):
         lines = [f"lacks {some(missing, 3)}"] if missing else []
-        lines += [f"has unknown {some(unknown, 3)}"] if unknown else []
-        raise UserError(f"{source}: not weights of {model.backbone}: {', '.join(lines)}")
-    if other := [name for name in own if own[name].shape != state[name].shape]:
+        lines += [f"has unknown {some(foreign, 3)}"] if foreign else []
+        raise UserError(f"{source}: not weights of {name}: {', '.join(lines)}")
+    if other := [key for key in own if own[key].shape != given[key].shape]:
         raise UserError(
-            f"{source}: not weights of {model.backbone}: {other[0]} is "
-            f"{list(state[other[0]].shape)}, expected {list(own[other[0]].shape)}"
+            f"{source}: not weights of {name}: {other[0]} is {list(given[other[0]].shape)}, "
+            f"expected {list(own[other[0]].shape)}"
         )
-    model.net.load_state_dict(state)
+    backbone.net.load_state_dict({key: given[key] for key in own})
+    return f"; not used of it: {some(unused, 3)}" if unused else ""

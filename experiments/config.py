@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from classifier.train import TrainOptions as ClassifierOptions
+from classifier.options import RECIPES
+from classifier.options import TrainOptions as ClassifierOptions
 from data.mixing import parse_share
 from gan.train import TrainOptions as GanOptions
 from runtime.cli import from_mapping, read_yaml
@@ -26,6 +27,7 @@ class Experiment:
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])  # classifier seeds, all arms
     gan_seeds: list[int] = field(default_factory=lambda: [0])  # one generator each
     gan: dict[str, Any] = field(default_factory=dict)  # options of gan.train
+    recipe: str = ""  # classifier/recipes/NAME.yaml, under the options of `classifier`
     classifier: dict[str, Any] = field(default_factory=dict)  # options of classifier.train
     margin: float = 0.01  # AUC; differences smaller than this count as none, fixed beforehand
     bootstrap: int = 4000  # replicates of the group bootstrap
@@ -97,20 +99,31 @@ def read_experiment(path: Path) -> tuple[Experiment, list[Arm], GanOptions]:
                 raise UserError(
                     f"{path}: comparisons: no arm {name}; arms: {list(experiment.arms)}"
                 )
-    arms = [_arm(path, experiment, name) for name in experiment.arms]
+    _refuse(path, "classifier", experiment.classifier)
+    shared = _recipe(path, experiment.recipe) | experiment.classifier
+    arms = [_arm(path, experiment, name, shared) for name in experiment.arms]
     _refuse(path, "gan", experiment.gan)
     return experiment, arms, from_mapping(GanOptions, experiment.gan, f"{path}: gan")
 
 
-def _arm(path: Path, experiment: Experiment, name: str) -> Arm:
+def _recipe(path: Path, name: str) -> dict[str, Any]:
+    """A recipe's options but for what the runner decides: its folds, say."""
+    if not name:
+        return {}
+    if not (file := RECIPES / f"{name}.yaml").exists():
+        known = ", ".join(sorted(each.stem for each in RECIPES.glob("*.yaml")))
+        raise UserError(f"{path}: recipe {name}: unknown; known: {known}")
+    return {key: value for key, value in read_yaml(file).items() if key not in OWNED}
+
+
+def _arm(path: Path, experiment: Experiment, name: str, shared: dict[str, Any]) -> Arm:
     own = dict(experiment.arms[name] or {})
     where = f"{path}: arm {name}"
     _refuse(path, f"arm {name}", own)
-    _refuse(path, "classifier", experiment.classifier)
-    share = str(own.get("synthetic", experiment.classifier.get("synthetic", 0)))
+    share = str(own.get("synthetic", shared.get("synthetic", 0)))
     has_synthetic = parse_share(f"{where}: synthetic", share) != 0
     pool = str(own.pop("pool", "gan")) if has_synthetic else None
-    options = from_mapping(ClassifierOptions, experiment.classifier | own, where)
+    options = from_mapping(ClassifierOptions, shared | own, where)
     return Arm(name, pool, options)
 
 
@@ -138,6 +151,7 @@ def _check_shapes(path: Path, content: dict[str, Any]) -> None:
         seeds = content.get(key, [0])
         is_list = isinstance(seeds, list) and bool(seeds) and len(set(seeds)) == len(seeds)
         need(key, is_list and all(type(seed) is int for seed in seeds), "a list of whole numbers")
+    need("recipe", isinstance(content.get("recipe", ""), str), "the name of a recipe")
     need("fold", type(content.get("fold", 0)) is int, "a fold's number")
     margin, replicates = content.get("margin", 0.01), content.get("bootstrap", 4000)
     need("margin", isinstance(margin, float) and 0 < margin < 0.5, "an AUC difference, 0 to 0.5")

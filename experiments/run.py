@@ -106,7 +106,7 @@ def _check(dataset: Dataset, experiment: Experiment, arms: list[Arm]) -> None:
         real_only = dataclasses.replace(
             arm.options, data=dataset.path, fold=experiment.fold, synthetic="0"
         )
-        build_model(resolve_job(real_only).options)
+        build_model(resolve_job(real_only))
 
 
 def _open(out: Path, options: RunOptions, dataset: Dataset) -> None:

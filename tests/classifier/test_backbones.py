@@ -13,20 +13,19 @@ from safetensors.torch import save_file
 from torch import nn
 
 from classifier import weights as weights_module
-from classifier.backbones import (
-    Classifier,
-    block_count,
-    default_frozen,
-    folded_trunk,
-    trunk_sha256,
-)
-from classifier.weights import load_weights
+from classifier.backbones import block_count, default_frozen
+from classifier.model import Classifier, ModelSpec
+from classifier.weights import load_weights as fill
 from runtime.errors import UserError
 
 
 def build(backbone="efficientnet-lite0", size=32, frozen=5, batch_norm="fixed", seed=0):
     torch.manual_seed(seed)
-    return Classifier(backbone, size, frozen, batch_norm, 0.2)
+    return Classifier(ModelSpec(backbone, size, frozen, batch_norm))
+
+
+def load_weights(model, weights):
+    return fill(model.backbone, model.spec.backbone, weights, model.spec.size)
 
 
 def settle_batch_norm(model):
@@ -51,11 +50,13 @@ def test_forward_equals_the_library(backbone, library, size):
     model = build(backbone, size, frozen=3).eval()
     settle_batch_norm(model)
     reference = library.from_name(backbone, image_size=size, num_classes=1).eval()
-    reference.load_state_dict(model.net.state_dict())
+    last = model.head.layers[-1]
+    fc = {"_fc.weight": last.weight, "_fc.bias": last.bias}
+    reference.load_state_dict(model.backbone.net.state_dict() | fc)
     x = torch.rand(2, 3, size, size)
     with torch.no_grad():
         ours = model(x)
-        theirs = reference((x - model.mean) / model.std).squeeze(1)
+        theirs = reference((x - model.backbone.mean) / model.backbone.std)
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
@@ -64,7 +65,7 @@ def test_forward_equals_the_library(backbone, library, size):
     [("efficientnet-b3", 26, 18), ("efficientnet-lite0", 16, 11), ("efficientnet-lite2", 21, 15)],
 )
 def test_block_counts(backbone, blocks, five_stages):
-    assert block_count(backbone) == blocks == len(build(backbone, frozen=0).net._blocks)
+    assert block_count(backbone) == blocks == len(build(backbone, frozen=0).backbone.net._blocks)
     assert default_frozen(backbone) == five_stages
 
 
@@ -73,16 +74,18 @@ def test_block_counts(backbone, blocks, five_stages):
 @pytest.mark.parametrize("frozen", [0, 1, 7, 16])
 def test_frozen_blocks_are_bit_equal_after_steps(backbone, batch_norm, frozen):
     model = build(backbone, 32, frozen, batch_norm)
-    before = copy.deepcopy(model.net.state_dict())
+    before = copy.deepcopy(model.backbone.net.state_dict())
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 1e-2)
     for _ in range(2):
         model.train()
         optimizer.zero_grad()
         model(torch.rand(4, 3, 32, 32)).square().sum().backward()
         optimizer.step()
-    after = model.net.state_dict()
+    after = model.backbone.net.state_dict()
     frozen_names = ["_conv_stem.", "_bn0."] + [f"_blocks.{n}." for n in range(frozen)]
-    norms = {name for name, m in model.net.named_modules() if isinstance(m, nn.BatchNorm2d)}
+    norms = {
+        name for name, m in model.backbone.net.named_modules() if isinstance(m, nn.BatchNorm2d)
+    }
     for name in before:
         inside = frozen > 0 and any(name.startswith(prefix) for prefix in frozen_names)
         is_norm = name.rpartition(".")[0] in norms
@@ -93,7 +96,7 @@ def test_frozen_blocks_are_bit_equal_after_steps(backbone, batch_norm, frozen):
 def test_adapt_uses_the_momentum_of_the_student_project():
     momenta = {
         name: m.momentum
-        for name, m in build(frozen=2, batch_norm="adapt").net.named_modules()
+        for name, m in build(frozen=2, batch_norm="adapt").backbone.net.named_modules()
         if isinstance(m, nn.BatchNorm2d)
     }
     assert momenta["_blocks.1._bn1"] == momenta["_bn0"] == 0.15
@@ -107,27 +110,27 @@ def test_folded_trunk_equals_the_trunk(backbone):
     x = torch.rand(3, 3, 32, 32)
     with torch.no_grad():
         expected = model.eval().trunk(x)
-        torch.testing.assert_close(folded_trunk(model).trunk(x), expected, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(model.folded().trunk(x), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_trunk_hash_sees_the_trunk_alone():
     model = build(frozen=3)
-    before = trunk_sha256(model)
-    nn.init.ones_(model.net._fc.weight)
-    nn.init.ones_(model.net._blocks[3]._project_conv.weight)
-    assert trunk_sha256(model) == before
-    model.net._blocks[2]._bn1.running_mean += 1
-    assert trunk_sha256(model) != before
+    before = model.trunk_sha256()
+    nn.init.ones_(model.head.layers[-1].weight)
+    nn.init.ones_(model.backbone.net._blocks[3]._project_conv.weight)
+    assert model.trunk_sha256() == before
+    model.backbone.net._blocks[2]._bn1.running_mean += 1
+    assert model.trunk_sha256() != before
 
 
 def test_shipped_weights_fill_everything_but_the_last_layer():
     model = build()
-    head = model.net._fc.weight.clone()
-    assert "ship" in load_weights(model, "imagenet")
-    assert torch.equal(head, model.net._fc.weight)
+    head = model.head.layers[-1].weight.clone()
+    assert "not used of it: _fc.bias, _fc.weight" in load_weights(model, "imagenet")
+    assert torch.equal(head, model.head.layers[-1].weight)
     file = torch.load(weights_module.shipped_weights("efficientnet-lite0"), weights_only=True)
-    for name, tensor in model.net.state_dict().items():
-        assert name.startswith("_fc") or torch.equal(tensor, file[name])
+    for name, tensor in model.backbone.net.state_dict().items():
+        assert torch.equal(tensor, file[name])
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
@@ -135,12 +138,12 @@ def test_weights_from_a_file(tmp_path, suffix):
     source, target = build(seed=1), build(seed=2)
     path = tmp_path / f"weights{suffix}"
     if suffix == ".pth":
-        torch.save(source.net.state_dict(), path)
+        torch.save(source.backbone.net.state_dict(), path)
     else:
-        save_file(source.net.state_dict(), path)
+        save_file(source.backbone.net.state_dict(), path)
     load_weights(target, str(path))
-    for name, tensor in source.net.state_dict().items():
-        assert torch.equal(tensor, target.net.state_dict()[name])
+    for name, tensor in source.backbone.net.state_dict().items():
+        assert torch.equal(tensor, target.backbone.net.state_dict()[name])
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(UserError, match="damaged or cut off"):
         load_weights(target, str(path))
@@ -149,10 +152,10 @@ def test_weights_from_a_file(tmp_path, suffix):
 
 
 def test_weights_of_another_architecture_are_refused(tmp_path):
-    save_file(build("efficientnet-b0").net.state_dict(), tmp_path / "b0.safetensors")
+    save_file(build("efficientnet-b0").backbone.net.state_dict(), tmp_path / "b0.safetensors")
     with pytest.raises(UserError, match=r"not weights of efficientnet-lite0.*unknown.*_se_"):
         load_weights(build(), str(tmp_path / "b0.safetensors"))
-    save_file(build("efficientnet-lite2").net.state_dict(), tmp_path / "lite2.safetensors")
+    save_file(build("efficientnet-lite2").backbone.net.state_dict(), tmp_path / "lite2.safetensors")
     with pytest.raises(UserError, match="not weights of efficientnet-lite0"):
         load_weights(build(), str(tmp_path / "lite2.safetensors"))
 
@@ -205,7 +208,7 @@ def test_a_download_that_breaks_off_is_noticed_and_removed(empty_cache, monkeypa
     model = build("efficientnet-b0")
     folder = tmp_path / "served"
     folder.mkdir()
-    torch.save(model.net.state_dict(), folder / "b0.pth")
+    torch.save(model.backbone.net.state_dict(), folder / "b0.pth")
     whole = (folder / "b0.pth").read_bytes()
     (folder / "b0.pth").write_bytes(whole[: len(whole) // 2])
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))

@@ -3,14 +3,14 @@ import pytest
 import torch
 
 from classifier.augment import Views, draw_views, load_batch
-from classifier.backbones import Classifier
 from classifier.features import PLAIN, FeatureCache, ImageSet, Trunk
+from classifier.model import Classifier, ModelSpec
 from runtime.device import resolve
 
 
 def make_trunk(cache, frozen=4, views=3, precision="fp32", batch_norm="fixed", size=32):
     torch.manual_seed(0)
-    model = Classifier("efficientnet-lite0", size, frozen, batch_norm, 0.0).eval()
+    model = Classifier(ModelSpec("efficientnet-lite0", size, frozen, batch_norm)).eval()
     return Trunk(model, resolve("cpu", precision), cache, views)
 
 
@@ -74,8 +74,8 @@ def test_a_trunk_that_changes_is_never_kept(images):
         make_trunk(FeatureCache(1), 3, 3, "fp32", "adapt"),
     ):
         assert not trunk.keeps(images)
-        found = trunk.features(images, np.arange(2), draw_views(np.random.default_rng(0), 2))
-        assert found.requires_grad == (trunk.model.frozen > 0)
+        found = trunk.features(images, np.arange(2), np.array([0, PLAIN]))
+        assert found.requires_grad == (trunk.model.spec.frozen > 0)
 
 
 def still(n):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from classifier import mix
+from classifier.targets import BINARY
 from data.pool import write_pool
 from runtime.errors import UserError
 from runtime.files import sha256, write_json
@@ -23,20 +24,24 @@ def pool_at(path, count, provenance, size=32):
 
 
 def test_extra_images_are_the_asked_share_of_the_final_set(tiny):
-    n_real = len(tiny.rows("train", 0))
-    for share in (0.1, 0.3, 0.5):
-        n = mix.extras_needed(tiny, 0, share)
-        assert n / (n + n_real) == pytest.approx(share, abs=0.5 / n_real)
     targets = tiny.targets(tiny.rows("train", 0))
-    n = mix.extras_needed(tiny, 0, "balanced")
+    for share in (0.1, 0.3, 0.5):
+        n = mix.extras_needed(targets, share)
+        assert n / (n + len(targets)) == pytest.approx(share, abs=0.5 / len(targets))
+    n = mix.extras_needed(targets, "balanced")
     assert targets.sum() + n == (targets == 0).sum()
-    assert mix.extras_needed(tiny, 0, 0.0) == 0
+    assert mix.extras_needed(targets, 0.0) == 0
+
+
+def listed(dataset, synthetic, oversampled):
+    rows = mix.real_rows(dataset, 0, BINARY, 0, False, seed=0)
+    return mix.training_list(dataset, rows, BINARY, synthetic, oversampled, seed=0)
 
 
 def test_training_list_keeps_every_real_image_and_adds_malignant_ones(tiny):
-    real = mix.training_list(tiny, 0, 0, 0, seed=0)
-    synthetic = mix.training_list(tiny, 0, 25, 0, seed=0)
-    duplicated = mix.training_list(tiny, 0, 0, 25, seed=0)
+    real = listed(tiny, 0, 0)
+    synthetic = listed(tiny, 25, 0)
+    duplicated = listed(tiny, 0, 25)
     for extended in (synthetic, duplicated):
         assert len(extended) == len(real) + 25
         assert np.array_equal(extended.rows[: len(real)], real.rows)

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from classifier.train import TrainOptions, train
+from classifier.options import TrainOptions
+from classifier.train import train
 from data.prepare import PrepareOptions, prepare
 
 

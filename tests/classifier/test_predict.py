@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from classifier import outputs
-from classifier.job import TrainOptions
+from classifier.options import TrainOptions
 from classifier.predict import PredictOptions, predict
 from classifier.train import train
 from data.images import Look, decode

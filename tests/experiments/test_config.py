@@ -53,6 +53,7 @@ def test_arms_differ_in_what_they_say_and_share_the_rest(tmp_path: Path):
         ("arms: {a: {}, b: {}}\ncomparisons: [[a, b, a]]", "pairs"),
         (GOOD + "sedes: [1]", "unknown key sedes"),
         (GOOD + "seeds: 3", "seeds: expected"),
+        (GOOD + "recipe: frozen81", "recipe frozen81: unknown; known: .*frozen18"),
         (GOOD + "seeds: [1, 1]", "seeds: expected"),
         (GOOD + "margin: 0", "margin: expected"),
         (GOOD + "bootstrap: 10", "bootstrap: expected"),
@@ -69,6 +70,15 @@ def test_bad_files_are_refused_by_name(tmp_path: Path, text: str, words: str):
     with pytest.raises(UserError, match=words) as error:
         read_experiment(path)
     assert str(path) in str(error.value)
+
+
+def test_a_recipe_lies_under_what_the_file_says(tmp_path: Path):
+    _, arms, _ = read_experiment(write(tmp_path, GOOD + "recipe: b3-meta-cutmix"))
+    for arm in arms:
+        options = arm.options
+        assert (options.head, options.cutmix, options.loss) == ("metadata", 0.3, "focal")
+        assert (options.backbone, options.frozen) == ("efficientnet-lite0", 3)
+        assert options.fold == 0  # the recipe's `all` is the runner's to decide
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)

@@ -1,0 +1,44 @@
+"""An average of the weights over the steps: `--ema`."""
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+
+class Average:
+    """Exponential moving average of all that a model learns, batch norm's statistics included.
+
+    The decay rises as (1 + t) / (10 + t) up to its value, so that the first steps count for little.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.model, self.decay, self.steps = model, decay, 0
+        self.state = {name: value.clone() for name, value in self._learnt().items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """After an optimizer step."""
+        self.steps += 1
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        torch._foreach_lerp_(list(self.state.values()), list(self._learnt().values()), 1 - decay)
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """The model has the average inside, and its own weights again afterwards."""
+        own = {name: value.clone() for name, value in self._learnt().items()}
+        self._fill(self.state)
+        try:
+            yield
+        finally:
+            self._fill(own)
+
+    def _learnt(self) -> dict[str, torch.Tensor]:
+        state = self.model.state_dict()
+        return {name: value for name, value in state.items() if value.is_floating_point()}
+
+    @torch.no_grad()
+    def _fill(self, state: dict[str, torch.Tensor]) -> None:
+        for name, value in self._learnt().items():
+            value.copy_(state[name])

@@ -1,0 +1,86 @@
+"""What is predicted: malignant or not, or the diagnosis; melanoma is read off either."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import torch
+
+from data.store import Dataset
+from runtime.errors import UserError
+
+TargetName = Literal["binary", "diagnosis"]
+UNKNOWN = -1  # the label of an image whose class is not known, or not among those trained on
+NOT_A_DIAGNOSIS = ("", "unk", "unknown")
+
+
+@dataclass(frozen=True)
+class Target:
+    """The classes and which of them are malignant.
+
+    `binary` has the classes benign and malignant and one logit, `diagnosis` a logit a class.
+    """
+
+    name: TargetName
+    classes: tuple[str, ...]
+    malignant: tuple[bool, ...]
+
+    @property
+    def outputs(self) -> int:
+        """Logits of the model."""
+        return 1 if self.name == "binary" else len(self.classes)
+
+    def labels(self, table: pd.DataFrame) -> np.ndarray:
+        """Class of each row, int64 [n], UNKNOWN where there is none."""
+        if self.name == "binary":
+            return table["target"].astype("Int64").fillna(UNKNOWN).to_numpy(np.int64)
+        number = {name: at for at, name in enumerate(self.classes)}
+        return table["diagnosis"].map(number).fillna(UNKNOWN).to_numpy(np.int64)
+
+    def matrix(self, labels: np.ndarray) -> np.ndarray:
+        """What the logits are compared with, float32 [n, outputs]: 0/1, or one-hot."""
+        if self.name == "binary":
+            return labels[:, None].astype(np.float32)
+        return np.eye(len(self.classes), dtype=np.float32)[labels]
+
+    def probabilities(self, logits: torch.Tensor) -> np.ndarray:
+        """float64 [n, classes] of logits [n, outputs]."""
+        logits = logits.double()
+        if self.name == "binary":
+            logits = torch.cat([torch.zeros_like(logits), logits], 1)
+        return torch.softmax(logits, 1).cpu().numpy()
+
+    def scores(self, probabilities: np.ndarray) -> np.ndarray:
+        """Probability of malignant, float64 [n], of probabilities [n, classes]."""
+        return probabilities[:, np.array(self.malignant)].sum(1)
+
+
+BINARY = Target("binary", ("benign", "malignant"), (False, True))
+
+
+def target_of(dataset: Dataset, fold: int, name: TargetName) -> Target:
+    """The classes of a fold's training part.
+
+    Raises UserError where the diagnoses are missing, are fewer than two, or do not say whether an
+    image is malignant.
+    """
+    if name == "binary":
+        return BINARY
+    table = dataset.table.iloc[dataset.rows("train", fold)]
+    known = table[table["diagnosis"].notna() & ~table["diagnosis"].isin(NOT_A_DIAGNOSIS)]
+    malignant = known.groupby("diagnosis")["target"].agg(["min", "max"]).astype(bool)
+    if len(malignant) < 2:
+        raise UserError(
+            f"--target diagnosis: the training part of {dataset.path} has "
+            f"{len(malignant)} diagnoses; expected two or more, or use --target binary"
+        )
+    both = malignant.index[malignant["min"] != malignant["max"]].tolist()
+    if both:
+        raise UserError(
+            f"--target diagnosis: images of {dataset.path} with the diagnosis {both[0]} are partly "
+            "malignant and partly benign; prepare it with another --positive, or use "
+            "--target binary"
+        )
+    classes = tuple(sorted(malignant.index))
+    return Target("diagnosis", classes, tuple(bool(malignant["min"][c]) for c in classes))

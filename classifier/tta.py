@@ -1,0 +1,60 @@
+"""Scores of images as they are, or averaged over views of them: `--tta`."""
+
+import numpy as np
+import torch
+
+from classifier.augment import Views, draw_views, load_batch
+from classifier.model import Classifier
+from classifier.pipelines import AugmentName, SeededViews
+from classifier.targets import Target
+from runtime.device import Compute
+from runtime.errors import UserError
+from runtime.seeds import generator
+
+SYMMETRIES = 8  # of the square: as many views are these, exactly
+
+
+def check_tta(tta: int, augment: AugmentName) -> None:
+    """Raises UserError for a number of views that cannot be had."""
+    if tta < 1:
+        raise UserError(f"--tta {tta}: expected 1 (none), 8 (flips and quarter turns) or more")
+    if tta not in (1, SYMMETRIES) and augment == "none":
+        raise UserError(
+            f"--tta {tta}: random views come from the run's --augment, which is none; use 8"
+        )
+
+
+@torch.inference_mode()
+def probabilities(
+    model: Classifier,
+    target: Target,
+    images: np.ndarray,
+    compute: Compute,
+    tta: int = 1,
+    augment: AugmentName = "dihedral-colour",
+    metadata: np.ndarray | None = None,
+) -> np.ndarray:
+    """float64 [n, classes] of uint8 images [n, s, s, 3]: the mean over `tta` views of each.
+
+    1: the image as it is; 8: the symmetries of the square; any other number: the image and random
+    views as in training, the same ones for the same batch. `metadata` float32 [n, columns].
+    """
+    model.eval()
+    columns = None if metadata is None else torch.from_numpy(metadata).to(compute.device)
+    total = np.zeros((len(images), len(target.classes)))
+    for number in range(tta):
+        views = _views(number, tta, len(images), augment)
+        x = load_batch(images, model.spec.size, views).to(compute.device)
+        with compute.autocast():
+            logits = model(x, columns)
+        total += target.probabilities(logits)
+    return total / tta
+
+
+def _views(number: int, tta: int, n: int, augment: AugmentName) -> Views | SeededViews | None:
+    if number == 0:
+        return None
+    if tta != SYMMETRIES:
+        return draw_views(generator("tta", number), n, augment)
+    still = np.tile(np.eye(3, dtype=np.float32), (n, 1, 1))
+    return Views(np.full(n, number), still, np.ones(n, np.float32))

@@ -1,0 +1,136 @@
+"""albumentations pipelines, CutMix, MixUp, averages over steps and over views."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from classifier.augment import draw_views, load_batch
+from classifier.average import Average
+from classifier.mixup import mix_batch
+from classifier.model import Classifier, ModelSpec
+from classifier.targets import BINARY
+from classifier.tta import check_tta, probabilities
+from runtime.device import resolve
+from runtime.errors import UserError
+
+PIPELINES = ("mirror", "flips", "rotate", "siim", "student")
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
+
+
+def drawn(name, n=6, seed=0):
+    return draw_views(np.random.default_rng(seed), n, name)
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_a_view_depends_on_its_seed_alone(name, images):
+    views = drawn(name)
+    whole = load_batch(images, 32, views)
+    assert whole.shape == (6, 3, 32, 32)
+    assert 0 <= whole.min() <= whole.max() <= 1
+    back = np.array([4, 1])
+    assert torch.equal(whole[back], load_batch(images[back], 32, views.take(back)))
+    assert torch.equal(whole, load_batch(images, 32, drawn(name)))
+    many = np.repeat(images[:1], 40, 0)
+    assert len({x.numpy().tobytes() for x in load_batch(many, 32, drawn(name, 40))}) > 1
+
+
+def test_mirror_and_flips_are_exact(images):
+    for name, ways in {"mirror": [(), (3,)], "flips": [(), (2,), (3,), (2, 3)]}.items():
+        plain = load_batch(images, 32, None)
+        seen = set()
+        for seed in range(8):
+            for before, after in zip(
+                plain, load_batch(images, 32, drawn(name, 6, seed)), strict=True
+            ):
+                matches = [
+                    way
+                    for way in ways
+                    if torch.equal(after, before.flip([d - 1 for d in way]) if way else before)
+                ]
+                assert matches, name
+                seen.add(matches[0])
+        assert seen == set(ways)
+
+
+def test_none_changes_nothing(images):
+    assert drawn("none") is None
+
+
+def test_cutmix_takes_a_rectangle_and_its_share_of_the_label():
+    x = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 3, 16, 16)
+    targets = torch.eye(4)
+    shares = []
+    for seed in range(200):
+        mixed, soft = mix_batch(x, targets, np.random.default_rng(seed), 1.0, 0.0)
+        for number in range(4):
+            values, counts = torch.unique(mixed[number, 0], return_counts=True)
+            expected = torch.zeros(4)
+            expected[values.long()] = counts / 256
+            torch.testing.assert_close(soft[number], expected)
+            shares.append(soft[number, number].item())
+    assert min(shares) < 0.3
+    assert 0.55 < np.mean(shares) < 0.85
+    assert torch.equal(x[:, 0, 0, 0], torch.arange(4.0))  # the batch itself is left alone
+
+
+def test_mixup_blends_images_and_labels_alike():
+    x, targets = torch.rand(5, 3, 8, 8), torch.eye(5)
+    mixed, soft = mix_batch(x, targets, np.random.default_rng(1), 0.0, 1.0)
+    torch.testing.assert_close(mixed, torch.einsum("ij,jchw->ichw", soft, x))
+    torch.testing.assert_close(soft.sum(1), torch.ones(5))
+    assert not torch.equal(soft, targets)
+
+
+def test_batches_are_mixed_as_often_as_asked():
+    x, targets = torch.rand(4, 3, 8, 8), torch.eye(4)
+    same = [
+        torch.equal(mix_batch(x, targets, np.random.default_rng(seed), 0.3, 0.2)[0], x)
+        for seed in range(400)
+    ]
+    assert 0.4 < np.mean(same) < 0.62  # half, and mixtures of images with themselves
+
+
+def test_an_average_follows_and_leaves_the_model_as_it_was():
+    model = nn.Sequential(nn.Linear(2, 1), nn.BatchNorm1d(1))
+    average = Average(model, 0.5)
+    start = model[0].bias.detach().clone()
+    with torch.no_grad():
+        model[0].bias += 1
+    average.update()  # the first decay is 2 / 11
+    torch.testing.assert_close(average.state["0.bias"], start + 9 / 11)
+    with average.applied():
+        torch.testing.assert_close(model[0].bias.detach(), start + 9 / 11)
+    torch.testing.assert_close(model[0].bias.detach(), start + 1)
+    for _ in range(60):
+        average.update()
+    torch.testing.assert_close(average.state["0.bias"], start + 1)
+
+
+def test_views_in_testing(images):
+    torch.manual_seed(0)
+    model = Classifier(ModelSpec("efficientnet-lite0", 32))
+    for _ in range(20):  # or batch norm lets nothing through
+        model.train()(torch.rand(8, 3, 32, 32))
+    cpu = resolve("cpu", "fp32")
+    plain = probabilities(model, BINARY, images, cpu)
+    np.testing.assert_allclose(plain.sum(1), 1)
+    eight = probabilities(model, BINARY, images, cpu, 8)
+    turned = np.stack([np.rot90(image) for image in images])
+    np.testing.assert_allclose(eight, probabilities(model, BINARY, turned, cpu, 8), atol=1e-5)
+    assert np.abs(eight - plain).max() > 1e-6
+    fifteen = probabilities(model, BINARY, images, cpu, 15, "student")
+    assert np.abs(fifteen - eight).max() > 1e-6
+    np.testing.assert_array_equal(fifteen, probabilities(model, BINARY, images, cpu, 15, "student"))
+
+
+def test_views_that_cannot_be_had():
+    with pytest.raises(UserError, match="--tta 0: expected 1"):
+        check_tta(0, "flips")
+    with pytest.raises(UserError, match="--tta 15: random views come from the run's --augment"):
+        check_tta(15, "none")
+    check_tta(8, "none")
