@@ -1,0 +1,178 @@
+"""A trained classifier as one ONNX file, for programs without torch.
+
+Input `images` float32 [n, 3, size, size], RGB, 0 to 1, any n; output `malignant` float32 [n], the
+probability. The file's metadata say how images are to be cropped and what the run was worth.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from classifier.augment import load_batch
+from classifier.backbones import Classifier
+from classifier.outputs import METRICS, MODEL, RUN
+from classifier.predict import load_run
+from data.images import Look
+from data.store import MARKER, load_dataset, load_table
+from runtime import cli
+from runtime.cli import read_yaml
+from runtime.errors import UserError
+from runtime.files import read_json, write_bytes
+from runtime.runs import CONFIG
+from runtime.seeds import generator
+
+INPUT, OUTPUT = "images", "malignant"
+TOLERANCE = 1e-4  # of a probability, between onnxruntime and torch
+BATCHES = (1, 5)  # sizes that are compared; the export itself sees another
+FITS = {"crop": "centre crop to a square", "letterbox": "black bars to a square"}
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Options of `python -m classifier.export`."""
+
+    run: Path  # run folder of classifier.train
+    out: Path  # .onnx file to write
+    overwrite: bool = False  # replace the file in --out
+
+
+def export(options: ExportOptions) -> float:
+    """Write the file; returns the largest difference from torch that was found, a probability.
+
+    Raises UserError where onnx is not installed, the run is not finished or holds no network, the
+    file exists already, or onnxruntime's answers differ from torch's by TOLERANCE: then no file.
+    """
+    onnxruntime = _onnxruntime()
+    if options.out.suffix != ".onnx":
+        raise UserError(f"--out {options.out}: expected a name that ends in .onnx")
+    if options.out.exists() and not options.overwrite:
+        raise UserError(f"--out {options.out}: exists already; give another or --overwrite")
+    if (options.run / METRICS).exists() and not (options.run / MODEL).exists():
+        raise UserError(
+            f"--run {options.run}: holds no {MODEL}; give a run of one fold by classifier.train"
+        )
+    model, look = load_run(options.run)
+    graph = to_onnx(model)
+    for key, value in about(options.run, model, look).items():
+        graph.metadata_props.add(key=key, value=value)
+    content = graph.SerializeToString()
+    found = difference(onnxruntime, content, model, samples(options.run, model.size))
+    if not found < TOLERANCE:  # so that NaN is refused, too
+        raise UserError(
+            f"--run {options.run}: onnxruntime and torch differ by {found:.2g}, allowed are "
+            f"{TOLERANCE:g}; nothing was written. Other versions of onnx, onnxscript or "
+            "onnxruntime may mend it: pip install -c constraints.txt -e '.[onnx]'"
+        )
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(options.out, content)
+    print(
+        f"{model.backbone}, {model.size} px, {len(content) / 2**20:.1f} MiB; at most {found:.1g} "
+        f"from torch: {options.out}"
+    )
+    return found
+
+
+class Probabilities(nn.Module):
+    """What the file computes."""
+
+    def __init__(self, model: Classifier) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Images float32 [n, 3, size, size] in 0..1 to float32 [n]."""
+        return torch.sigmoid(self.model(images))
+
+
+def to_onnx(model: Classifier) -> Any:
+    """An onnx.ModelProto of Probabilities(model), its number of images left open."""
+    example = torch.rand(3, 3, model.size, model.size)
+    program = torch.onnx.export(
+        Probabilities(model).eval(),
+        (example,),
+        dynamo=True,
+        input_names=[INPUT],
+        output_names=[OUTPUT],
+        dynamic_shapes={"images": {0: torch.export.Dim("n")}},
+        verbose=False,
+    )
+    assert program is not None
+    return program.model_proto
+
+
+def about(run: Path, model: Classifier, look: Look) -> dict[str, str]:
+    """What a user of the file must know, as ONNX keeps it: words by name."""
+    facts, metrics = read_json(run / RUN), read_json(run / METRICS)
+    data = Path(read_yaml(run / CONFIG)["data"])
+    info = load_table(data)[1] if (data / MARKER).exists() else {}
+    found = {
+        "class": OUTPUT,
+        "output": "probability that the lesion is malignant, 0 to 1",
+        "size": str(model.size),
+        "prepare": f"{FITS[look.fit]}, Lanczos to {model.size} px, RGB / 255",
+        "fit": look.fit,
+        "clean": ",".join(look.clean) or "none",
+        "backbone": model.backbone,
+        "best_epoch": str(facts["best_epoch"]),
+        "licence_of_training_images": info.get("licence") or "unknown",
+        "use": "research only; not a medical device",
+    }
+    for part in ("val", "test"):
+        if (value := metrics.get(part, {}).get("auc")) is not None:
+            found[f"{part}_auc"] = f"{value:.4f}"
+    if facts["leaky"]:
+        found["leaky"] = f"its figures are no results: {facts['leaky']}"
+    return found
+
+
+def samples(run: Path, size: int) -> list[torch.Tensor]:
+    """Batches of max(BATCHES) images to compare on: noise and, where they are, training images."""
+    n = max(BATCHES)
+    noise = generator(0, "export").random((n, 3, size, size), np.float32)
+    found = [torch.from_numpy(noise)]
+    data = Path(read_yaml(run / CONFIG)["data"])
+    if (data / MARKER).exists():
+        images = load_dataset(data, size).images
+        rows = np.arange(n) % len(images)
+        found.append(load_batch(np.asarray(images[rows]), size, None))
+    return found
+
+
+@torch.inference_mode()
+def difference(
+    onnxruntime: ModuleType, content: bytes, model: Classifier, batches: list[torch.Tensor]
+) -> float:
+    """Largest difference of a probability between an ONNX file and torch, over BATCHES."""
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    worst = 0.0
+    for images in batches:
+        for n in BATCHES:
+            batch = images[:n].contiguous()
+            (found,) = session.run([OUTPUT], {INPUT: batch.numpy()})
+            expected = torch.sigmoid(model(batch)).numpy()
+            if found.shape != expected.shape or found.dtype != np.float32:
+                return float("inf")
+            worst = float(np.maximum(worst, np.abs(found - expected).max()))  # keeps NaN
+    return worst
+
+
+def _onnxruntime() -> ModuleType:
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime
+        import onnxscript  # noqa: F401  torch.onnx writes with it
+    except ImportError as error:
+        raise UserError(
+            f"classifier.export needs onnx, onnxruntime and onnxscript ({error}): "
+            "pip install -c constraints.txt -e '.[onnx]'"
+        ) from None
+    return onnxruntime
+
+
+if __name__ == "__main__":
+    cli.run(ExportOptions, export, "classifier.export", __doc__ or "")

@@ -1,0 +1,161 @@
+import dataclasses
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+
+from classifier import export as module
+from classifier.backbones import Classifier
+from classifier.export import ExportOptions, export
+from classifier.predict import load_run, probabilities
+from classifier.weights import load_weights
+from data.store import write_dataset
+from runtime import cli, device
+from runtime.errors import UserError
+
+onnx = pytest.importorskip("onnx", reason="the extra `onnx` is not installed")
+onnxruntime = pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
+
+
+@pytest.fixture(scope="module")
+def run(tiny, tmp_path_factory):
+    """A run's folder as classifier.train leaves it, without the training."""
+    out = tmp_path_factory.mktemp("cls") / "run"
+    out.mkdir()
+    torch.manual_seed(0)
+    model = Classifier("efficientnet-lite0", 32, 7, "fixed", 0.2)
+    load_weights(model, "imagenet")
+    about = {"backbone": "efficientnet-lite0", "size": 32, "frozen": 7, "leaky": None}
+    state = {name: value.contiguous() for name, value in model.net.state_dict().items()}
+    save_file(state, out / "model.safetensors", {"classifier": json.dumps(about)})
+    (out / "config.yaml").write_text(yaml.safe_dump({"data": str(tiny.path)}))
+    (out / "run.json").write_text(json.dumps({"best_epoch": 3, "leaky": None}))
+    metrics = {"val": {"auc": 0.91234}, "test": {"auc": None}}
+    (out / "metrics.json").write_text(json.dumps(metrics))
+    return out
+
+
+@pytest.fixture(scope="module")
+def file(run, tmp_path_factory):
+    """The run, exported once; tests must not change it."""
+    out = tmp_path_factory.mktemp("onnx") / "model.onnx"
+    assert 0 <= export(ExportOptions(run, out)) < 1e-4
+    return out
+
+
+def _known_graph(file, monkeypatch):
+    """Exporting is slow: what does not test it takes the graph of an exported file."""
+    graph = onnx.load(file)
+    del graph.metadata_props[:]
+    monkeypatch.setattr(module, "to_onnx", lambda _: graph)
+
+
+def test_the_file_gives_the_scores_of_predict_for_any_number_of_images(file, run, tiny):
+    session = onnxruntime.InferenceSession(file)
+    (one,), (other,) = session.get_inputs(), session.get_outputs()
+    assert (one.name, one.type, one.shape[1:]) == ("images", "tensor(float)", [3, 32, 32])
+    assert (other.name, other.type, len(other.shape)) == ("malignant", "tensor(float)", 1)
+    assert isinstance(one.shape[0], str)  # a name, so any number
+    model, _ = load_run(run)
+    compute = device.resolve("cpu", "fp32")
+    for n in (1, 2, 5, 17):
+        images = np.array(tiny.images[:n])
+        ready = np.ascontiguousarray(images.transpose(0, 3, 1, 2)).astype(np.float32) / 255
+        (found,) = session.run(None, {"images": ready})
+        assert found.dtype == np.float32
+        assert found.shape == (n,)
+        np.testing.assert_allclose(found, probabilities(model, images, 1, compute), atol=1e-5)
+    assert np.ptp(found) > 1e-3  # they are not all alike
+    onnx.checker.check_model(onnx.load(file), full_check=True)
+
+
+def _metadata(file):
+    return onnxruntime.InferenceSession(file).get_modelmeta().custom_metadata_map
+
+
+def test_the_file_says_how_to_prepare_images_and_what_it_is_worth(file):
+    about = _metadata(file)
+    assert about["class"] == "malignant"
+    assert about["size"] == "32"
+    assert about["prepare"] == "centre crop to a square, Lanczos to 32 px, RGB / 255"
+    assert about["clean"] == "none"
+    assert about["best_epoch"] == "3"
+    assert about["val_auc"] == "0.9123"
+    assert about["licence_of_training_images"] == "unknown"
+    assert not {"test_auc", "leaky"} & set(about)
+
+
+def test_leak_licence_and_another_crop_are_in_the_file(
+    file, run, tiny, tmp_path, monkeypatch, make_images
+):
+    _known_graph(file, monkeypatch)
+    info = {"look": {"size": 32, "fit": "letterbox", "clean": ["hair"]}, "licence": "CC-0"}
+    data = write_dataset(tmp_path / "boxed", np.asarray(tiny.images), tiny.table, info)
+    other = tmp_path / "run"
+    other.mkdir()
+    for name in ("model.safetensors", "metrics.json"):
+        (other / name).write_bytes((run / name).read_bytes())
+    (other / "config.yaml").write_text(yaml.safe_dump({"data": str(data.path)}))
+    (other / "run.json").write_text(json.dumps({"best_epoch": 1, "leaky": "it saw s0-0001"}))
+    export(ExportOptions(other, tmp_path / "other.onnx"))
+    about = _metadata(tmp_path / "other.onnx")
+    assert about["leaky"].endswith("it saw s0-0001")
+    assert about["licence_of_training_images"] == "CC-0"
+    assert about["fit"] == "letterbox"
+    assert about["prepare"].startswith("black bars to a square")
+    assert about["clean"] == "hair"
+
+
+@pytest.mark.parametrize("fault", ["weights", "nan"])
+def test_a_file_that_differs_from_torch_is_not_written(file, run, tmp_path, monkeypatch, fault):
+    graph = onnx.load(file)
+    for weights in graph.graph.initializer:
+        values = onnx.numpy_helper.to_array(weights)
+        if values.ndim == 4:  # a convolution
+            values = values * 1.01 if fault == "weights" else values * np.nan
+            weights.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float32), weights.name))
+    monkeypatch.setattr(module, "to_onnx", lambda _: graph)
+    out = tmp_path / "model.onnx"
+    out.write_bytes(b"mine")
+    with pytest.raises(UserError, match=r"differ by .*nothing was written"):
+        export(ExportOptions(run, out, overwrite=True))
+    assert out.read_bytes() == b"mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxruntime", "onnxscript"])
+def test_missing_packages_are_named_with_the_command(run, tmp_path, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UserError, match=rf"{package}.*pip install .*\[onnx\]"):
+        export(ExportOptions(run, tmp_path / "model.onnx"))
+
+
+def test_bad_input_is_told_and_nothing_is_written(file, run, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "model.onnx"
+    options = ExportOptions(run, out)
+
+    def refused(match, **changes):
+        with pytest.raises(UserError, match=match):
+            export(dataclasses.replace(options, **changes))
+        assert not out.exists()
+
+    refused("no finished run", run=tmp_path)
+    refused("ends in .onnx", out=tmp_path / "model.pt")
+    (tmp_path / "metrics.json").write_text("{}")
+    refused("holds no model.safetensors; give a run of one fold", run=tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"0" * 100)
+    refused("missing or damaged", run=tmp_path)
+    out.write_bytes(b"mine")
+    monkeypatch.setattr("sys.argv", ["export", "--run", str(run), "--out", str(out)])
+    with pytest.raises(SystemExit) as stop:
+        cli.run(ExportOptions, export, "classifier.export", "")
+    assert stop.value.code == 2
+    assert "exists already" in capsys.readouterr().err
+    assert out.read_bytes() == b"mine"
+    _known_graph(file, monkeypatch)
+    export(dataclasses.replace(options, overwrite=True))
+    assert out.stat().st_size > 1e6
