@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
+from classifier.group_bootstrap import Pairs, clustered, count_pairs, estimates, group_draws
+from classifier.group_bootstrap import interval as widened_percentile
 from experiments import statistics
-from experiments.group_bootstrap import Pairs, clustered, count_pairs, estimates, group_draws
-from experiments.group_bootstrap import interval as widened_percentile
 from runtime import cli, seeds
 from runtime.files import write_json
 

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from experiments.group_bootstrap import (
+from classifier.group_bootstrap import (
     Pairs,
     clustered,
     count_pairs,

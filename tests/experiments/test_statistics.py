@@ -12,8 +12,8 @@ from MLstatkit import Delong_test
 from scipy import stats
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from classifier.group_bootstrap import clustered, count_pairs, estimates, interval, p_value
 from experiments import statistics
-from experiments.group_bootstrap import clustered, count_pairs, estimates, interval, p_value
 from runtime.errors import UserError
 
 

@@ -1,4 +1,6 @@
-"""AUC differences under resampling of groups: the arithmetic below experiments.statistics.
+"""AUCs and their differences under resampling of groups.
+
+The arithmetic below experiments.statistics and the intervals of classifier.evaluate.
 
 Everything counts pairs (malignant image, benign image): a pair scores 1 if the malignant image
 ranks higher, 1/2 if tied. Summed within groups (patients or lesions, whose images are dependent)
