@@ -1,0 +1,398 @@
+"""Everything that a sceptical reviewer asks of a finished classifier run, on one page.
+
+    python -m classifier.evaluate --run runs/cls/NAME      writes runs/cls/NAME/evaluation
+
+Reads the run's predictions and its datasets; trains nothing. Thresholds and temperature come from
+the validation part alone. Writes evaluation.json, evaluation.html (one file) and PNG plots.
+"""
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from classifier import calibration, gallery, multiclass, operating, subgroups
+from classifier import evaluation_plots as plots
+from classifier.operating import Freedom, Scored
+from classifier.outputs import METRICS, RUN
+from classifier.predict import load_run
+from data.report_pictures import picture
+from data.store import Dataset, load_dataset, load_table
+from runtime import cli, progress
+from runtime.cli import read_yaml
+from runtime.errors import UserError, some
+from runtime.files import new_folder, read_json, write_json, write_text
+from runtime.page import templates
+from runtime.runs import CONFIG
+
+MARKER, PREDICTIONS = "evaluation.json", "predictions.parquet"
+COLUMNS = ("image_id", "group", "fold", "part", "target", "score")
+VALIDATION = ("val", "oof")  # what thresholds and temperature are fitted on; oof: cross-validated
+LEAST_REPLICATES = 200  # below which a 95% interval hangs on a handful of resamples
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """Options of `python -m classifier.evaluate`."""
+
+    run: Path  # run folder of classifier.train
+    out: Path | None = None  # folder to write; RUN/evaluation if not given
+    replicates: int = 2000  # resamples of groups behind each interval
+    seed: int = 0  # of the resamples
+    overwrite: bool = False  # replace an evaluation that --out holds
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of the predictions and what its dataset knows about the images."""
+
+    name: str
+    rows: pd.DataFrame  # of predictions.parquet, numbered from 0
+    scored: Scored
+    classes: list[str]  # of a run of several diagnoses, else none
+    table: pd.DataFrame | None = None  # the dataset's rows of these images, in this order
+    dataset: Dataset | None = None  # None where there are no images
+    places: np.ndarray | None = None  # int64 [n], rows in the dataset
+    missing: str | None = None  # why table or images are not there
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """float64 [n, k] of `classes`."""
+        return self.rows[[f"score_{name}" for name in self.classes]].to_numpy(np.float64)
+
+    def images(self, rows: np.ndarray) -> np.ndarray:
+        """uint8 [len(rows), s, s, 3] RGB."""
+        assert self.dataset is not None and self.places is not None
+        return np.asarray(self.dataset.images[self.places[rows]])
+
+
+def evaluate(options: EvaluateOptions) -> dict[str, Any]:
+    """Write the evaluation's folder; returns what evaluation.json holds.
+
+    Raises UserError for a run that is not finished, damaged predictions, and a folder that is
+    taken. Missing datasets, images or weights cost their sections, and the page says why.
+    """
+    if options.replicates < LEAST_REPLICATES:
+        raise UserError(f"--replicates {options.replicates}: expected {LEAST_REPLICATES} or more")
+    if options.seed < 0:
+        raise UserError(f"--seed {options.seed}: expected 0 or more")
+    parts, config, leaky = read_run(options.run)
+    with new_folder(options.out or options.run / "evaluation", MARKER, options.overwrite) as folder:
+        result = measure(parts, options)
+        result = {"run": str(options.run), "leaky": leaky, **result}
+        shown = "test" if "test" in parts else next(iter(parts))
+        pictures = draw_gallery(options.run, parts[shown], folder)
+        result["gallery"] = {key: pictures[key] for key in ("part", "missing", "cam_missing")}
+        page = _page(options, config, result, parts, pictures, draw_plots(parts, result, folder))
+        write_text(folder / "evaluation.html", page)
+        write_json(folder / MARKER, result)
+    _report(result, options.out or options.run / "evaluation")
+    return result
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+def read_run(run: Path) -> tuple[dict[str, Part], dict[str, Any], str | None]:
+    """Parts (validation first), options, and why the run is leaky, of a finished run.
+
+    Raises UserError where the run is not finished or its predictions are damaged.
+    """
+    if not (run / METRICS).exists():
+        raise UserError(
+            f"--run {run}: no finished run of classifier.train there (no {METRICS}); train one, or "
+            f"go on with `python -m classifier.train --out {run} --resume`"
+        )
+    path, config = run / PREDICTIONS, read_yaml(run / CONFIG)
+    try:
+        table = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: missing or damaged ({error}); train the run again") from None
+    classes = _check_predictions(table, path)
+    table["target"] = table["target"].astype(int)
+    names = sorted(
+        table["part"].unique(), key=lambda name: (name not in VALIDATION, name != "test")
+    )
+    parts = {}
+    for name in names:
+        rows = table[table["part"] == name].reset_index(drop=True)
+        scored = Scored.of(rows["target"], rows["score"], rows["group"].astype(str))
+        parts[name] = _described(Part(name, rows, scored, classes), config)
+    leaks = {part["leaky"] for part in read_json(run / METRICS).values() if part.get("leaky")}
+    return parts, config, next(iter(leaks), None)
+
+
+def _check_predictions(table: pd.DataFrame, path: Path) -> list[str]:
+    """Raise UserError unless the predictions can be evaluated; returns the names of classes."""
+    if lacking := [column for column in COLUMNS if column not in table]:
+        raise UserError(f"{path}: no column {', '.join(lacking)}; train the run again")
+    classes = [name.removeprefix("score_") for name in table.columns if name.startswith("score_")]
+    if classes and "diagnosis" not in table:
+        raise UserError(f"{path}: scores of classes but no column diagnosis; train the run again")
+    found = [name for name in VALIDATION if (table["part"] == name).any()]
+    if len(found) != 1:
+        raise UserError(
+            f"{path}: expected one validation part, val or oof, found {' and '.join(found) or 'none'}"
+            f" among {some(sorted(map(str, table['part'].unique())))}; train the run again"
+        )
+    for words, bad in (
+        ("a target that is not 0 or 1", ~table["target"].isin([0, 1])),
+        ("a score that is not in 0..1", ~table["score"].between(0, 1)),
+        ("no group", table["group"].isna()),
+        ("an image_id that its part has already", table.duplicated(["part", "image_id"])),
+    ):
+        if bad.any():
+            names = table.loc[bad, "image_id"].astype(str).tolist()
+            raise UserError(
+                f"{path}: {len(names)} rows have {words}: {some(names)}; train it again"
+            )
+    return classes
+
+
+def _described(part: Part, config: dict[str, Any]) -> Part:
+    """The part with its dataset's table and images, or with the reason why they are missing."""
+    external = dict(text.partition("=")[::2] for text in config.get("external") or [])
+    name = part.name.removeprefix("external/")
+    place = external.get(name) if part.name.startswith("external/") else config.get("data")
+    if place is None:
+        return replace(part, missing=f"config.yaml names no dataset of {part.name}")
+    try:
+        table = load_table(Path(place))[0]
+    except UserError as error:
+        return replace(part, missing=str(error))
+    rows = pd.Series(np.arange(len(table)), index=table["image_id"])
+    places = rows[~rows.index.duplicated()].reindex(part.rows["image_id"], fill_value=-1).to_numpy()
+    changed = places < 0
+    changed |= table["target"].iloc[places].to_numpy(float, na_value=np.nan) != part.rows["target"]
+    if changed.any():
+        names = part.rows.loc[changed, "image_id"].tolist()
+        return replace(
+            part,
+            missing=f"{place} is not the dataset that was scored: {len(names)} of {len(places)} images are "
+            f"not there or have another label: {some(names, 3)}",
+        )
+    part = replace(part, table=table.iloc[places].reset_index(drop=True), places=places)
+    try:
+        return replace(part, dataset=load_dataset(Path(place), config.get("size")))
+    except UserError as error:
+        return replace(part, missing=str(error))
+
+
+# --- figures -------------------------------------------------------------------------------------
+
+
+def measure(parts: dict[str, Part], options: EvaluateOptions) -> dict[str, Any]:
+    """All figures of evaluation.json; thresholds and temperatures from the first part."""
+    validation = next(iter(parts.values()))
+    target, score = validation.scored.target, validation.scored.score
+    thresholds = operating.choose_thresholds(target, score)
+    fitted: dict[str, Any] = {
+        "validation_part": validation.name,
+        "thresholds": thresholds,
+        "temperature": calibration.fit_temperature(target, score),
+        "class_temperature": None,
+    }
+    if validation.classes:
+        known = _known_classes(validation)
+        truth = multiclass.class_numbers(validation.rows["diagnosis"][known], validation.classes)
+        p = validation.probabilities[known]
+        fitted["class_temperature"] = calibration.fit_class_temperature(truth, p)
+    found = {}
+    with progress.bar(len(parts), "parts", "part") as bar:
+        for name, part in parts.items():
+            found[name] = _part_figures(part, fitted, options)
+            bar.update(1)
+    return {"replicates": options.replicates, "seed": options.seed, **fitted, "parts": found}
+
+
+def _part_figures(part: Part, fitted: dict[str, Any], options: EvaluateOptions) -> dict[str, Any]:
+    rows, how = part.scored, (options.replicates, options.seed)
+    behind = Freedom.of(rows)
+    calibrated = calibration.calibration(rows, fitted["temperature"], *how)
+    found: dict[str, Any] = {
+        "n": len(rows.target),
+        "n_malignant": int(rows.target.sum()),
+        "n_groups": rows.n_groups,
+        "n_malignant_groups": behind.n_malignant,
+        "notes": operating.notes(rows),
+        **operating.operating_points(rows, fitted["thresholds"], *how),
+        **{name: calibrated["before"][name] for name in ("brier", "ece")},
+        "calibration": calibrated,
+        "classes": _class_figures(part, fitted["class_temperature"], how),
+        "subgroups": None,
+        "missing": part.missing,
+    }
+    if part.table is not None:
+        tones = subgroups.angles(part.dataset.images, part.places) if part.dataset else None
+        threshold = fitted["thresholds"]["youden"] if fitted["thresholds"] else None
+        named = subgroups.labels(part.table, tones)
+        found["subgroups"] = subgroups.subgroups(rows, named, threshold, *how)
+    return found
+
+
+def _class_figures(
+    part: Part, temperature: float | None, how: tuple[int, int]
+) -> dict[str, Any] | None:
+    if not part.classes:
+        return None
+    p, known = part.probabilities, _known_classes(part)
+    found = multiclass.evaluate_classes(part.rows["diagnosis"], p, part.classes)
+    if not known.any():
+        return found
+    truth = multiclass.class_numbers(part.rows["diagnosis"][known], part.classes)
+    group = part.scored.group[known]
+    intervals = multiclass.class_intervals(truth, p[known], group, part.classes, *how)
+    calibrated = calibration.class_calibration(truth, p[known], group, temperature, *how)
+    return {**found, "intervals": intervals, "calibration": calibrated}
+
+
+def _known_classes(part: Part) -> np.ndarray:
+    return part.rows["diagnosis"].astype(str).isin(part.classes).to_numpy()
+
+
+# --- pictures ------------------------------------------------------------------------------------
+
+
+def draw_plots(parts: dict[str, Part], result: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Write the PNG plots; returns them as `data:` URIs, by kind and then by part."""
+    figures = result["parts"]
+    both = {name: part.rows for name, part in parts.items() if part.scored.both}
+    found: dict[str, Any] = {"curves": [], "reliability": {}, "forest": {}, "classes": {}}
+    if both:
+        found["curves"] = [
+            plots.roc(both, figures, folder / "roc.png"),
+            plots.precision_recall(both, figures, folder / "precision-recall.png"),
+        ]
+    for name, part in parts.items():
+        of, stem = figures[name], re.sub(r"[^\w.-]+", "-", name)
+        path = folder / f"reliability-{stem}.png"
+        found["reliability"][name] = plots.reliability(of["calibration"]["bins"], path)
+        if of["subgroups"]:
+            path = folder / f"subgroups-{stem}.png"
+            found["forest"][name] = [
+                plots.forest(of["subgroups"], of["auc"], each) for each in (path, None)
+            ]
+        if of["classes"] and of["classes"]["n"]:
+            known = _known_classes(part)
+            truth = multiclass.class_numbers(part.rows["diagnosis"][known], part.classes)
+            one_hot, p = np.eye(len(part.classes))[truth], part.probabilities[known]
+            curves, path = of["classes"]["classes"], folder / f"classes-{stem}.png"
+            found["classes"][name] = [
+                plots.confusion(of["classes"]["confusion"], folder / f"confusion-{stem}.png"),
+                plots.class_precision_recall(one_hot, p, curves, path),
+            ]
+    return found
+
+
+def draw_gallery(run: Path, part: Part, folder: Path) -> dict[str, Any]:
+    """Tiles of the worst failures and of Grad-CAM, or why there are none: `missing, cam_missing`.
+
+    Writes failures.png and gradcam.png.
+    """
+    found: dict[str, Any] = {"part": part.name, "missing": part.missing, "cam_missing": None}
+    found |= {"failures": {}, "cam": {}, "cells": None, "score_gap": None}
+    if part.dataset is None or part.table is None:
+        return found | {"cam_missing": part.missing}
+    rows = part.rows.assign(diagnosis=part.table["diagnosis"])
+    worst = gallery.failures(rows)
+    sheet = []
+    for name, chosen in worst.items():
+        images, words = part.images(chosen.index.to_numpy()), gallery.captions(chosen)
+        found["failures"][name] = _tiles([[image] for image in images], words)
+        captions = ["\n".join(lines) for lines in words]
+        sheet.append((f"{name}, most wrong first", images, captions))
+    plots.sheet(sheet, folder / "failures.png")
+    try:
+        model = load_run(run)[0]
+    except UserError as error:
+        return found | {"cam_missing": str(error)}
+    return found | _cam(model, part, rows, folder)
+
+
+def _cam(model: Any, part: Part, rows: pd.DataFrame, folder: Path) -> dict[str, Any]:
+    chosen = gallery.cam_rows(rows)
+    images = part.images(chosen.index.to_numpy())
+    seen = gallery.grad_cam(model, images)
+    pairs = [[image, gallery.overlay(image, heat)] for image, heat in zip(images, seen.heat)]
+    words, kinds, sheet = gallery.captions(chosen), chosen["kind"].to_numpy(), []
+    tiles: dict[str, Any] = {}
+    for kind in gallery.KINDS:
+        of = np.flatnonzero(kinds == kind)
+        tiles[kind] = _tiles([pairs[at] for at in of], [words[at] for at in of])
+        line = [image for at in of for image in pairs[at]]
+        captions = [text for at in of for text in ("\n".join(words[at]), "Grad-CAM")]
+        sheet.append((kind, line, captions))
+    plots.sheet(sheet, folder / "gradcam.png")
+    gap = float(np.abs(seen.score - chosen["score"].to_numpy()).max())
+    return {"cam": tiles, "cells": seen.cells, "score_gap": gap}
+
+
+def _tiles(images: list[list[np.ndarray]], words: list[list[str]]) -> list[dict[str, Any]]:
+    return [
+        {"pictures": [picture(one) for one in each], "words": lines}
+        for each, lines in zip(images, words, strict=True)
+    ]
+
+
+# --- the page and the screen ---------------------------------------------------------------------
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """`0.873`; an en dash where there is none."""
+    return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")
+
+
+def _page(
+    options: EvaluateOptions,
+    config: dict[str, Any],
+    result: dict[str, Any],
+    parts: dict[str, Part],
+    pictures: dict[str, Any],
+    drawn: dict[str, Any],
+) -> str:
+    others = [name for name in parts if name != result["validation_part"]]
+    environment = templates(Path(__file__).parent)
+    environment.globals |= {"number": number}
+    return environment.get_template("evaluation.html.j2").render(
+        name=options.run.resolve().name,
+        config=config,
+        facts=read_json(options.run / RUN) if (options.run / RUN).exists() else {},
+        result=result,
+        others=others,
+        main=pictures["part"],
+        shown=others or list(parts),
+        gallery=pictures,
+        drawn=drawn,
+        thresholds=plots.THRESHOLDS,
+        titles=subgroups.TITLES,
+        least_groups=subgroups.LEAST_GROUPS,
+        bounds=(calibration.LEAST, calibration.MOST),
+    )
+
+
+def _report(result: dict[str, Any], out: Path) -> None:
+    keys = {"auc": "AUC", "average_precision": "AP", "balanced_accuracy": "bal. acc."}
+    width = max(len(name) for name in result["parts"]) + 2
+    lines = [" " * width + "".join(f"{word:<24}" for word in keys.values()) + "malignant / n"]
+    for name, part in result["parts"].items():
+        cells = [
+            f"{number(one['value'])} [{number(one['low'])}, {number(one['high'])}]"
+            for one in (part[key] for key in keys)
+        ]
+        counts = f"{part['n_malignant']} / {part['n']}"
+        lines.append(f"{name:<{width}}" + "".join(f"{cell:<24}" for cell in cells) + counts)
+    if result["leaky"]:
+        lines.insert(0, f"LEAKY: these are not results ({result['leaky']})")
+    notes = [f"{name}: {note}" for name, part in result["parts"].items() for note in part["notes"]]
+    missing = {part["missing"] for part in result["parts"].values()} | {
+        result["gallery"]["cam_missing"]
+    }
+    lines += [*notes, *(f"missing: {why}" for why in sorted(filter(None, missing)))]
+    print("\n".join([*lines, f"{out / 'evaluation.html'}, {out / MARKER}"]))
+
+
+if __name__ == "__main__":
+    cli.run(EvaluateOptions, evaluate, "classifier.evaluate", __doc__ or "")

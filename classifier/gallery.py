@@ -1,0 +1,124 @@
+"""Pictures of a part: where the classifier is most wrong, and where its evidence lies (Grad-CAM).
+
+Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391): feature maps of the last convolution, weighted
+by the mean gradient of the malignancy logit, negative sums cut off. It shows where evidence for
+malignant lies, at the resolution of those maps (an image's side / 32 for EfficientNets), and not
+why; a map is scaled to its own highest value, so that two maps do not compare.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+from pytorch_grad_cam import GradCAM
+from pytorch_grad_cam.utils.image import show_cam_on_image
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from torch import nn
+
+from classifier.augment import load_batch
+
+WORST = 12  # images of either class in the failure gallery
+SEEN = 4  # images of each kind in the Grad-CAM grid
+KINDS = ("hit", "miss", "false alarm")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What Grad-CAM gave for n images."""
+
+    heat: np.ndarray  # float32 [n, size, size] in 0..1; all 0 where nothing speaks for malignant
+    score: np.ndarray  # float64 [n], the model's probability of malignant for this very input
+    cells: tuple[int, int]  # height and width of the maps before they are enlarged
+
+
+# --- which images --------------------------------------------------------------------------------
+
+
+def failures(part: pd.DataFrame, count: int = WORST) -> dict[str, pd.DataFrame]:
+    """The most wrong rows: `malignant` by rising score, `benign` by falling score, at most `count`.
+
+    `part` has `image_id, target, score`; equal scores go by image_id. The index is kept.
+    """
+    by_score = part.sort_values(["score", "image_id"])
+    by_fall = part.sort_values(["score", "image_id"], ascending=[False, True])
+    return {
+        "malignant": by_score[by_score["target"] == 1].head(count),
+        "benign": by_fall[by_fall["target"] == 0].head(count),
+    }
+
+
+def cam_rows(part: pd.DataFrame, count: int = SEEN) -> pd.DataFrame:
+    """Rows for Grad-CAM with `kind`: the surest true malignant, the worst misses, false alarms.
+
+    At most `count` of each; no row twice, where there are few malignant ones.
+    """
+    by_fall = part.sort_values(["score", "image_id"], ascending=[False, True])
+    hits = by_fall[by_fall["target"] == 1].head(count)
+    wrong = failures(part.drop(index=hits.index), count)
+    found = (hits, wrong["malignant"], wrong["benign"])
+    return pd.concat([rows.assign(kind=kind) for kind, rows in zip(KINDS, found, strict=True)])
+
+
+# --- Grad-CAM ------------------------------------------------------------------------------------
+
+
+def cam_layer(model: nn.Module) -> nn.Module:
+    """The layer whose output Grad-CAM reads: the last convolution's, normalised, before pooling.
+
+    Behind batch norm and not before it: the mean that batch norm takes away would otherwise enter
+    the map as a constant.
+    """
+    return model.net._bn1  # type: ignore[union-attr, return-value]
+
+
+class _Column(nn.Module):
+    """A model whose logits [n] become [n, 1], as grad-cam expects."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.model(x).unsqueeze(1)
+
+
+def grad_cam(model: nn.Module, images: np.ndarray) -> Seen:
+    """Grad-CAM of the malignancy logit for uint8 [n, s, s, 3] RGB.
+
+    `model` takes float [n, 3, size, size] in 0..1, gives logits [n], and has `size`.
+    """
+    batch = load_batch(images, model.size, None).to(next(model.parameters()).device)  # type: ignore[arg-type]
+    cells: list[tuple[int, int]] = []
+    layer = cam_layer(model)
+    handle = layer.register_forward_hook(lambda *args: cells.append(tuple(args[2].shape[2:])))
+    try:
+        with GradCAM(model=_Column(model), target_layers=[layer]) as cam:
+            heat = cam(input_tensor=batch, targets=[ClassifierOutputTarget(0)] * len(images))
+            logits = cam.outputs.detach()[:, 0]
+    finally:
+        handle.remove()
+    score = torch.sigmoid(logits.double()).cpu().numpy()
+    return Seen(np.asarray(heat, np.float32), score, cells[0])
+
+
+def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """Heat float [size, size] in 0..1 over an image uint8 [s, s, 3] RGB: uint8 [s, s, 3]."""
+    heat = cv2.resize(heat, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    return show_cam_on_image(
+        image.astype(np.float32) / 255, heat, use_rgb=True, colormap=cv2.COLORMAP_TURBO
+    )
+
+
+def captions(rows: pd.DataFrame) -> list[list[str]]:
+    """Three short lines below each picture: image_id, diagnosis where known, score."""
+    return [
+        [str(row.image_id), *_known(getattr(row, "diagnosis", None)), f"score {row.score:.3f}"]
+        for row in rows.itertuples()
+    ]
+
+
+def _known(word: Any) -> list[str]:
+    return [] if word is None or pd.isna(word) or word == "" else [str(word)]

@@ -1,0 +1,142 @@
+"""Figures of a classifier of several diagnoses. What a set leaves undefined is None, never 0."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_score
+
+from classifier.operating import Figure, Freedom, Scored, auc_figure, figure, resample
+from runtime.errors import UserError
+
+TOLERANCE = 1e-3  # by which probabilities may miss a sum of 1
+
+
+def evaluate_classes(
+    diagnosis: object, probabilities: np.ndarray, names: Sequence[str]
+) -> dict[str, Any]:
+    """How well `probabilities` float64 [n, k], columns `names`, tell the true `diagnosis` [n].
+
+    `macro_auc` (mean over classes, each against the rest), `macro_average_precision`,
+    `balanced_accuracy` (mean recall), `accuracy` of the most probable class, `classes`: by name
+    `n, auc, average_precision, recall`; `confusion`: `counts` [k, k], true classes in rows, and
+    `rates`, each row divided by its sum.
+
+    A class without images is in `absent`, has None for figures and stays out of the means; AUC and
+    AP are None as well where there is no other class. Images whose diagnosis is none of `names`
+    are left out and counted by name in `left_out`. Raises UserError where shapes do not fit or
+    probabilities are not finite, not in 0..1, or do not sum to 1.
+    """
+    names = list(names)
+    words = np.asarray(diagnosis, dtype=object)
+    _check(words, probabilities, names)
+    known = np.isin(words.astype(str), names)
+    truth = class_numbers(words[known], names)
+    p = probabilities[known]
+    classes = {name: _one(truth == at, p[:, at]) for at, name in enumerate(names)}
+    counts = confusion_matrix(truth, p.argmax(1), labels=range(len(names))) if len(p) else None
+    for at, name in enumerate(names):
+        n = classes[name]["n"]
+        classes[name]["recall"] = float(counts[at, at] / n) if n else None
+    left = [str(word) for word in words[~known]]
+    return {
+        "n": len(truth),
+        "macro_auc": _mean([one["auc"] for one in classes.values()]),
+        "macro_average_precision": _mean([one["average_precision"] for one in classes.values()]),
+        "balanced_accuracy": _mean([one["recall"] for one in classes.values()]),
+        "accuracy": float((p.argmax(1) == truth).mean()) if len(p) else None,
+        "classes": classes,
+        "confusion": {
+            "names": names,
+            "counts": counts.tolist() if len(p) else [[0] * len(names) for _ in names],
+            "rates": [
+                (counts[at] / counts[at].sum()).tolist() if classes[name]["n"] else None
+                for at, name in enumerate(names)
+            ],
+        },
+        "absent": [name for name in names if not classes[name]["n"]],
+        "left_out": {word: left.count(word) for word in sorted(set(left))},
+    }
+
+
+def class_intervals(
+    truth: np.ndarray,
+    probabilities: np.ndarray,
+    group: np.ndarray,
+    names: Sequence[str],
+    replicates: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Group-bootstrap Figures: `auc` by class (None where undefined), `accuracy`, and
+    `balanced_accuracy` over the classes that are there.
+
+    `truth` int [n] numbers into `names`, `probabilities` [n, k], `group` [n] patients or lesions.
+    """
+    rows = Scored.of(np.zeros(len(truth)), np.zeros(len(truth)), group)
+    one_hot = np.eye(len(names))[truth]
+    present = one_hot.any(0)
+    right = (probabilities.argmax(1) == truth)[:, None]
+    sums = rows.group_sums(np.hstack([one_hot * right, one_hot])[:, np.tile(present, 2)])
+
+    def means(weights: np.ndarray) -> np.ndarray:
+        hits, of = np.split(weights @ sums, 2, axis=1)
+        with np.errstate(invalid="ignore"):
+            return np.stack([(hits / of).mean(1), hits.sum(1) / of.sum(1)], 1)
+
+    values = means(np.ones((1, rows.n_groups)))[0]
+    drawn = resample(rows, means, replicates, seed)
+    freedom = [Freedom.of(Scored.of(truth == at, truth, group)) for at in np.flatnonzero(present)]
+    rarest = min(each.malignant for each in freedom)
+    fewest = min(each.n_malignant for each in freedom)
+    return {
+        "balanced_accuracy": figure(values[0], drawn[:, 0], rarest, (0.0, 1.0), fewest),
+        "accuracy": figure(values[1], drawn[:, 1], freedom[0].all, (0.0, 1.0), rows.n_groups),
+        "auc": {
+            name: _class_auc(truth == at, probabilities[:, at], group, replicates, seed)
+            for at, name in enumerate(names)
+        },
+    }
+
+
+def class_numbers(diagnosis: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """int64 [n]: the place in `names` of each diagnosis, all of which must be there."""
+    place = {name: at for at, name in enumerate(names)}
+    return np.array([place[str(word)] for word in diagnosis], np.int64)
+
+
+def _class_auc(
+    target: np.ndarray, score: np.ndarray, group: np.ndarray, replicates: int, seed: int
+) -> Figure:
+    return auc_figure(Scored.of(target, score, group), replicates, seed)
+
+
+def _one(target: np.ndarray, score: np.ndarray) -> dict[str, Any]:
+    both = 0 < target.sum() < len(target)
+    return {
+        "n": int(target.sum()),
+        "auc": float(roc_auc_score(target, score)) if both else None,
+        "average_precision": float(average_precision_score(target, score)) if both else None,
+    }
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _check(diagnosis: np.ndarray, probabilities: np.ndarray, names: list[str]) -> None:
+    if len(set(names)) < len(names):
+        raise UserError(f"classes {', '.join(names)}: a name is there twice")
+    if probabilities.shape != (len(diagnosis), len(names)):
+        raise UserError(
+            f"probabilities of shape {list(probabilities.shape)} for {len(diagnosis)} images and "
+            f"{len(names)} classes; expected [{len(diagnosis)}, {len(names)}]"
+        )
+    bad = ~np.isfinite(probabilities) | (probabilities < 0) | (probabilities > 1)
+    bad = bad.any(1) | ~(np.abs(probabilities.sum(1) - 1) < TOLERANCE)
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        raise UserError(
+            f"probabilities of {int(bad.sum())} images are not in 0..1 or do not sum to 1; the "
+            f"first is row {row}: {', '.join(f'{value:.4g}' for value in probabilities[row])}"
+        )
