@@ -65,7 +65,8 @@ class Part:
 
     def images(self, rows: np.ndarray) -> np.ndarray:
         """uint8 [len(rows), s, s, 3] RGB."""
-        assert self.dataset is not None and self.places is not None
+        assert self.dataset is not None
+        assert self.places is not None
         return np.asarray(self.dataset.images[self.places[rows]])
 
 
@@ -113,11 +114,8 @@ def read_run(run: Path) -> tuple[dict[str, Part], dict[str, Any], str | None]:
         raise UserError(f"{path}: missing or damaged ({error}); train the run again") from None
     classes = _check_predictions(table, path)
     table["target"] = table["target"].astype(int)
-    names = sorted(
-        table["part"].unique(), key=lambda name: (name not in VALIDATION, name != "test")
-    )
-    parts = {}
-    for name in names:
+    parts, order = {}, [*VALIDATION, "test"]
+    for name in sorted(table["part"].unique(), key=lambda name: [name != each for each in order]):
         rows = table[table["part"] == name].reset_index(drop=True)
         scored = Scored.of(rows["target"], rows["score"], rows["group"].astype(str))
         parts[name] = _described(Part(name, rows, scored, classes), config)
@@ -135,8 +133,9 @@ def _check_predictions(table: pd.DataFrame, path: Path) -> list[str]:
     found = [name for name in VALIDATION if (table["part"] == name).any()]
     if len(found) != 1:
         raise UserError(
-            f"{path}: expected one validation part, val or oof, found {' and '.join(found) or 'none'}"
-            f" among {some(sorted(map(str, table['part'].unique())))}; train the run again"
+            f"{path}: expected one validation part, val or oof, found "
+            f"{' and '.join(found) or 'none'} among {some(list(table['part'].unique()))}; "
+            "train the run again"
         )
     for words, bad in (
         ("a target that is not 0 or 1", ~table["target"].isin([0, 1])),
@@ -146,9 +145,7 @@ def _check_predictions(table: pd.DataFrame, path: Path) -> list[str]:
     ):
         if bad.any():
             names = table.loc[bad, "image_id"].astype(str).tolist()
-            raise UserError(
-                f"{path}: {len(names)} rows have {words}: {some(names)}; train it again"
-            )
+            raise UserError(f"{path}: {len(names)} rows have {words}: {some(names)}; train again")
     return classes
 
 
@@ -171,8 +168,8 @@ def _described(part: Part, config: dict[str, Any]) -> Part:
         names = part.rows.loc[changed, "image_id"].tolist()
         return replace(
             part,
-            missing=f"{place} is not the dataset that was scored: {len(names)} of {len(places)} images are "
-            f"not there or have another label: {some(names, 3)}",
+            missing=f"{place} is not the dataset that was scored: {len(names)} of {len(places)} "
+            f"images are not there or have another label: {some(names, 3)}",
         )
     part = replace(part, table=table.iloc[places].reset_index(drop=True), places=places)
     try:
@@ -316,7 +313,9 @@ def _cam(model: Any, part: Part, rows: pd.DataFrame, folder: Path) -> dict[str, 
     chosen = gallery.cam_rows(rows)
     images = part.images(chosen.index.to_numpy())
     seen = gallery.grad_cam(model, images)
-    pairs = [[image, gallery.overlay(image, heat)] for image, heat in zip(images, seen.heat)]
+    pairs = [
+        [image, gallery.overlay(image, heat)] for image, heat in zip(images, seen.heat, strict=True)
+    ]
     words, kinds, sheet = gallery.captions(chosen), chosen["kind"].to_numpy(), []
     tiles: dict[str, Any] = {}
     for kind in gallery.KINDS:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from classifier.subgroups import TITLES
@@ -145,6 +146,8 @@ def reliability(bins: dict[str, list[dict[str, float]]], path: Path) -> str:
         upper.set(xlim=(-0.01, 1.01), ylim=(-0.02, 1.02), ylabel="share malignant (observed)")
         lower.set(yscale="log", xlabel="probability of malignant (predicted)", ylabel="images")
         lower.set_ylim(0.7, None)
+        lower.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        lower.yaxis.set_minor_locator(NullLocator())
         for axes in (upper, lower):
             axes.grid(color=GRID, linewidth=0.8)
         upper.legend(loc="upper left", frameon=False, fontsize=9)
@@ -168,32 +171,43 @@ def forest(
         lines += [(one["name"], one) for one in found]
     with matplotlib.rc_context(WORDS):
         size = (NARROW if narrow else WIDE, 0.235 * len(lines) + 0.9)
+        ratio = {} if narrow else {"width_ratios": (2, 1.15)}
         figure = Figure(figsize=size, layout="constrained")
-        axes = figure.subplots()
+        axes, *beside = np.atleast_1d(figure.subplots(1, 1 if narrow else 2, sharey=True, **ratio))
         if whole["value"] is not None:
             axes.axvline(whole["value"], color=FAINT, linewidth=1, zorder=0)
         if whole["low"] is not None and whole["high"] is not None:
             axes.axvspan(whole["low"], whole["high"], color=GRID, linewidth=0, zorder=-1)
         for place, (_, one) in enumerate(lines):
             if one is not None:
-                _forest_line(axes, one, -place, narrow)
+                _forest_line(axes, one, -place)
         axes.set(ylim=(-len(lines) + 0.4, 0.9), xlim=_limits(groups, whole), xlabel="AUC")
         _forest_names(axes, lines, narrow)
+        for each in beside:
+            _forest_numbers(each, lines)
         return _finish(figure, path)
 
 
-def _forest_line(axes: Axes, one: dict[str, Any], y: float, narrow: bool) -> None:
+def _forest_line(axes: Axes, one: dict[str, Any], y: float) -> None:
     auc = one["auc"]
     if auc["value"] is not None:
         low, high = (auc["value"] if auc[end] is None else auc[end] for end in ("low", "high"))
         axes.plot([low, high], [y, y], color=MALIGNANT, linewidth=2.2, solid_capstyle="butt")
         axes.plot(auc["value"], y, "o", color="white", markeredgecolor=MALIGNANT, markersize=6)
-    if not narrow:
-        beside = {"transform": axes.get_yaxis_transform(), "va": "center", "ha": "right", "size": 9}
-        axes.text(1.11, y, f"{one['n']:,}", **beside)
-        axes.text(1.22, y, f"{one['n_malignant']:,}", **beside)
-        few = auc["value"] is None
-        axes.text(1.48, y, _span(auc), color=MUTED if few else INK, **beside)
+
+
+def _forest_numbers(axes: Axes, lines: Sequence[tuple[str, Any]]) -> None:
+    """Images, malignant ones and the AUC in figures, in axes of their own."""
+    axes.set_axis_off()
+    places, style = (0.17, 0.44, 1.0), {"va": "center", "ha": "right", "size": 9}
+    for x, words in zip(places, ("images", "malignant", "AUC [95% interval]"), strict=True):
+        axes.text(x, 0, words, color=MUTED, **style)
+    for place, (_, one) in enumerate(lines):
+        if one is not None:
+            few = one["auc"]["value"] is None
+            words = (f"{one['n']:,}", f"{one['n_malignant']:,}", _span(one["auc"]))
+            for x, word in zip(places, words, strict=True):
+                axes.text(x, -place, word, color=MUTED if few else INK, **style)
 
 
 def _forest_names(axes: Axes, lines: Sequence[tuple[str, Any]], narrow: bool) -> None:
@@ -208,10 +222,6 @@ def _forest_names(axes: Axes, lines: Sequence[tuple[str, Any]], narrow: bool) ->
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x", color=GRID, linewidth=0.8)
     axes.locator_params(axis="x", nbins=4 if narrow else 8)
-    if not narrow:
-        above = {"transform": axes.get_yaxis_transform(), "ha": "right", "size": 9, "color": MUTED}
-        for x, words in ((1.11, "images"), (1.22, "malignant"), (1.48, "AUC [95% interval]")):
-            axes.text(x, 0.0, words, va="center", **above)
 
 
 def _limits(

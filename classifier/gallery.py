@@ -14,13 +14,13 @@ import numpy as np
 import pandas as pd
 import torch
 from pytorch_grad_cam import GradCAM
-from pytorch_grad_cam.utils.image import show_cam_on_image
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 
 from classifier.augment import load_batch
 
 WORST = 12  # images of either class in the failure gallery
+OPAQUE = 0.6  # share of the colour where there is most evidence
 SEEN = 4  # images of each kind in the Grad-CAM grid
 KINDS = ("hit", "miss", "false alarm")
 
@@ -105,11 +105,15 @@ def grad_cam(model: nn.Module, images: np.ndarray) -> Seen:
 
 
 def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Heat float [size, size] in 0..1 over an image uint8 [s, s, 3] RGB: uint8 [s, s, 3]."""
+    """Heat float [size, size] in 0..1 over an image uint8 [s, s, 3] RGB: uint8 [s, s, 3].
+
+    The less heat the less colour: where there is none the image stays as it is. (The library's own
+    overlay tints and brightens an image without any evidence as well.)
+    """
     heat = cv2.resize(heat, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-    return show_cam_on_image(
-        image.astype(np.float32) / 255, heat, use_rgb=True, colormap=cv2.COLORMAP_TURBO
-    )
+    coloured = cv2.applyColorMap((255 * heat).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
+    share = OPAQUE * heat[..., None]
+    return np.rint(image * (1 - share) + coloured * share).astype(np.uint8)
 
 
 def captions(rows: pd.DataFrame) -> list[list[str]]:

@@ -304,7 +304,7 @@ def notes(rows: Scored) -> list[str]:
     if not rows.both:
         only = "malignant" if rows.target.any() else "benign"
         found.append(
-            f"Only {only} images: AUC, average precision and what else compares classes is undefined."
+            f"Only {only} images: AUC, average precision and all that needs both is undefined."
         )
     elif behind.fewest < FEW_GROUPS:
         rarer = "malignant" if behind.n_malignant == behind.fewest else "benign"
