@@ -13,7 +13,7 @@ from scipy.special import expit, log_expit, log_softmax, logit, softmax
 from statsmodels.stats.proportion import proportion_confint
 
 from classifier.metrics import ECE_BINS
-from classifier.operating import UNDEFINED, Figure, Freedom, Scored, figure, resample
+from classifier.operating import ALPHA, UNDEFINED, Figure, Freedom, Scored, figure, resample
 
 LEAST, MOST = 0.02, 50.0  # temperatures that are tried
 LARGEST_LOGIT = 36.0  # logit of 1 - 2e-16: beyond it float64 has no other probability than 1
@@ -84,7 +84,8 @@ def calibration(
     """Log loss, Brier score and ECE of a part `before` and `after` scaling, and their `change`.
 
     Figures; the change is paired (the same resamples). Brier: mean squared error of `score`; ECE:
-    15 bins of equal width, as in metrics.json. `bins` of both for a reliability diagram. Without a
+    15 bins of equal width, as in metrics.json; `ece_of_noise`: what calibrated scores would show on
+    average with so many images in such groups. `bins` of both for a reliability diagram. Without a
     temperature only `before` is there.
     """
     scores = {"before": rows.score}
@@ -159,39 +160,61 @@ def _judge(
 
 def _quality(
     rows: Scored, judged: dict[str, np.ndarray], replicates: int, seed: int, most_brier: float = 1
-) -> dict[str, dict[str, Figure]]:
+) -> dict[str, dict[str, Any]]:
     sums = rows.group_sums(np.hstack([np.ones((len(rows.target), 1)), *judged.values()]))
+    whole = _means(np.ones((1, rows.n_groups)), sums, len(judged))
 
-    def means(weights: np.ndarray) -> np.ndarray:
-        totals = weights @ sums
-        parts = np.split(totals[:, 1:] / totals[:, :1], len(judged), axis=1)
-        each = [np.column_stack([p[:, :2], np.abs(p[:, 2:]).sum(1)]) for p in parts]
-        return np.hstack([*each, *([each[1] - each[0]] if len(each) > 1 else [])])
+    def draw(weights: np.ndarray) -> np.ndarray:
+        parts = _means(weights, sums, len(judged))
+        noise = [_figures(part - at)[:, 2] for part, at in zip(parts, whole, strict=True)]
+        return np.column_stack([*(_figures(part) for part in parts), *noise])
 
-    values = means(np.ones((1, rows.n_groups)))[0]
-    drawn = resample(rows, means, replicates, seed)
-    df, names = Freedom.of(rows).all, [*judged, *(["change"] if len(judged) > 1 else [])]
-    found: dict[str, dict[str, Figure]] = {}
-    for at, (name, key) in enumerate((name, key) for name in names for key in QUALITY):
-        most = {"log_loss": LARGEST_LOGIT, "brier": most_brier, "ece": 1.0}[key]
-        limits = (-most if name == "change" else 0.0, most)
-        one = figure(values[at], drawn[:, at], df, limits, None)
-        biased = key == "ece" and name != "change"
-        found.setdefault(name, {})[key] = _mirrored(one, limits) if biased else one
-    if len(names) == 1:
+    values = np.hstack([_figures(part)[0] for part in whole])
+    drawn = resample(rows, draw, replicates, seed)
+    drawn, noise = drawn[:, : len(values)], drawn[:, len(values) :]
+    if len(judged) > 1:  # paired: both under the same resample
+        values = np.append(values, values[3:] - values[:3])
+        drawn = np.hstack([drawn, drawn[:, 3:] - drawn[:, :3]])
+    df, limits = Freedom.of(rows).all, {"log_loss": LARGEST_LOGIT, "brier": most_brier, "ece": 1.0}
+    found: dict[str, dict[str, Any]] = {}
+    for at, name in enumerate([*judged, *(["change"] if len(judged) > 1 else [])]):
+        found[name] = {
+            key: figure(
+                *(values[3 * at + of], drawn[:, 3 * at + of], df),
+                *((-most if name == "change" else 0.0, most), None),
+            )
+            for of, (key, most) in enumerate(limits.items())
+        }
+        if name != "change":
+            found[name]["ece"] = _mirrored(found[name]["ece"], noise[:, at])
+            found[name]["ece_of_noise"] = float(noise[:, at].mean())
+    if len(judged) == 1:
         nothing = dict.fromkeys(QUALITY, UNDEFINED)
-        found |= {"after": nothing, "change": nothing}
+        found |= {"after": {**nothing, "ece_of_noise": None}, "change": nothing}
     return found
 
 
-def _mirrored(one: Figure, limits: tuple[float, float]) -> Figure:
-    """The basic bootstrap interval, percentiles mirrored at the value.
+def _means(weights: np.ndarray, sums: np.ndarray, count: int) -> list[np.ndarray]:
+    """What `_judge` gave, as means under group weights [b, groups]: `count` of [b, 2 + bins]."""
+    totals = weights @ sums
+    return np.split(totals[:, 1:] / totals[:, :1], count, axis=1)
+
+
+def _figures(means: np.ndarray) -> np.ndarray:
+    """Log loss, Brier score and ECE: [b, 3]."""
+    return np.column_stack([means[:, :2], np.abs(means[:, 2:]).sum(1)])
+
+
+def _mirrored(one: Figure, noise: np.ndarray) -> Figure:
+    """The basic bootstrap interval of an ECE: percentiles mirrored at the value, from 0 on.
 
     ECE adds up absolute gaps, so noise only raises it: that of a resample lies above that of the
-    sample by about as much as the sample's lies above the truth.
+    sample about as the sample's lies above the truth. Where noise alone (the gaps of resamples less
+    those of the sample) reaches the value in one of 40 resamples, the truth may be 0.
     """
     value, low, high = one["value"], one["low"], one["high"]
     if value is None or low is None or high is None:
         return one
-    ends = np.clip([2 * value - high, 2 * value - low], *limits)
+    least = 0.0 if value <= np.quantile(noise, 1 - ALPHA / 2) else 2 * value - high
+    ends = np.clip([least, max(2 * value - low, 0.0)], 0, 1)
     return {"value": value, "low": float(ends[0]), "high": float(ends[1])}

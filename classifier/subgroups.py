@@ -48,7 +48,7 @@ def labels(table: pd.DataFrame, tones: np.ndarray | None) -> dict[str, np.ndarra
 
 def age_bands(ages: pd.Series) -> np.ndarray:
     """Names of AGES, object [n]; `unknown` where the age is missing or below 0."""
-    years = ages.astype("Float64").to_numpy(np.float64, na_value=np.nan)
+    years = pd.to_numeric(ages, errors="coerce").to_numpy(np.float64, na_value=np.nan)
     names = np.array(list(AGES), dtype=object)
     found = names[np.searchsorted(list(AGES.values())[:-1], np.nan_to_num(years), side="right")]
     found[~(years >= 0)] = UNKNOWN
