@@ -18,7 +18,7 @@ from classifier import calibration, gallery, multiclass, operating, subgroups
 from classifier import evaluation_plots as plots
 from classifier.operating import Freedom, Scored
 from classifier.outputs import METRICS, RUN
-from classifier.predict import load_run
+from classifier.predict import Trained, load_run
 from data.report_pictures import picture
 from data.store import Dataset, load_dataset, load_table
 from runtime import cli, progress
@@ -241,7 +241,7 @@ def _class_figures(
         return found
     truth = multiclass.class_numbers(part.rows["diagnosis"][known], part.classes)
     group = part.scored.group[known]
-    intervals = multiclass.class_intervals(truth, p[known], group, part.classes, *how)
+    intervals = operating.class_intervals(truth, p[known], group, part.classes, *how)
     calibrated = calibration.class_calibration(truth, p[known], group, temperature, *how)
     return {**found, "intervals": intervals, "calibration": calibrated}
 
@@ -303,16 +303,18 @@ def draw_gallery(run: Path, part: Part, folder: Path) -> dict[str, Any]:
         sheet.append((f"{name}, most wrong first", images, captions))
     plots.sheet(sheet, folder / "failures.png")
     try:
-        model = load_run(run)[0]
+        trained = load_run(run)
     except UserError as error:
         return found | {"cam_missing": str(error)}
-    return found | _cam(model, part, rows, folder)
+    return found | _cam(trained, part, rows, folder)
 
 
-def _cam(model: Any, part: Part, rows: pd.DataFrame, folder: Path) -> dict[str, Any]:
+def _cam(trained: Trained, part: Part, rows: pd.DataFrame, folder: Path) -> dict[str, Any]:
     chosen = gallery.cam_rows(rows)
     images = part.images(chosen.index.to_numpy())
-    seen = gallery.grad_cam(model, images)
+    where = chosen.index.to_numpy()
+    metadata = trained.fusion.of(part.dataset, part.places[where]) if trained.fusion else None
+    seen = gallery.grad_cam(trained.model, trained.target, images, metadata)
     pairs = [
         [image, gallery.overlay(image, heat)] for image, heat in zip(images, seen.heat, strict=True)
     ]

@@ -1,7 +1,8 @@
 """A trained classifier as one ONNX file, for programs without torch.
 
 Input `images` float32 [n, 3, size, size], RGB, 0 to 1, any n; output `malignant` float32 [n], the
-probability. The file's metadata say how images are to be cropped and what the run was worth.
+probability; of a run with `--target diagnosis` also `classes` float32 [n, classes]. The file's
+metadata say how images are to be cropped and what the run was worth.
 """
 
 from dataclasses import dataclass
@@ -14,10 +15,8 @@ import torch
 from torch import nn
 
 from classifier.augment import load_batch
-from classifier.backbones import Classifier
 from classifier.outputs import METRICS, MODEL, RUN
-from classifier.predict import load_run
-from data.images import Look
+from classifier.predict import Trained, load_run
 from data.store import MARKER, load_dataset, load_table
 from runtime import cli
 from runtime.cli import read_yaml
@@ -26,7 +25,7 @@ from runtime.files import read_json, write_bytes
 from runtime.runs import CONFIG
 from runtime.seeds import generator
 
-INPUT, OUTPUT = "images", "malignant"
+INPUT, OUTPUT, CLASSES = "images", "malignant", "classes"
 TOLERANCE = 1e-4  # of a probability, between onnxruntime and torch
 BATCHES = (1, 5)  # sizes that are compared; the export itself sees another
 FITS = {"crop": "centre crop to a square", "letterbox": "black bars to a square"}
@@ -56,12 +55,18 @@ def export(options: ExportOptions) -> float:
         raise UserError(
             f"--run {options.run}: holds no {MODEL}; give a run of one fold by classifier.train"
         )
-    model, look = load_run(options.run)
-    graph = to_onnx(model)
-    for key, value in about(options.run, model, look).items():
+    trained = load_run(options.run)
+    if trained.fusion:
+        raise UserError(
+            f"--run {options.run}: its model looks at age, sex or site beside the image; "
+            "export takes models of the image alone"
+        )
+    spec = trained.model.spec
+    graph = to_onnx(trained)
+    for key, value in about(options.run, trained).items():
         graph.metadata_props.add(key=key, value=value)
     content = graph.SerializeToString()
-    found = difference(onnxruntime, content, model, samples(options.run, model.size))
+    found = difference(onnxruntime, content, trained, samples(options.run, spec.size))
     if not found < TOLERANCE:  # so that NaN is refused, too
         raise UserError(
             f"--run {options.run}: onnxruntime and torch differ by {found:.2g}, allowed are "
@@ -71,7 +76,7 @@ def export(options: ExportOptions) -> float:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(options.out, content)
     print(
-        f"{model.backbone}, {model.size} px, {len(content) / 2**20:.1f} MiB; at most {found:.1g} "
+        f"{spec.backbone}, {spec.size} px, {len(content) / 2**20:.1f} MiB; at most {found:.1g} "
         f"from torch: {options.out}"
     )
     return found
@@ -80,24 +85,29 @@ def export(options: ExportOptions) -> float:
 class Probabilities(nn.Module):
     """What the file computes."""
 
-    def __init__(self, model: Classifier) -> None:
+    def __init__(self, trained: Trained) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.target = trained.model, trained.target
+        self.malignant = [at for at, bad in enumerate(trained.target.malignant) if bad]
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Images float32 [n, 3, size, size] in 0..1 to float32 [n]."""
-        return torch.sigmoid(self.model(images))
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Images float32 [n, 3, size, size] in 0..1 to float32 [n], and [n, classes]."""
+        logits = self.model(images)
+        if self.target.name == "binary":
+            return (torch.sigmoid(logits[:, 0]),)
+        classes = torch.softmax(logits, 1)
+        return classes[:, self.malignant].sum(1), classes
 
 
-def to_onnx(model: Classifier) -> Any:
-    """An onnx.ModelProto of Probabilities(model), its number of images left open."""
-    example = torch.rand(3, 3, model.size, model.size)
+def to_onnx(trained: Trained) -> Any:
+    """An onnx.ModelProto of Probabilities(trained), its number of images left open."""
+    size = trained.model.spec.size
     program = torch.onnx.export(
-        Probabilities(model).eval(),
-        (example,),
+        Probabilities(trained).eval(),
+        (torch.rand(3, 3, size, size),),
         dynamo=True,
         input_names=[INPUT],
-        output_names=[OUTPUT],
+        output_names=[OUTPUT, CLASSES] if trained.target.name == "diagnosis" else [OUTPUT],
         dynamic_shapes={"images": {0: torch.export.Dim("n")}},
         verbose=False,
     )
@@ -105,23 +115,26 @@ def to_onnx(model: Classifier) -> Any:
     return program.model_proto
 
 
-def about(run: Path, model: Classifier, look: Look) -> dict[str, str]:
+def about(run: Path, trained: Trained) -> dict[str, str]:
     """What a user of the file must know, as ONNX keeps it: words by name."""
     facts, metrics = read_json(run / RUN), read_json(run / METRICS)
     data = Path(read_yaml(run / CONFIG)["data"])
     info = load_table(data)[1] if (data / MARKER).exists() else {}
+    spec, look = trained.model.spec, trained.look
     found = {
         "class": OUTPUT,
         "output": "probability that the lesion is malignant, 0 to 1",
-        "size": str(model.size),
-        "prepare": f"{FITS[look.fit]}, Lanczos to {model.size} px, RGB / 255",
+        "size": str(spec.size),
+        "prepare": f"{FITS[look.fit]}, Lanczos to {spec.size} px, RGB / 255",
         "fit": look.fit,
         "clean": ",".join(look.clean) or "none",
-        "backbone": model.backbone,
+        "backbone": spec.backbone,
         "best_epoch": str(facts["best_epoch"]),
         "licence_of_training_images": info.get("licence") or "unknown",
         "use": "research only; not a medical device",
     }
+    if trained.target.name == "diagnosis":
+        found["classes"] = ",".join(trained.target.classes)
     for part in ("val", "test"):
         if (value := metrics.get(part, {}).get("auc")) is not None:
             found[f"{part}_auc"] = f"{value:.4f}"
@@ -145,19 +158,20 @@ def samples(run: Path, size: int) -> list[torch.Tensor]:
 
 @torch.inference_mode()
 def difference(
-    onnxruntime: ModuleType, content: bytes, model: Classifier, batches: list[torch.Tensor]
+    onnxruntime: ModuleType, content: bytes, trained: Trained, batches: list[torch.Tensor]
 ) -> float:
     """Largest difference of a probability between an ONNX file and torch, over BATCHES."""
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    worst = 0.0
+    torchs, worst = Probabilities(trained).eval(), 0.0
     for images in batches:
         for n in BATCHES:
             batch = images[:n].contiguous()
-            (found,) = session.run([OUTPUT], {INPUT: batch.numpy()})
-            expected = torch.sigmoid(model(batch)).numpy()
-            if found.shape != expected.shape or found.dtype != np.float32:
-                return float("inf")
-            worst = float(np.maximum(worst, np.abs(found - expected).max()))  # keeps NaN
+            given = session.run(None, {INPUT: batch.numpy()})
+            for found, expected in zip(given, torchs(batch), strict=True):
+                if found.shape != tuple(expected.shape) or found.dtype != np.float32:
+                    return float("inf")
+                gap = np.abs(found - expected.numpy()).max()
+                worst = float(np.maximum(worst, gap))  # keeps NaN
     return worst
 
 

@@ -18,6 +18,8 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 
 from classifier.augment import load_batch
+from classifier.model import Classifier
+from classifier.targets import Target
 
 WORST = 12  # images of either class in the failure gallery
 OPAQUE = 0.6  # share of the colour where there is most evidence
@@ -65,37 +67,40 @@ def cam_rows(part: pd.DataFrame, count: int = SEEN) -> pd.DataFrame:
 # --- Grad-CAM ------------------------------------------------------------------------------------
 
 
-def cam_layer(model: nn.Module) -> nn.Module:
-    """The layer whose output Grad-CAM reads: the last convolution's, normalised, before pooling.
+class _LogOdds(nn.Module):
+    """The log odds of malignant [n, 1], as grad-cam expects."""
 
-    Behind batch norm and not before it: the mean that batch norm takes away would otherwise enter
-    the map as a constant.
-    """
-    return model.net._bn1  # type: ignore[union-attr, return-value]
-
-
-class _Column(nn.Module):
-    """A model whose logits [n] become [n, 1], as grad-cam expects."""
-
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(
+        self, model: Classifier, target: Target, metadata: torch.Tensor | None = None
+    ) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.metadata = model, metadata
+        self.malignant = torch.tensor(target.malignant)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.model(x).unsqueeze(1)
+        logits = self.model(x, self.metadata)
+        if logits.shape[1] == 1:
+            return logits
+        bad, good = logits[:, self.malignant], logits[:, ~self.malignant]
+        return bad.logsumexp(1, keepdim=True) - good.logsumexp(1, keepdim=True)
 
 
-def grad_cam(model: nn.Module, images: np.ndarray) -> Seen:
-    """Grad-CAM of the malignancy logit for uint8 [n, s, s, 3] RGB.
+def grad_cam(
+    model: Classifier, target: Target, images: np.ndarray, metadata: np.ndarray | None = None
+) -> Seen:
+    """Grad-CAM of the log odds of malignant for uint8 [n, s, s, 3] RGB.
 
-    `model` takes float [n, 3, size, size] in 0..1, gives logits [n], and has `size`.
+    It reads the last map before pooling, `model.top`: behind batch norm, whose mean would otherwise
+    enter as a constant. `metadata` float32 [n, columns] for a model that looks at it.
     """
-    batch = load_batch(images, model.size, None).to(next(model.parameters()).device)  # type: ignore[arg-type]
+    device = next(model.parameters()).device
+    batch = load_batch(images, model.spec.size, None).to(device)
+    columns = None if metadata is None else torch.from_numpy(metadata).to(device)
+    odds = _LogOdds(model, target, columns)
     cells: list[tuple[int, int]] = []
-    layer = cam_layer(model)
-    handle = layer.register_forward_hook(lambda *args: cells.append(tuple(args[2].shape[2:])))
+    handle = model.top.register_forward_hook(lambda *args: cells.append(tuple(args[2].shape[2:])))
     try:
-        with GradCAM(model=_Column(model), target_layers=[layer]) as cam:
+        with GradCAM(model=odds, target_layers=[model.top]) as cam:
             heat = cam(input_tensor=batch, targets=[ClassifierOutputTarget(0)] * len(images))
             logits = cam.outputs.detach()[:, 0]
     finally:

@@ -110,7 +110,8 @@ class Loop:
             parts.append((f"external/{name}", external, external.labelled()))
         found = []
         for part, dataset, rows in parts:
-            found.append(prediction_rows(dataset, rows, part, self._scores(dataset, rows), job))
+            scores = self._scores(dataset, rows)
+            found.append(prediction_rows(dataset, rows, part, scores, job.target))
         return pd.concat(found, ignore_index=True)
 
     def restore(self, saved: dict[str, Any]) -> int:

@@ -16,9 +16,10 @@ from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassif
 from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import GaussianNB
 
-from classifier.metrics import Metrics
+from classifier.metrics import Metrics, best_threshold, measure
 from classifier.outputs import METRICS, RUN, prediction_rows
-from classifier.pooling import measure, pool, pooled_metrics, youden
+from classifier.pooling import pool, pooled_metrics
+from classifier.targets import BINARY
 from data.metadata import CATEGORIES, MetadataEncoder
 from data.store import Dataset, load_table
 from runtime import cli, runs
@@ -118,25 +119,25 @@ def _fit_and_score(dataset: Dataset, fold: int, name: ModelName, seed: int) -> p
             f"{dataset.path}: age, sex and site of all {len(train):,} training images of fold "
             f"{fold} are missing; there is nothing to learn from"
         )
-    if len(found := train["target"].unique()) < 2:
-        only = "malignant" if found[0] else "benign"
+    if len(targets := train["target"].unique()) < 2:
+        only = "malignant" if targets[0] else "benign"
         raise UserError(f"{dataset.path}: the training part of fold {fold} is all {only}")
     encoder, model = fit(train, name, seed)
     parts = []
     for part in ("val", "test"):
         rows = dataset.rows(part, fold)  # type: ignore[arg-type]
-        scores = np.empty(0)
+        found = np.empty((0, 2))
         if len(rows):
             features = encoder.transform(dataset.table.iloc[rows]).astype(np.float64)
-            scores = model.predict_proba(features)[:, 1]
-        parts.append(prediction_rows(dataset, rows, part, scores))
+            found = model.predict_proba(features)
+        parts.append(prediction_rows(dataset, rows, part, found, BINARY))
     return pd.concat(parts, ignore_index=True)
 
 
 def _fold_metrics(predictions: pd.DataFrame) -> dict[str, Metrics]:
     """As classifier.train measures one fold: the threshold comes from the validation part."""
     of = {part: predictions[predictions["part"] == part] for part in ("val", "test")}
-    threshold = youden(of["val"]["target"].to_numpy(), of["val"]["score"].to_numpy())
+    threshold = best_threshold(of["val"]["target"].to_numpy(), of["val"]["score"].to_numpy())
     return {part: measure(rows, threshold) for part, rows in of.items()}
 
 

@@ -10,6 +10,8 @@ from sklearn.metrics import (
     roc_curve,
 )
 
+from classifier.multiclass import evaluate_classes
+
 Metrics = dict[str, float | int | None]
 ECE_BINS = 15
 
@@ -53,8 +55,6 @@ def measure(rows: pd.DataFrame, threshold: float | None) -> Metrics:
         found |= {"balanced_accuracy": None, "threshold": None}
     names = [column.removeprefix("score_") for column in rows if column.startswith("score_")]
     if names:
-        from classifier.multiclass import evaluate_classes
-
         scores = rows[[f"score_{name}" for name in names]].to_numpy()
         of = evaluate_classes(rows["diagnosis"], scores, names)
         found |= {"macro_auc": of["macro_auc"], "class_balanced_accuracy": of["balanced_accuracy"]}

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_score
 
-from classifier.operating import Figure, Freedom, Scored, auc_figure, figure, resample
 from runtime.errors import UserError
 
 TOLERANCE = 1e-3  # by which probabilities may miss a sum of 1
@@ -59,55 +58,10 @@ def evaluate_classes(
     }
 
 
-def class_intervals(
-    truth: np.ndarray,
-    probabilities: np.ndarray,
-    group: np.ndarray,
-    names: Sequence[str],
-    replicates: int,
-    seed: int,
-) -> dict[str, Any]:
-    """Group-bootstrap Figures: `auc` by class (None where undefined), `accuracy`, and
-    `balanced_accuracy` over the classes that are there.
-
-    `truth` int [n] numbers into `names`, `probabilities` [n, k], `group` [n] patients or lesions.
-    """
-    rows = Scored.of(np.zeros(len(truth)), np.zeros(len(truth)), group)
-    one_hot = np.eye(len(names))[truth]
-    present = one_hot.any(0)
-    right = (probabilities.argmax(1) == truth)[:, None]
-    sums = rows.group_sums(np.hstack([one_hot * right, one_hot])[:, np.tile(present, 2)])
-
-    def means(weights: np.ndarray) -> np.ndarray:
-        hits, of = np.split(weights @ sums, 2, axis=1)
-        with np.errstate(invalid="ignore"):
-            return np.stack([(hits / of).mean(1), hits.sum(1) / of.sum(1)], 1)
-
-    values = means(np.ones((1, rows.n_groups)))[0]
-    drawn = resample(rows, means, replicates, seed)
-    freedom = [Freedom.of(Scored.of(truth == at, truth, group)) for at in np.flatnonzero(present)]
-    rarest = min(each.malignant for each in freedom)
-    fewest = min(each.n_malignant for each in freedom)
-    return {
-        "balanced_accuracy": figure(values[0], drawn[:, 0], rarest, (0.0, 1.0), fewest),
-        "accuracy": figure(values[1], drawn[:, 1], freedom[0].all, (0.0, 1.0), rows.n_groups),
-        "auc": {
-            name: _class_auc(truth == at, probabilities[:, at], group, replicates, seed)
-            for at, name in enumerate(names)
-        },
-    }
-
-
 def class_numbers(diagnosis: np.ndarray, names: Sequence[str]) -> np.ndarray:
     """int64 [n]: the place in `names` of each diagnosis, all of which must be there."""
     place = {name: at for at, name in enumerate(names)}
     return np.array([place[str(word)] for word in diagnosis], np.int64)
-
-
-def _class_auc(
-    target: np.ndarray, score: np.ndarray, group: np.ndarray, replicates: int, seed: int
-) -> Figure:
-    return auc_figure(Scored.of(target, score, group), replicates, seed)
 
 
 def _one(target: np.ndarray, score: np.ndarray) -> dict[str, Any]:

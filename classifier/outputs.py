@@ -13,6 +13,7 @@ from safetensors.torch import save
 from classifier.job import Job
 from classifier.metrics import Metrics, best_threshold, measure
 from classifier.plots import draw_plots
+from classifier.targets import Target
 from data.store import Dataset
 from runtime.files import write_bytes, write_json, write_text
 
@@ -21,7 +22,7 @@ PREDICTIONS = "predictions.parquet"
 
 
 def prediction_rows(
-    dataset: Dataset, rows: np.ndarray, part: str, probabilities: np.ndarray, job: Job
+    dataset: Dataset, rows: np.ndarray, part: str, probabilities: np.ndarray, target: Target
 ) -> pd.DataFrame:
     """Rows of predictions.parquet for one part; `probabilities` float64 [n, classes].
 
@@ -34,11 +35,11 @@ def prediction_rows(
         "fold": table["fold"].to_numpy(np.int64),
         "part": part,
         "target": table["target"].to_numpy(np.int64),
-        "score": job.target.scores(probabilities),
+        "score": target.scores(probabilities),
     }
-    if job.target.name == "diagnosis":
+    if target.name == "diagnosis":
         columns["diagnosis"] = table["diagnosis"].to_numpy()
-        for name, score in zip(job.target.classes, probabilities.T, strict=True):
+        for name, score in zip(target.classes, probabilities.T, strict=True):
             columns[f"score_{name}"] = score
     return pd.DataFrame(columns)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from classifier.metrics import Metrics, best_threshold, evaluate
+from classifier.metrics import Metrics, best_threshold, measure
 from runtime.errors import UserError, some
 
 COLUMNS = ("image_id", "group", "fold", "part", "target", "score")
@@ -51,10 +51,10 @@ def pooled_metrics(
     "test" and "external/NAME": the mean scores. What a part leaves undefined is None.
     """
     oof = pooled[pooled["part"] == "oof"]
-    threshold = youden(oof["target"].to_numpy(), oof["score"].to_numpy())
+    threshold = best_threshold(oof["target"].to_numpy(), oof["score"].to_numpy())
     found = {"oof": measure(oof, threshold)}
     ranked = oof.assign(score=oof["rank"])
-    by_rank = youden(ranked["target"].to_numpy(), ranked["score"].to_numpy())
+    by_rank = best_threshold(ranked["target"].to_numpy(), ranked["score"].to_numpy())
     found["oof_ranked"] = measure(ranked, by_rank) | {"brier": None, "ece": None}
     found["val_mean"] = _mean_metrics([metrics["val"] for metrics in fold_metrics])
     others = [part for part in pooled["part"].unique() if part not in ("oof", "test")]
@@ -65,21 +65,6 @@ def pooled_metrics(
         for part in found.values():
             part["leaky"] = "; ".join(sorted(reasons)) or "a fold is leaky"  # type: ignore[assignment]
     return found
-
-
-def youden(targets: np.ndarray, scores: np.ndarray) -> float | None:
-    """classifier.metrics.best_threshold, or None where there is one class only."""
-    return best_threshold(targets, scores) if len(np.unique(targets)) == 2 else None
-
-
-def measure(rows: pd.DataFrame, threshold: float | None) -> Metrics:
-    """classifier.metrics.evaluate of rows with `target` and `score`; without a threshold, what
-    needs one is None.
-    """
-    targets, scores = rows["target"].to_numpy(), rows["score"].to_numpy()
-    if threshold is not None:
-        return evaluate(targets, scores, threshold)
-    return evaluate(targets, scores, 0.5) | {"balanced_accuracy": None, "threshold": None}
 
 
 def percentile(scores: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -9,9 +10,10 @@ import yaml
 from safetensors.torch import save_file
 
 from classifier import export as module
-from classifier.backbones import Classifier
 from classifier.export import ExportOptions, export
-from classifier.predict import load_run, probabilities
+from classifier.model import Classifier, ModelSpec
+from classifier.predict import load_run
+from classifier.targets import BINARY, Target
 from classifier.weights import load_weights
 from data.store import write_dataset
 from runtime import cli, device
@@ -27,10 +29,12 @@ def run(tiny, tmp_path_factory):
     out = tmp_path_factory.mktemp("cls") / "run"
     out.mkdir()
     torch.manual_seed(0)
-    model = Classifier("efficientnet-lite0", 32, 7, "fixed", 0.2)
-    load_weights(model, "imagenet")
-    about = {"backbone": "efficientnet-lite0", "size": 32, "frozen": 7, "leaky": None}
-    state = {name: value.contiguous() for name, value in model.net.state_dict().items()}
+    spec = ModelSpec("efficientnet-lite0", 32, 7)
+    model = Classifier(spec)
+    load_weights(model.backbone, spec.backbone, "imagenet", 32)
+    about = {"spec": dataclasses.asdict(spec), "target": dataclasses.asdict(BINARY)}
+    about |= {"augment": "none", "leaky": None}
+    state = {name: value.contiguous() for name, value in model.state_dict().items()}
     save_file(state, out / "model.safetensors", {"classifier": json.dumps(about)})
     (out / "config.yaml").write_text(yaml.safe_dump({"data": str(tiny.path)}))
     (out / "run.json").write_text(json.dumps({"best_epoch": 3, "leaky": None}))
@@ -60,7 +64,7 @@ def test_the_file_gives_the_scores_of_predict_for_any_number_of_images(file, run
     assert (one.name, one.type, one.shape[1:]) == ("images", "tensor(float)", [3, 32, 32])
     assert (other.name, other.type, len(other.shape)) == ("malignant", "tensor(float)", 1)
     assert isinstance(one.shape[0], str)  # a name, so any number
-    model, _ = load_run(run)
+    trained = load_run(run)
     compute = device.resolve("cpu", "fp32")
     for n in (1, 2, 5, 17):
         images = np.array(tiny.images[:n])
@@ -68,9 +72,30 @@ def test_the_file_gives_the_scores_of_predict_for_any_number_of_images(file, run
         (found,) = session.run(None, {"images": ready})
         assert found.dtype == np.float32
         assert found.shape == (n,)
-        np.testing.assert_allclose(found, probabilities(model, images, 1, compute), atol=1e-5)
+        np.testing.assert_allclose(found, trained.scores(images, compute), atol=1e-5)
     assert np.ptp(found) > 1e-3  # they are not all alike
     onnx.checker.check_model(onnx.load(file), full_check=True)
+
+
+def test_a_run_of_several_diagnoses_gives_all_of_them(run, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(run, out)
+    torch.manual_seed(1)
+    target = Target("diagnosis", ("bcc", "mel", "nv"), (True, True, False))
+    spec = ModelSpec("vanilla-cnn", 32, outputs=3)
+    model = Classifier(spec)
+    about = {"spec": dataclasses.asdict(spec), "target": dataclasses.asdict(target)}
+    about |= {"augment": "none", "leaky": None}
+    save_file(model.state_dict(), out / "model.safetensors", {"classifier": json.dumps(about)})
+    assert export(ExportOptions(out, tmp_path / "m.onnx")) < 1e-4
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
+    images = np.random.default_rng(0).random((4, 3, 32, 32), np.float32)
+    malignant, classes = session.run(["malignant", "classes"], {"images": images})
+    with torch.no_grad():
+        expected = torch.softmax(model.eval()(torch.from_numpy(images)), 1)
+    np.testing.assert_allclose(classes, expected, atol=1e-5)
+    np.testing.assert_allclose(malignant, expected[:, :2].sum(1), atol=1e-5)
+    assert session.get_modelmeta().custom_metadata_map["classes"] == "bcc,mel,nv"
 
 
 def _metadata(file):

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from classifier.augment import load_batch
-from classifier.backbones import Classifier
-from classifier.gallery import cam_layer, cam_rows, captions, failures, grad_cam, overlay
+from classifier.gallery import cam_rows, captions, failures, grad_cam, overlay
+from classifier.model import Classifier, ModelSpec
+from classifier.targets import BINARY, Target
 
 
 def part_of(targets, scores):
@@ -41,13 +42,13 @@ def test_captions_name_the_diagnosis_where_it_is_known():
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    return Classifier("efficientnet-lite0", 64, 3, "fixed", 0.2).eval()
+    return Classifier(ModelSpec("efficientnet-lite0", 64, 3)).eval()
 
 
 def test_grad_cam_is_what_gradients_give(model):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
-    seen = grad_cam(model, images)
+    seen = grad_cam(model, BINARY, images)
 
     kept = {}
 
@@ -55,8 +56,8 @@ def test_grad_cam_is_what_gradients_give(model):
         output.retain_grad()
         kept["maps"] = output
 
-    handle = cam_layer(model).register_forward_hook(keep)
-    logits = model(load_batch(images, 64, None))
+    handle = model.top.register_forward_hook(keep)
+    logits = model(load_batch(images, 64, None))[:, 0]
     handle.remove()
     logits.sum().backward()
     maps = kept["maps"]
@@ -70,33 +71,43 @@ def test_grad_cam_is_what_gradients_give(model):
     assert seen.heat.shape == (3, 64, 64)
 
 
-def test_grad_cam_finds_the_half_that_counts(monkeypatch):
+def test_grad_cam_finds_the_half_that_counts():
     """A network that adds up red: the heat lies on the red half and nowhere else."""
 
     class Red(nn.Module):
-        size = 32
+        spec = ModelSpec("red", 32)
 
         def __init__(self):
             super().__init__()
-            self.layer = nn.Conv2d(3, 1, 1, bias=False)
-            self.layer.weight.data = torch.tensor([1.0, -1.0, -1.0]).view(1, 3, 1, 1)
+            self.top = nn.Conv2d(3, 1, 1, bias=False)
+            self.top.weight.data = torch.tensor([1.0, -1.0, -1.0]).view(1, 3, 1, 1)
 
-        def forward(self, x):
-            return torch.relu(self.layer(x)).mean((1, 2, 3))
+        def forward(self, x, metadata):
+            return torch.relu(self.top(x)).mean((2, 3))
 
-    monkeypatch.setattr("classifier.gallery.cam_layer", lambda model: model.layer)
     image = np.full((1, 32, 32, 3), 90, np.uint8)
     image[:, :, 16:, 0] = 250
     image[:, :, 16:, 1:] = 10
-    heat = grad_cam(Red(), image).heat[0]
+    heat = grad_cam(Red(), BINARY, image).heat[0]
     assert heat[:, 18:].min() > 0.95
     assert heat[:, :14].max() < 0.05
 
 
+def test_of_several_classes_it_is_the_log_odds_of_the_malignant_ones():
+    torch.manual_seed(0)
+    target = Target("diagnosis", ("bcc", "mel", "nv"), (True, True, False))
+    model = Classifier(ModelSpec("efficientnet-lite0", 64, outputs=3)).eval()
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    seen = grad_cam(model, target, images)
+    with torch.no_grad():
+        expected = target.scores(target.probabilities(model(load_batch(images, 64, None))))
+    np.testing.assert_allclose(seen.score, expected, atol=1e-6)
+
+
 def test_no_hooks_and_no_gradients_stay_behind(model):
     before = [p.requires_grad for p in model.parameters()]
-    grad_cam(model, np.zeros((1, 64, 64, 3), np.uint8))
-    assert not cam_layer(model)._forward_hooks
+    grad_cam(model, BINARY, np.zeros((1, 64, 64, 3), np.uint8))
+    assert not model.top._forward_hooks
     assert [p.requires_grad for p in model.parameters()] == before
 
 

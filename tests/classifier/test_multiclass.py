@@ -10,7 +10,8 @@ from isic_challenge_scoring.classification import ClassificationMetric, Classifi
 from scipy.special import softmax
 from sklearn import metrics as sk
 
-from classifier.multiclass import class_intervals, class_numbers, evaluate_classes
+from classifier.multiclass import class_numbers, evaluate_classes
+from classifier.operating import class_intervals
 from runtime.errors import UserError
 
 NAMES = ["mel", "nv", "bcc", "akiec"]
