@@ -2,13 +2,12 @@
 
     python -m classifier.blend --scores image=runs/cls/b3:0.9 age=runs/cls/meta:0.1 --out both.csv
 
-A member is NAME=FILE or NAME=FILE:WEIGHT. FILE is a run's folder or its predictions.parquet, of
-which --part is mixed, or a CSV `image_name,target`, taken whole. Writes a CSV of that form and,
-beside it, a .json with members, weights and figures. Weights are divided by their sum.
+FILE is a run's folder or predictions.parquet, of which --part is mixed, or a CSV
+`image_name,target`, taken whole. Writes a CSV of that form and, beside it, a .json with members,
+weights and figures. Weights are divided by their sum; alike without any.
 """
 
 import contextlib
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +22,12 @@ from classifier.pooling import COLUMNS, percentile
 from data.store import MARKER, TEST, load_table
 from runtime import cli
 from runtime.errors import UserError, some
-from runtime.files import sha256, write_bytes, write_json
+from runtime.files import sha256, write_json, write_text
 
 UNITS = 100  # weights that are found are multiples of 1 / UNITS
 STEPS = (50, 20, 10, 5, 2, 1)  # units that the search moves from one member to another
 UNSEEN = ("oof", "val")  # parts that a model was neither trained nor is tested on
+FIGURES = ("auc", "fold_auc", "fold_auc_nested", "auc_truth")  # of the blend
 Words = Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction]
 
 
@@ -74,9 +74,9 @@ class Member:
 def blend(options: BlendOptions) -> dict[str, Any]:
     """Write the CSV and the record beside it; returns the record.
 
-    Raises UserError for what cannot be read or mixed: other images in one member than in another
-    or in the truth, images that come twice, scores that are no finite numbers, weights below 0 or
-    all 0, and weights to be found on a part to be tested on.
+    Raises UserError for what cannot be read or mixed (other images in one member than in another
+    or the truth, images twice, scores that are no finite numbers, weights below 0 or all 0), and
+    for weights to be found on a part to be tested on.
     """
     fit_on = options.fit_on or ("oof" if options.by == "search" else None)
     _check(options, fit_on)
@@ -87,11 +87,10 @@ def blend(options: BlendOptions) -> dict[str, Any]:
     mixed = pd.Series(mix(columns, weights), rows.index)
     if truth is not None:
         record["blend"]["auc_truth"] = auc(truth.to_numpy(), mixed[truth.index].to_numpy())
-    text = io.StringIO()
-    mixed.rename("target").rename_axis("image_name").reset_index().to_csv(text, index=False)
+    text = mixed.rename("target").rename_axis("image_name").to_csv()
     options.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(options.out.with_suffix(".json"), record)
-    write_bytes(options.out, text.getvalue().encode())
+    write_text(options.out, text)
     print(_table(record))
     print(f"{len(mixed):,} rows: {options.out}")
     return record
@@ -145,10 +144,7 @@ def _read_run(path: Path) -> pd.DataFrame:
         table = pd.read_parquet(path)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(
-            f"{path}: cannot be read ({reason}); expected a run's folder, its "
-            "predictions.parquet, or a .csv"
-        ) from None
+        raise UserError(f"{path}: cannot be read as a run or a .csv ({reason})") from None
     if missing := [name for name in COLUMNS if name not in table]:
         raise UserError(f"{path}: no predictions of a run: no column {some(missing)}")
     if len(bad := table.loc[~np.isfinite(table["score"]), "image_id"]):
@@ -229,10 +225,7 @@ def mix(columns: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def auc(targets: np.ndarray, scores: np.ndarray) -> float | None:
-    """Area under the ROC curve, counted as Mann & Whitney (1947) do; None with one class.
-
-    scikit-learn's, five times as fast: the search asks for thousands.
-    """
+    """Area under the ROC curve, counted as Mann & Whitney (1947) do; None with one class."""
     positive = int(targets.sum())
     negative = len(targets) - positive
     if not positive or not negative:
@@ -247,8 +240,7 @@ def fit_weights(columns: np.ndarray, targets: np.ndarray) -> np.ndarray:
     AUC and not log loss: it is what blends are judged by, and it takes members as they are, while
     log loss would throw out those that are no calibrated probabilities (all that were trained with
     balanced classes). It has no gradient: from the best of each member alone and all alike, the
-    search moves weight between two members, 0.5 to 0.01, by the best such move, until none helps.
-    Both classes must be there.
+    search moves weight between two members, 0.01 to 0.5, whichever helps most, until none does.
     """
 
     def value(units: tuple[int, ...]) -> float:
@@ -274,25 +266,29 @@ def _moves(units: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
                     yield tuple(old + change.get(number, 0) for number, old in enumerate(units))
 
 
-def nested_auc(columns: np.ndarray, targets: np.ndarray, folds: np.ndarray) -> float | None:
-    """AUC where each fold's rows are mixed by weights that were found on all other folds.
+def fold_auc(
+    columns: np.ndarray, targets: np.ndarray, folds: np.ndarray, weights: np.ndarray | None
+) -> float | None:
+    """Mean over folds of the AUC within a fold; without `weights`, by those of all other folds.
 
-    None with one fold, or where the other folds have one class only.
+    Within, as the test part meets one set of weights, too: pooled, another scale in another fold
+    would count as error. None where a fold, or the rest, has one class only.
     """
-    mixed = np.empty(len(targets))
+    found = []
     for fold in np.unique(folds):
         own = folds == fold
-        if len(np.unique(targets[~own])) < 2:
+        if len(np.unique(targets[own])) < 2 or len(np.unique(targets[~own])) < 2:
             return None
-        mixed[own] = mix(columns[own], fit_weights(columns[~own], targets[~own]))
-    return auc(targets, mixed)
+        chosen = fit_weights(columns[~own], targets[~own]) if weights is None else weights
+        found.append(auc(targets[own], mix(columns[own], chosen)))
+    return float(np.mean(found))
 
 
 def _check(options: BlendOptions, fit_on: str | None) -> None:
     if fit_on is not None and fit_on not in UNSEEN:
         raise UserError(
-            f"--fit-on {fit_on}: weights are found on oof (out-of-fold predictions) or val only; "
-            "found on what they are tested on, they would tell nothing"
+            f"--fit-on {fit_on}: weights are found on oof (out-of-fold predictions) or val only, "
+            "never on what they are tested on"
         )
     if options.out.suffix != ".csv":
         raise UserError(f"--out {options.out}: expected a name that ends in .csv")
@@ -307,19 +303,21 @@ def _weigh(
     """The weights [k], and what the record says of them."""
     weights = None if fit_on else _given_weights(members)
     own: list[float | None] = [None] * len(members)
-    whole: dict[str, Any] = {"auc": None, "auc_nested": None, "auc_truth": None}
+    whole: dict[str, float | None] = dict.fromkeys(FIGURES)
     try:
         rows, columns = same_rows(members, fit_on or "oof", options.by == "rank")
         targets, note = rows["target"].to_numpy(np.int64), None
         if weights is None:
             weights = _found_weights(members, columns, targets, fit_on)
-            whole["auc_nested"] = nested_auc(columns, targets, rows["fold"].to_numpy())
+            folds = rows["fold"].to_numpy()
+            whole["fold_auc"] = fold_auc(columns, targets, folds, weights)
+            whole["fold_auc_nested"] = fold_auc(columns, targets, folds, None)
         whole["auc"] = auc(targets, mix(columns, weights))
         own = [auc(targets, column) for column in columns.T]
     except UserError as error:
-        if weights is None:
+        if weights is None:  # given ones need no figures
             raise
-        note = f"no out-of-fold figures: {error}"  # given weights need none
+        note = f"no out-of-fold figures: {error}"
     return weights, {
         "part": options.part,
         "of": "percentiles" if options.by == "rank" else "scores",
@@ -332,7 +330,6 @@ def _weigh(
                 "sha256": sha256(member.path),
                 "weight": float(weight),
                 "auc": value,
-                "leaky": member.leaky,
             }
             for member, weight, value in zip(members, weights, own, strict=True)
         },
@@ -375,7 +372,7 @@ def _table(record: dict[str, Any]) -> str:
     def number(value: float | None) -> str:
         return "-" if value is None else f"{value:.4f}"
 
-    whole, nested = record["blend"], record["blend"]["auc_nested"]
+    whole = record["blend"]
     width = max(map(len, ["blend", *record["members"]])) + 2
     lines = [f"{'':<{width}}{'weight':>8}{'AUC, ' + record['auc_on']:>12}"]
     for name, of in record["members"].items():
@@ -384,10 +381,12 @@ def _table(record: dict[str, Any]) -> str:
     if record["note"]:
         lines.append(record["note"])
     if record["weights_found_on"]:
-        better = f"each fold by weights of the others: {number(nested)}"
+        one, other = (number(whole[key]) for key in ("fold_auc", "fold_auc_nested"))
+        lines.append("warning: optimistic, the weights were found on the same images")
         lines.append(
-            f"warning: {number(whole['auc'])} is optimistic, the weights were found on the same "
-            f"images; {better if nested is not None else 'with one fold nothing better is known'}"
+            f"AUC of a fold, mean: {one} by these weights, {other} by those of the other folds"
+            if whole["fold_auc"] is not None
+            else "with one fold, or one class in a fold, nothing better is known"
         )
     if whole["auc_truth"] is not None:
         lines.append(f"AUC of the blend on --truth: {number(whole['auc_truth'])}")

@@ -3,12 +3,12 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import rankdata
 from sklearn.metrics import roc_auc_score
 
-from classifier.blend import BlendOptions, auc, blend, fit_weights, mix, nested_auc
+from classifier.blend import BlendOptions, auc, blend, fit_weights, fold_auc, mix
 from data.store import save_table
 from runtime import cli
 from runtime.errors import UserError
@@ -136,14 +136,14 @@ def test_the_planted_weights_are_found_out_of_fold_and_used_on_the_test_part(run
     weights = [of["weight"] for of in record["members"].values()]
     np.testing.assert_allclose(weights, [0.7, 0.3], atol=0.011)
     assert record["blend"]["auc"] > 0.9995
-    assert 0.99 < record["blend"]["auc_nested"] <= record["blend"]["auc"]
+    assert 0.99 < record["blend"]["fold_auc_nested"] <= record["blend"]["fold_auc"]
     a, b = (pd.read_parquet(runs / name / "predictions.parquet") for name in "ab")
     test = a["part"] == "test"
     expected = weights[0] * a.loc[test, "score"] + weights[1] * b.loc[test, "score"]
     np.testing.assert_allclose(found, expected)
     said = capsys.readouterr().out
     assert "optimistic" in said
-    assert f"{record['blend']['auc_nested']:.4f}" in said
+    assert f"{record['blend']['fold_auc_nested']:.4f} by those of the other folds" in said
     assert _blend(runs, "a={}/a", "b={}/b", fit_on="oof")[0] == record
     _change(runs / "a", "test", target=1)
     _change(runs / "b", "test", target=1)
@@ -176,17 +176,24 @@ def test_the_nested_figure_shows_what_fitting_noise_is_worth():
         rng = np.random.default_rng(seed)
         targets, columns = rng.integers(0, 2, 90), rng.random((90, 5))
         fitted.append(auc(targets, mix(columns, fit_weights(columns, targets))))
-        nested.append(nested_auc(columns, targets, folds))
+        nested.append(fold_auc(columns, targets, folds, None))
     assert np.mean(fitted) > 0.58
     assert np.mean(nested) == pytest.approx(0.5, abs=0.06)  # 3 standard errors
-    by_hand = np.empty(90)
+    by_hand = [], []
+    everywhere = fit_weights(columns, targets)
     for fold in range(3):
         own = folds == fold
-        by_hand[own] = columns[own] @ fit_weights(columns[~own], targets[~own])
-    assert nested_auc(columns, targets, folds) == pytest.approx(roc_auc_score(targets, by_hand))
-    assert nested_auc(columns, targets, np.zeros(90)) is None
+        for weights, values in zip(
+            (fit_weights(columns[~own], targets[~own]), everywhere), by_hand, strict=True
+        ):
+            values.append(roc_auc_score(targets[own], columns[own] @ weights))
+    assert fold_auc(columns, targets, folds, None) == pytest.approx(np.mean(by_hand[0]))
+    assert fold_auc(columns, targets, folds, everywhere) == pytest.approx(np.mean(by_hand[1]))
+    assert fold_auc(columns, targets, np.zeros(90), None) is None
+    assert fold_auc(columns, np.where(folds == 1, 0, targets), folds, None) is None
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.sampled_from([0.0, 0.1, 0.5, 0.9])), min_size=2))
 def test_auc_is_that_of_scikit_learn_ties_included(rows):
     targets, scores = np.array([row[0] for row in rows]) * 1, np.array([row[1] for row in rows])
@@ -240,8 +247,10 @@ def test_weights_found_on_one_folds_validation_part(runs, capsys):
         frame.to_parquet(runs / name / "predictions.parquet")
     record, _ = _blend(runs, "a={}/a", "b={}/b", fit_on="val")
     assert record["members"]["a"]["weight"] == pytest.approx(0.7, abs=0.04)
-    assert record["blend"]["auc_nested"] is None
-    assert "with one fold nothing better is known" in capsys.readouterr().out
+    assert record["blend"]["fold_auc_nested"] is None
+    assert (
+        "with one fold, or one class in a fold, nothing better is known" in capsys.readouterr().out
+    )
     with pytest.raises(UserError, match=r"a.predictions.parquet: has no part oof; it has val"):
         _blend(runs, "a={}/a", "b={}/b", by="search")
 
