@@ -86,7 +86,8 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
         result = {"run": str(options.run), "leaky": leaky, **result}
         shown = "test" if "test" in parts else next(iter(parts))
         pictures = draw_gallery(options.run, parts[shown], folder)
-        result["gallery"] = {key: pictures[key] for key in ("part", "missing", "cam_missing")}
+        said = ("part", "missing", "cam_missing", "score_gap")
+        result["gallery"] = {key: pictures[key] for key in said}
         page = _page(options, config, result, parts, pictures, draw_plots(parts, result, folder))
         write_text(folder / "evaluation.html", page)
         write_json(folder / MARKER, result)

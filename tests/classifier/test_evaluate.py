@@ -1,0 +1,293 @@
+"""The evaluation of runs: real predictions with made-up scores, and one run that was trained."""
+
+import dataclasses
+import json
+import re
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from scipy.special import softmax
+
+from classifier import evaluation_plots, metrics, outputs
+from classifier.evaluate import COLUMNS, EvaluateOptions, evaluate
+from classifier.job import TrainOptions
+from classifier.train import train
+from data.store import write_dataset
+from runtime import cli
+from runtime.errors import UserError
+
+FIGURES = [
+    *("auc", "average_precision", "balanced_accuracy", "sensitivity_at_95_specificity"),
+    *("specificity_at_95_sensitivity", "partial_auc_tpr80", "brier", "ece"),
+]
+CLASSES = ["mel", "nv", "bcc"]
+
+
+@pytest.fixture(autouse=True)
+def plain(request, monkeypatch):
+    """Drawing takes seconds: only tests marked with `drawn` do it."""
+    if "drawn" not in request.fixturenames:
+        monkeypatch.setattr(evaluation_plots, "_finish", lambda *_: "data:,")
+        monkeypatch.setattr(evaluation_plots, "sheet", lambda *_: None)
+
+
+@pytest.fixture
+def drawn():
+    """Asks for real plots."""
+
+
+@pytest.fixture
+def described(tiny, tmp_path):
+    """The tiny dataset with people in it, and names that must not break a page or a plot."""
+    rng = np.random.default_rng(0)
+    n = len(tiny.table)
+    table = tiny.table.assign(
+        sex=rng.choice(["female", "male", None], n),
+        age=rng.choice([20.0, 50.0, np.nan], n),
+        site=rng.choice(["leg", "<b>$arm$</b>"], n),
+        diagnosis=np.where(tiny.table["target"] == 1, "mel", rng.choice(["nv", "bcc"], n)),
+        source=rng.choice(["one", "two"], n),
+    )
+    return write_dataset(tmp_path / "people", np.asarray(tiny.images), table, {})
+
+
+def predictions_of(dataset, parts, seed=0):
+    """Scores of some use for `parts`: name -> rows of the dataset."""
+    rng, found = np.random.default_rng(seed), []
+    for name, rows in parts.items():
+        table = dataset.table.iloc[rows]
+        logit = rng.normal(-1, 1.2, len(rows)) + 1.5 * table["target"].to_numpy(float)
+        found.append(
+            pd.DataFrame(
+                {
+                    **{key: table[key].to_numpy() for key in ("image_id", "group", "fold")},
+                    **{"part": name, "target": table["target"].to_numpy(int)},
+                    "score": 1 / (1 + np.exp(-logit)),
+                }
+            )
+        )
+    return pd.concat(found, ignore_index=True)
+
+
+def write_run(folder, predictions, **config):
+    """A finished run's folder, without a model."""
+    folder.mkdir()
+    predictions.to_parquet(folder / "predictions.parquet")
+    config = {key: str(value) if key == "data" else value for key, value in config.items()}
+    (folder / "config.yaml").write_text(yaml.safe_dump({"size": 32, "external": [], **config}))
+    (folder / "metrics.json").write_text("{}")
+    return EvaluateOptions(run=folder, replicates=200)
+
+
+@pytest.fixture
+def options(described, tmp_path):
+    parts = {"val": described.rows("val", 0), "test": described.rows("test", 0)}
+    return write_run(tmp_path / "run", predictions_of(described, parts), data=described.path)
+
+
+def test_every_figure_of_metrics_json_with_an_interval(options):
+    found = evaluate(options)
+    out = options.run / "evaluation"
+    assert json.loads((out / "evaluation.json").read_text()) == found
+    predictions = pd.read_parquet(options.run / "predictions.parquet")
+    of = dict(list(predictions.groupby("part")))
+    val = of["val"]
+    threshold = metrics.best_threshold(val["target"].to_numpy(), val["score"].to_numpy())
+    for name, rows in of.items():
+        expected = metrics.evaluate(rows["target"].to_numpy(), rows["score"].to_numpy(), threshold)
+        part = found["parts"][name]
+        for key in FIGURES:
+            assert part[key]["value"] == pytest.approx(expected.pop(key), abs=1e-9)
+            assert part[key]["low"] <= part[key]["high"]
+        assert {key: part[key] for key in expected} == expected  # n, n_malignant, threshold
+        assert part["n_groups"] == rows["group"].nunique()
+
+
+def test_the_page_is_one_file_that_says_what_was_asked(options, drawn):
+    found = evaluate(options)
+    out = options.run / "evaluation"
+    page = (out / "evaluation.html").read_text()
+    assert not re.search(r'(src|href)="(?!data:)', page)
+    assert "url(" not in page
+    assert "<b>$arm$</b>" not in page  # escaped
+    assert "&lt;b&gt;$arm$&lt;/b&gt;" in page
+    assert f"{found['parts']['test']['auc']['value']:.3f}" in page
+    names = {"roc", "precision-recall", "failures"}
+    names |= {f"{kind}-{part}" for kind in ("reliability", "subgroups") for part in ("val", "test")}
+    assert {path.stem for path in out.glob("*.png")} == names
+    assert "model.safetensors: missing or damaged" in found["gallery"]["cam_missing"]
+    assert "model.safetensors: missing or damaged" in page
+    variables = ["sex", "age", "site", "skin_tone", "source"]
+    assert list(found["parts"]["test"]["subgroups"]) == variables
+    for lines in found["parts"]["test"]["subgroups"].values():
+        assert sum(line["n"] for line in lines) == found["parts"]["test"]["n"]
+
+
+def test_thresholds_and_temperature_come_from_validation_alone(options):
+    before = evaluate(options)
+    path = options.run / "predictions.parquet"
+    predictions = pd.read_parquet(path)
+    test = predictions["part"] == "test"
+    predictions.loc[test, "score"] = 1 - predictions.loc[test, "score"]
+    predictions.to_parquet(path)
+    after = evaluate(dataclasses.replace(options, overwrite=True))
+    for key in ("thresholds", "temperature"):
+        assert after[key] == before[key]
+    assert after["parts"]["val"] == before["parts"]["val"]
+    assert after["parts"]["test"]["auc"] != before["parts"]["test"]["auc"]
+
+
+def test_a_cross_validated_run_of_several_diagnoses(described, tmp_path, drawn):
+    inside = np.flatnonzero(described.table["fold"] >= 0)
+    parts = {"test": described.rows("test", 0), "oof": inside}
+    predictions = predictions_of(described, parts)
+    diagnosis = described.table.set_index("image_id")["diagnosis"][predictions["image_id"]]
+    rng = np.random.default_rng(0)
+    hit = 1.5 * (diagnosis.to_numpy()[:, None] == np.array(CLASSES))
+    p = softmax(rng.normal(0, 1, (len(predictions), 3)) + hit, 1)
+    predictions = predictions.assign(diagnosis=diagnosis.to_numpy(), score=p[:, 0])
+    predictions = predictions.assign(**{f"score_{c}": p[:, at] for at, c in enumerate(CLASSES)})
+    other = predictions["part"].eq("test") & predictions["diagnosis"].eq("bcc")
+    predictions.loc[other, "diagnosis"] = "scc"  # no class of this run
+    options = write_run(tmp_path / "run", predictions, data=described.path)
+    found = evaluate(options)
+    assert list(found["parts"]) == ["oof", "test"]
+    assert found["validation_part"] == "oof"
+    assert found["class_temperature"] > 0
+    of = found["parts"]["test"]["classes"]
+    assert of["absent"] == ["bcc"]
+    assert of["left_out"] == {"scc": int(other.sum())}
+    assert of["intervals"]["auc"]["bcc"]["value"] is None
+    page = (options.run / "evaluation" / "evaluation.html").read_text()
+    assert "No images of bcc" in page
+    assert (options.run / "evaluation" / "confusion-test.png").exists()
+    assert (options.run / "evaluation" / "classes-oof.png").exists()
+
+
+def test_one_class_and_lost_datasets_cost_their_sections_alone(described, tmp_path):
+    benign = np.flatnonzero(described.table["target"] == 0)[:30]
+    test = described.rows("test", 0)
+    parts = {"val": benign, "test": test, "external/lost": test, "external/other": test}
+    predictions = predictions_of(described, parts)
+    lost = tmp_path / "lost"
+    shutil.copytree(described.path, lost)
+    (lost / "images.npy").write_bytes(b"no array")
+    external = [f"lost={lost}", f"other={tmp_path / 'nowhere'}"]
+    options = write_run(tmp_path / "run", predictions, data=described.path, external=external)
+    found = evaluate(options)
+    assert found["thresholds"] is None
+    assert found["temperature"] is None
+    of = found["parts"]
+    assert of["val"]["auc"]["value"] is None
+    assert "Only benign images" in of["val"]["notes"][0]
+    assert of["test"]["auc"]["value"] is not None
+    assert of["test"]["balanced_accuracy"]["value"] is None
+    assert of["test"]["missing"] is None
+    assert "images.npy is damaged" in of["external/lost"]["missing"]
+    assert "skin_tone" not in of["external/lost"]["subgroups"]
+    assert "no prepared dataset there" in of["external/other"]["missing"]
+    assert of["external/other"]["subgroups"] is None
+    page = (options.run / "evaluation" / "evaluation.html").read_text()
+    assert "no threshold can be chosen" in page
+    assert "no temperature can be fitted" in page
+    assert "no prepared dataset there" in page
+
+
+def test_another_dataset_in_the_same_place_is_not_taken_for_the_first(options, described):
+    swapped = described.table.assign(target=1 - described.table["target"])
+    write_dataset(described.path, np.asarray(described.images), swapped, {}, overwrite=True)
+    found = evaluate(options)
+    n = found["parts"]["test"]["n"]
+    assert f"not the dataset that was scored: {n} of {n}" in found["parts"]["test"]["missing"]
+    assert found["parts"]["test"]["subgroups"] is None
+
+
+def test_a_leaky_run_is_marked(options):
+    marked = {"val": {"auc": 0.9, "leaky": "the pool saw <test> images"}}
+    (options.run / "metrics.json").write_text(json.dumps(marked))
+    assert evaluate(options)["leaky"] == "the pool saw <test> images"
+    page = (options.run / "evaluation" / "evaluation.html").read_text()
+    assert "not results" in page
+    assert "the pool saw &lt;test&gt; images" in page
+
+
+def test_bad_input_is_told_in_one_line_and_nothing_is_written(options, tmp_path):
+    def refused(match, **changes):
+        with pytest.raises(UserError, match=match):
+            evaluate(dataclasses.replace(options, **changes))
+
+    path = options.run / "predictions.parquet"
+    good = pd.read_parquet(path)
+
+    def refused_with(match, table):
+        table.to_parquet(path)
+        refused(match)
+        good.to_parquet(path)
+
+    refused("no finished run", run=tmp_path)
+    refused("expected 200 or more", replicates=20)
+    refused("--seed -1", seed=-1)
+    for column in COLUMNS:
+        refused_with(f"no column {column}", good.drop(columns=column))
+    refused_with("score that is not in 0..1: s0-", good.assign(score=good["score"] * 3))
+    refused_with(f"{len(good)} rows have a score", good.assign(score=np.nan))
+    refused_with("target that is not 0 or 1", good.assign(target=2))
+    refused_with("an image_id that its part has already", pd.concat([good, good.head(1)]))
+    refused_with("found none among test", good[good["part"] == "test"])
+    both = pd.concat([good, good[good["part"] == "val"].assign(part="oof")])
+    refused_with("found val and oof", both)
+    refused_with("no column diagnosis", good.assign(score_mel=0.5))
+    path.write_bytes(b"no parquet")
+    refused("predictions.parquet: missing or damaged")
+    good.to_parquet(path)
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years of work")
+    refused("exists already", out=mine)
+    refused("not made by this command", out=mine, overwrite=True)
+    assert (mine / "thesis.txt").read_text() == "years of work"
+    assert not (options.run / "evaluation").exists()
+    assert not list(options.run.glob(".*"))
+
+
+def test_a_kill_while_drawing_leaves_the_old_evaluation(options, monkeypatch):
+    evaluate(options)
+    before = (options.run / "evaluation" / "evaluation.json").read_bytes()
+
+    def die(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluation_plots, "_finish", die)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(dataclasses.replace(options, seed=1, overwrite=True))
+    assert (options.run / "evaluation" / "evaluation.json").read_bytes() == before
+    assert not list(options.run.glob(".*"))
+
+
+def test_a_trained_run_from_the_command_line(tiny, tmp_path, monkeypatch, capsys, drawn):
+    out = tmp_path / "run"
+    cpu = {"device": "cpu", "precision": "fp32", "tracking": "none"}
+    small = {"backbone": "efficientnet-lite0", "size": 32, "frozen": 7, "batch": 16, "views": 2}
+    monkeypatch.setattr(outputs, "draw_plots", lambda *_: None)
+    train(TrainOptions(data=tiny.path, epochs=1, out=out, **small, **cpu))
+    monkeypatch.setattr("sys.argv", ["evaluate", "--run", str(out), "--replicates", "200"])
+    cli.run(EvaluateOptions, evaluate, "classifier.evaluate", "")
+    assert "bal. acc." in capsys.readouterr().out
+    found = json.loads((out / "evaluation" / "evaluation.json").read_text())
+    for name, part in json.loads((out / "metrics.json").read_text()).items():
+        for key, value in part.items():
+            mine = found["parts"][name][key]
+            mine = mine["value"] if isinstance(mine, dict) else mine
+            assert mine == pytest.approx(value, abs=1e-9), (name, key)
+    assert found["gallery"]["cam_missing"] is None
+    assert (out / "evaluation" / "gradcam.png").exists()
+    page = (out / "evaluation" / "evaluation.html").read_text()
+    # the saved model, the dataset's images, the same path
+    assert found["gallery"]["score_gap"] < 1e-4
+    assert "These are not the scores of the run" not in page
+    with pytest.raises(SystemExit) as stop:
+        cli.run(EvaluateOptions, evaluate, "classifier.evaluate", "")
+    assert stop.value.code == 2
