@@ -117,17 +117,14 @@ def load_runs(run: Path) -> list[Trained]:
 
     Raises UserError where the run is not finished or a model damaged.
     """
-    if not (run / METRICS).exists():
-        raise UserError(
-            f"--run {run}: no finished run of classifier.train there (no {METRICS}); train one, or "
-            f"go on with `python -m classifier.train --out {run} --resume`"
-        )
+    _check_finished(run)
     folds = sorted(run.glob("fold[0-9]*"), key=lambda path: int(path.name.removeprefix("fold")))
     return [load_run(fold) for fold in folds or [run]]
 
 
 def load_run(run: Path) -> Trained:
-    """The model of one fold's run. Raises UserError where a file is missing or damaged."""
+    """The model of one fold's run. Raises UserError where it is not finished or damaged."""
+    _check_finished(run)
     try:
         with safe_open(run / MODEL, "pt") as file:
             about = json.loads((file.metadata() or {})["classifier"])
@@ -143,6 +140,14 @@ def load_run(run: Path) -> Trained:
         print(f"warning: {run} was trained with a leak ({about['leaky']})")
     fusion = load_fusion(run) if model.spec.columns else None
     return Trained(model.eval(), target, about["augment"], fusion, _look(run, model.spec.size))
+
+
+def _check_finished(run: Path) -> None:
+    if not (run / METRICS).exists():
+        raise UserError(
+            f"--run {run}: no finished run of classifier.train there (no {METRICS}); train one, or "
+            f"go on with `python -m classifier.train --out {run} --resume`"
+        )
 
 
 def _look(run: Path, size: int) -> Look:

@@ -110,7 +110,7 @@ def test_bad_input_is_told_in_one_line_and_nothing_is_written(options, run, fold
         with pytest.raises(UserError, match=match):
             predict(dataclasses.replace(options, **changes))
 
-    refused("expected 1 or 8", tta=3)
+    refused("--tta 0: expected 1", tta=0)
     refused("no finished run", run=tmp_path)
     refused("no such folder", data=tmp_path / "no")
     (tmp_path / "empty").mkdir()
