@@ -84,7 +84,7 @@ def test_what_cannot_be_fused_is_refused(people, tiny):
         fit_fusion(dataclasses.replace(OPTIONS, metadata="age,weight"), people, listed(people))
     table = people.table.assign(site=None)
     other = dataclasses.replace(people, table=table)
-    with pytest.raises(UserError, match="no training image of .* has a value of site; leave it"):
+    with pytest.raises(UserError, match=r"no training image of .* has a value of site; leave it"):
         fit_fusion(OPTIONS, other, listed(other))
     kept = dataclasses.replace(OPTIONS, metadata="age,sex")
     assert fit_fusion(kept, other, listed(other)).width == 3
