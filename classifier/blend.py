@@ -119,6 +119,8 @@ def _read_member(word: str) -> Member:
     if weight is not None and not 0 <= weight < float("inf"):
         raise UserError(f"--scores {word}: expected a weight of 0 or more, found {weight:g}")
     path = Path(file) / "predictions.parquet" if Path(file).is_dir() else Path(file)
+    if not path.exists():
+        raise UserError(f"--scores {word}: no {path}; expected NAME=FILE or NAME=FILE:WEIGHT")
     return Member(name, path, weight, _read_csv(path) if path.suffix == ".csv" else _read_run(path))
 
 

@@ -5,6 +5,7 @@ probability; of a run with `--target diagnosis` also `classes` float32 [n, class
 metadata say how images are to be cropped and what the run was worth.
 """
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -102,15 +103,17 @@ class Probabilities(nn.Module):
 def to_onnx(trained: Trained) -> Any:
     """An onnx.ModelProto of Probabilities(trained), its number of images left open."""
     size = trained.model.spec.size
-    program = torch.onnx.export(
-        Probabilities(trained).eval(),
-        (torch.rand(3, 3, size, size),),
-        dynamo=True,
-        input_names=[INPUT],
-        output_names=[OUTPUT, CLASSES] if trained.target.name == "diagnosis" else [OUTPUT],
-        dynamic_shapes={"images": {0: torch.export.Dim("n")}},
-        verbose=False,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch warns of its own code
+        program = torch.onnx.export(
+            Probabilities(trained).eval(),
+            (torch.rand(3, 3, size, size),),
+            dynamo=True,
+            input_names=[INPUT],
+            output_names=[OUTPUT, CLASSES] if trained.target.name == "diagnosis" else [OUTPUT],
+            dynamic_shapes={"images": {0: torch.export.Dim("n")}},
+            verbose=False,
+        )
     assert program is not None
     return program.model_proto
 

@@ -179,7 +179,7 @@ def test_bad_input_is_told_and_nothing_is_written(people, save, tmp_path, monkey
     blank = people.assign(age=np.nan, sex=None, site=None)
     refused("age, sex and site of all .* fold 0 are missing", data=save(blank, "blank"))
     refused("no prepared dataset there", data=tmp_path / "no")
-    refused("--fold 3: expected all, or a fold of .*0, 1, 2", fold="3")
+    refused("--fold 3: expected all or one of the folds of .*0, 1, 2", fold="3")
     refused("--fold -1: expected", fold="-1")
     benign = people.assign(target=(people["fold"] == 0).astype(int))
     refused("training part of fold 0 is all benign", data=save(benign, "benign"))
