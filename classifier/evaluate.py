@@ -344,7 +344,9 @@ def _tiles(images: list[list[np.ndarray]], words: list[list[str]]) -> list[dict[
 
 def number(value: float | None, digits: int = 3) -> str:
     """`0.873`; an en dash where there is none."""
-    return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")
+    if value is None:
+        return "–"
+    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")  # + 0.0: no minus zero
 
 
 def _page(

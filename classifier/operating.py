@@ -229,24 +229,33 @@ def class_intervals(
     right = (probabilities.argmax(1) == truth)[:, None]
     sums = rows.group_sums(np.hstack([one_hot * right, one_hot])[:, np.tile(present, 2)])
 
-    def means(weights: np.ndarray) -> np.ndarray:
+    def recalls(weights: np.ndarray) -> np.ndarray:
         hits, of = np.split(weights @ sums, 2, axis=1)
         with np.errstate(invalid="ignore"):
-            return np.stack([(hits / of).mean(1), hits.sum(1) / of.sum(1)], 1)
+            return np.column_stack([hits / of, hits.sum(1) / of.sum(1)])
 
-    values = means(np.ones((1, rows.n_groups)))[0]
-    drawn = resample(rows, means, replicates, seed)
+    values = recalls(np.ones((1, rows.n_groups)))[0]
+    drawn = resample(rows, recalls, replicates, seed)
     freedom = [Freedom.of(Scored.of(truth == at, truth, group)) for at in np.flatnonzero(present)]
-    rarest = min(each.malignant for each in freedom)
     fewest = min(each.n_malignant for each in freedom)
+    df = _satterthwaite(np.nanvar(drawn[:, :-1], axis=0), [each.malignant for each in freedom])
+    means, mean = drawn[:, :-1].mean(1), float(values[:-1].mean())
     return {
-        "balanced_accuracy": figure(values[0], drawn[:, 0], rarest, (0.0, 1.0), fewest),
-        "accuracy": figure(values[1], drawn[:, 1], freedom[0].all, (0.0, 1.0), rows.n_groups),
+        "balanced_accuracy": figure(mean, means, df, (0.0, 1.0), fewest),
+        "accuracy": figure(values[-1], drawn[:, -1], freedom[0].all, (0.0, 1.0), rows.n_groups),
         "auc": {
             name: _class_auc(truth == at, probabilities[:, at], group, replicates, seed)
             for at, name in enumerate(names)
         },
     }
+
+
+def _satterthwaite(variances: np.ndarray, freedom: list[float]) -> float:
+    """Degrees of freedom of a sum of parts; 0, not known, where a part has none."""
+    if min(freedom) <= 0:
+        return 0.0
+    spread = (variances**2 / freedom).sum()
+    return float(variances.sum() ** 2 / spread) if spread > 0 else float(min(freedom))
 
 
 def _class_auc(

@@ -19,7 +19,8 @@ NAMES = ["mel", "nv", "bcc", "akiec"]
 
 def draw(n=240, seed=0, names=NAMES):
     rng = np.random.default_rng(seed)
-    truth = rng.choice(len(names), n, p=[0.2, 0.5, 0.2, 0.1][: len(names)])
+    share = np.array([0.2, 0.5, 0.2, 0.1][: len(names)])
+    truth = rng.choice(len(names), n, p=share / share.sum())
     p = softmax(rng.normal(0, 1, (n, len(names))) + 1.2 * np.eye(len(names))[truth], 1)
     return truth, np.array(names, object)[truth], p
 
@@ -128,6 +129,18 @@ def test_intervals_of_copies_are_those_of_their_originals():
     balanced = once["balanced_accuracy"]
     assert balanced["value"] == pytest.approx(found["balanced_accuracy"])
     assert balanced["low"] < balanced["value"] < balanced["high"]
+
+
+def test_a_rare_class_that_never_varies_does_not_blow_up_the_balanced_accuracy():
+    """Four lesions of a class, always missed: the spread is that of the classes that vary."""
+    truth, _, p = draw(300, names=NAMES[:3])
+    p = np.column_stack([p, np.zeros(300)])
+    p = np.vstack([p, np.tile([0.0, 0.9, 0.1, 0.0], (4, 1))])
+    truth = np.append(truth, [3] * 4)
+    found = class_intervals(truth, p, np.arange(304), NAMES, 300, 0)["balanced_accuracy"]
+    assert 0.02 < found["high"] - found["low"] < 0.3
+    one = class_intervals(truth[:301], p[:301], np.arange(301), NAMES, 300, 0)["balanced_accuracy"]
+    assert (one["low"], one["high"]) == (0, 1)  # of a class with one lesion nothing is known
 
 
 def test_bad_probabilities_are_named():
