@@ -24,6 +24,12 @@ class Average:
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         torch._foreach_lerp_(list(self.state.values()), list(self._learnt().values()), 1 - decay)
 
+    def restore(self, state: dict[str, torch.Tensor], steps: int) -> None:
+        """Go on from a saved `state` after so many steps."""
+        for name, value in state.items():
+            self.state[name].copy_(value)
+        self.steps = steps
+
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
         """The model has the average inside, and its own weights again afterwards."""

@@ -121,7 +121,7 @@ class Loop:
         self.history, self.best = saved["history"], saved["best"]
         self.loss_sum, self.seconds = saved["loss_sum"], saved["seconds"]
         if self.average:
-            self.average.state, self.average.steps = saved["average"], saved["step"]
+            self.average.restore(saved["average"], saved["step"])
         return saved["step"]
 
     def largest_batch(self) -> int:

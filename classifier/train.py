@@ -8,6 +8,7 @@ to the run's folder. The checkpoint with the best validation figure is the one t
 
 import dataclasses
 import shutil
+import traceback
 from pathlib import Path
 
 import pandas as pd
@@ -99,9 +100,8 @@ def cross_validate(options: TrainOptions, cache: FeatureCache) -> dict[str, Metr
     options = dataclasses.replace(options, data=data, out=out)
     folds = load_table(data)[0]["fold"]
     numbers = sorted({int(fold) for fold in folds if fold >= 0})
-    resolve(
-        dataclasses.replace(options, fold=numbers[0], resume=False)
-    )  # before the folder is made
+    first = dataclasses.replace(options, fold=numbers[0], resume=False)
+    resolve(first)  # what is wrong with it is told before there is a folder
     runs.open_run(out, options, options.resume, options.overwrite, ("tracking", "cache_gib"))
     frames, metrics = [], []
     for fold in numbers:
@@ -127,6 +127,7 @@ def _run(loop: Loop, step: int, tracker: Tracker) -> None:
     except RuntimeError as error:
         if not out_of_memory(error):
             raise
+        traceback.clear_frames(error.__traceback__)  # they hold the step's memory
         options, fits = loop.options, loop.largest_batch()
         way_out = "lower --size or take a smaller --backbone"
         if fits:
