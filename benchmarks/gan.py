@@ -3,7 +3,8 @@
     python -m data.prepare --source ham10000 --root DIR --test-fraction 0 \\
         --out datasets/ham10000-all
     python -m benchmarks.gan                                      all eight, 10 minutes, two seeds
-    python -m benchmarks.gan --minutes 30 --archs lesiongan --archs projected --archs fastgan
+    python -m benchmarks.gan --minutes 30 --archs lesiongan --archs projected --archs sngan
+    python -m benchmarks.gan --archs projected --archs sngan --recipe augment=translation
 
 Nothing else may run on the machine meanwhile. One trained generator at a time, each in a folder of
 its own under --runs: whatever is finished is not done again, so that the benchmark can be run in
@@ -28,7 +29,7 @@ import tyro
 from gan.evaluate import EvaluateOptions, evaluate
 from gan.generate import draw_labels, sample
 from gan.networks import ARCHITECTURES
-from gan.train import TrainOptions, train
+from gan.train import Repeatable, TrainOptions, train
 from gan.weights import load_generator
 from runtime import cli
 from runtime.device import resolve
@@ -47,6 +48,7 @@ class Options:
     archs: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()  # which; all if not given
     minutes: float = 10.0  # of training, each
     seeds: int = 2  # runs of each architecture
+    recipe: Repeatable = ()  # NAME=VALUE, repeatable: what all of them are to have otherwise
     runs: Path = Path("runs/benchmark-gan")  # where the generators go
     out: Path = Path("benchmarks/results/gan.json")  # where the figures go
 
@@ -64,18 +66,20 @@ def main(options: Options) -> None:
 
 def run_one(options: Options, arch: str, seed: int) -> None:
     """Train, score and time one generator, unless its cell.json says that this is done."""
-    run = options.runs / f"{arch}-{options.minutes:g}min-seed{seed}"
+    changed = "".join(f"-{word}" for word in options.recipe)
+    run = options.runs / f"{arch}{changed}-{options.minutes:g}min-seed{seed}"
     if (run / "cell.json").exists():
         return
     load = os.getloadavg()[0]
     resume = (run / "config.yaml").exists()
     common = {"data": options.data, "arch": arch, "minutes": options.minutes, "seed": seed}
+    common |= {"recipe": options.recipe}
     quiet = {"tracking": "none", "divergence": "warn", "evaluate_every": 0.0}
     train(TrainOptions(**common, **quiet, out=run, resume=resume))
     scores = evaluate(EvaluateOptions(generator=run, network="diagnosis"))
     made = read_json(run / "generator.json")
     cell = {
-        "arch": arch,
+        "arch": arch + changed,
         "seed": seed,
         "minutes": made["minutes"],
         "kimg": made["kimg"],
@@ -127,7 +131,7 @@ def table(cells: list[dict[str, Any]]) -> str:
             (
                 minutes,
                 mean["kid"],
-                f"{minutes:>4} min  {arch:<10} {len(rows)} seeds  KID x1000 "
+                f"{minutes:>4} min  {arch:<32} {len(rows)} seeds  KID x1000 "
                 f"{1000 * mean['kid']:7.1f}  precision {mean['precision']:.2f}  recall "
                 f"{mean['recall']:.2f}  coverage {mean['coverage']:.2f}  {rate:5.1f} img/s",
             )
