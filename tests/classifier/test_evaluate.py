@@ -267,12 +267,13 @@ def test_a_kill_while_drawing_leaves_the_old_evaluation(options, monkeypatch):
     assert not list(options.run.glob(".*"))
 
 
-def test_a_trained_run_from_the_command_line(tiny, tmp_path, monkeypatch, capsys, drawn):
+@pytest.mark.parametrize("tta", [1, 8])
+def test_a_trained_run_from_the_command_line(tta, tiny, tmp_path, monkeypatch, capsys, drawn):
     out = tmp_path / "run"
     cpu = {"device": "cpu", "precision": "fp32", "tracking": "none"}
     small = {"backbone": "efficientnet-lite0", "size": 32, "frozen": 7, "batch": 16, "views": 2}
     monkeypatch.setattr(outputs, "draw_plots", lambda *_: None)
-    train(TrainOptions(data=tiny.path, epochs=1, out=out, **small, **cpu))
+    train(TrainOptions(data=tiny.path, epochs=1, out=out, tta=tta, **small, **cpu))
     monkeypatch.setattr("sys.argv", ["evaluate", "--run", str(out), "--replicates", "200"])
     cli.run(EvaluateOptions, evaluate, "classifier.evaluate", "")
     assert "bal. acc." in capsys.readouterr().out
@@ -285,8 +286,9 @@ def test_a_trained_run_from_the_command_line(tiny, tmp_path, monkeypatch, capsys
     assert found["gallery"]["cam_missing"] is None
     assert (out / "evaluation" / "gradcam.png").exists()
     page = (out / "evaluation" / "evaluation.html").read_text()
-    # the saved model, the dataset's images, the same path
-    assert found["gallery"]["score_gap"] < 1e-4
+    # the saved model, the dataset's images, the same path, but for views
+    assert (found["gallery"]["score_gap"] < 1e-4) == (tta == 1)
+    assert ("means over 8 views" in page) == (tta == 8)
     assert "These are not the scores of the run" not in page
     with pytest.raises(SystemExit) as stop:
         cli.run(EvaluateOptions, evaluate, "classifier.evaluate", "")
