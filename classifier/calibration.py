@@ -12,7 +12,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_expit, log_softmax, logit, softmax
 from statsmodels.stats.proportion import proportion_confint
 
-from classifier.metrics import ECE_BINS
+from classifier.metrics import ECE_BINS, ece_bin
 from classifier.operating import ALPHA, UNDEFINED, Figure, Freedom, Scored, figure, resample
 
 LEAST, MOST = 0.02, 50.0  # temperatures that are tried
@@ -129,7 +129,7 @@ def bins(target: np.ndarray, score: np.ndarray) -> list[dict[str, float | int]]:
     `low`, `high` edges, `n`, mean `predicted`, `observed` share, `wilson_low`, `wilson_high` (which
     takes images for independent).
     """
-    found, place = [], _bin(score)
+    found, place = [], ece_bin(score)
     for number in range(ECE_BINS):
         chosen = place == number
         n, hits = int(chosen.sum()), int(target[chosen].sum())
@@ -145,16 +145,12 @@ def _loss(target: np.ndarray, score: np.ndarray) -> np.ndarray:
     return -log_expit(np.where(target, 1, -1) * _logits(score))
 
 
-def _bin(score: np.ndarray) -> np.ndarray:
-    return np.clip((score * ECE_BINS).astype(int), 0, ECE_BINS - 1)
-
-
 def _judge(
     loss: np.ndarray, brier: np.ndarray, confidence: np.ndarray, right: np.ndarray
 ) -> np.ndarray:
     """What an image adds to each figure: [n, 2 + bins], loss, squared error, gap in its bin."""
     gaps = np.zeros((len(loss), ECE_BINS))
-    gaps[np.arange(len(loss)), _bin(confidence)] = confidence - right
+    gaps[np.arange(len(loss)), ece_bin(confidence)] = confidence - right
     return np.column_stack([loss, brier, gaps])
 
 

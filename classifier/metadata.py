@@ -16,7 +16,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassif
 from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import GaussianNB
 
-from classifier.metrics import Metrics, best_threshold, measure
+from classifier.metrics import Metrics, measure_parts
 from classifier.outputs import METRICS, RUN, prediction_rows
 from classifier.pooling import pool, pooled_metrics
 from classifier.targets import BINARY
@@ -54,7 +54,7 @@ def train(options: MetadataOptions) -> dict[str, Metrics]:
     dataset = open_table(options.data)
     folds = _folds(dataset, options.fold)
     fitted = [_fit_and_score(dataset, fold, options.model, options.seed) for fold in folds]
-    own = [_fold_metrics(frame) for frame in fitted]
+    own = [measure_parts(frame, ("val", "test")) for frame in fitted]
     if options.fold == "all":
         predictions = pool(fitted)
         metrics = pooled_metrics(predictions, own)
@@ -132,13 +132,6 @@ def _fit_and_score(dataset: Dataset, fold: int, name: ModelName, seed: int) -> p
             found = model.predict_proba(features)
         parts.append(prediction_rows(dataset, rows, part, found, BINARY))
     return pd.concat(parts, ignore_index=True)
-
-
-def _fold_metrics(predictions: pd.DataFrame) -> dict[str, Metrics]:
-    """As classifier.train measures one fold: the threshold comes from the validation part."""
-    of = {part: predictions[predictions["part"] == part] for part in ("val", "test")}
-    threshold = best_threshold(of["val"]["target"].to_numpy(), of["val"]["score"].to_numpy())
-    return {part: measure(rows, threshold) for part, rows in of.items()}
 
 
 def _facts(dataset: Dataset, folds: list[int], own: list[dict[str, Metrics]]) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """How good scores are on one set of images. What a set leaves undefined is None, never NaN."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 from sklearn.metrics import (
@@ -65,6 +67,13 @@ def measure(rows: pd.DataFrame, threshold: float | None) -> Metrics:
     return found
 
 
+def measure_parts(predictions: pd.DataFrame, parts: Iterable[str]) -> dict[str, Metrics]:
+    """`measure` of each part of one fold's predictions; the threshold is validation's."""
+    of = {part: predictions[predictions["part"] == part] for part in parts}
+    threshold = best_threshold(of["val"]["target"].to_numpy(), of["val"]["score"].to_numpy())
+    return {part: measure(rows, threshold) for part, rows in of.items()}
+
+
 def best_threshold(targets: np.ndarray, scores: np.ndarray) -> float | None:
     """The score that separates best (sensitivity + specificity; Youden 1950), of those seen.
 
@@ -91,9 +100,13 @@ def partial_auc(targets: np.ndarray, scores: np.ndarray, min_tpr: float) -> floa
 
 def calibration_error(targets: np.ndarray, scores: np.ndarray) -> float:
     """Expected calibration error over 15 bins of equal width (Naeini et al. 2015)."""
-    bins = np.clip((scores * ECE_BINS).astype(int), 0, ECE_BINS - 1)
-    gaps = np.bincount(bins, scores - targets, ECE_BINS)
+    gaps = np.bincount(ece_bin(scores), scores - targets, ECE_BINS)
     return float(np.abs(gaps).sum() / len(targets))
+
+
+def ece_bin(scores: np.ndarray) -> np.ndarray:
+    """Which of ECE's bins each score is in, int64 [n]."""
+    return np.clip((scores * ECE_BINS).astype(int), 0, ECE_BINS - 1)
 
 
 def _sensitivity_at(targets: np.ndarray, scores: np.ndarray, specificity: float) -> float:

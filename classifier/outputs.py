@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save
 
 from classifier.job import Job
-from classifier.metrics import Metrics, best_threshold, measure
+from classifier.metrics import Metrics, measure_parts
 from classifier.plots import draw_plots
 from classifier.targets import Target
 from data.store import Dataset
@@ -52,7 +52,8 @@ def write_outputs(
     facts: dict[str, Any],
 ) -> dict[str, Metrics]:
     """Write every output; metrics.json comes last and says that the run is complete."""
-    metrics = measure_parts(predictions, job)
+    externals = [f"external/{name}" for name in job.externals]
+    metrics = measure_parts(predictions, ("val", "test", *externals))
     out, options = job.out, job.options
     if job.leak:
         predictions = predictions.assign(leaky=True)
@@ -75,14 +76,6 @@ def write_outputs(
     write_json(out / RUN, facts | run_facts(job))
     write_json(out / METRICS, metrics)
     return metrics
-
-
-def measure_parts(predictions: pd.DataFrame, job: Job) -> dict[str, Metrics]:
-    """Metrics of every part; the threshold comes from the validation part."""
-    parts = ["val", "test", *(f"external/{name}" for name in job.externals)]
-    of = {part: predictions[predictions["part"] == part] for part in parts}
-    threshold = best_threshold(of["val"]["target"].to_numpy(), of["val"]["score"].to_numpy())
-    return {part: measure(rows, threshold) for part, rows in of.items()}
 
 
 def run_facts(job: Job) -> dict[str, Any]:
