@@ -90,8 +90,7 @@ class LukemelasNet(Backbone):
         _pad_inside_convolutions(net)
         del net._fc  # the head is ours
         super().__init__(net, *((LITE_MEAN, LITE_STD) if lite else (IMAGENET_MEAN, IMAGENET_STD)))
-        ends = list(itertools.accumulate(stage_sizes(name)))
-        self.taps = ends[-3:-1]  # the blocks before which the other levels are taken
+        self.taps = _taps(name)
 
     def trunk(self, x: torch.Tensor, frozen: int) -> torch.Tensor:
         x = self.normalised(x)
@@ -315,8 +314,13 @@ def default_frozen(name: str) -> int:
 def multi_level_limit(name: str) -> int | None:
     """Most frozen blocks that leave the multi-level head its maps; None: any number."""
     if name in EFFICIENTNETS:
-        return sum(stage_sizes(name)[:-2])
+        return _taps(name)[0]
     return len(VanillaCNN.WIDTHS) - 2 if name == "vanilla-cnn" else None
+
+
+def _taps(name: str) -> list[int]:
+    """The blocks of an EfficientNet before which the multi-level head's other maps are taken."""
+    return list(itertools.accumulate(stage_sizes(name)))[-3:-1]
 
 
 def block_of_parameter(net: nn.Module) -> dict[str, int]:

@@ -7,7 +7,7 @@ the validation part alone. Writes evaluation.json, evaluation.html (one file) an
 """
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +16,17 @@ import pandas as pd
 
 from classifier import calibration, gallery, multiclass, operating, subgroups
 from classifier import evaluation_plots as plots
-from classifier.operating import Freedom, Scored
-from classifier.outputs import METRICS, RUN
-from classifier.predict import Trained, load_run
+from classifier.operating import Freedom
+from classifier.outputs import RUN
+from classifier.parts import Part, read_run
+from classifier.predict import Trained, fold_runs, load_run
 from data.report_pictures import picture
-from data.store import Dataset, load_dataset, load_table
 from runtime import cli, progress
-from runtime.cli import read_yaml
-from runtime.errors import UserError, some
+from runtime.errors import UserError
 from runtime.files import new_folder, read_json, write_json, write_text
 from runtime.page import templates
-from runtime.runs import CONFIG
 
-MARKER, PREDICTIONS = "evaluation.json", "predictions.parquet"
-COLUMNS = ("image_id", "group", "fold", "part", "target", "score")
-VALIDATION = ("val", "oof")  # what thresholds and temperature are fitted on; oof: cross-validated
+MARKER = "evaluation.json"
 LEAST_REPLICATES = 200  # below which a 95% interval hangs on a handful of resamples
 
 
@@ -43,31 +39,6 @@ class EvaluateOptions:
     replicates: int = 2000  # resamples of groups behind each interval
     seed: int = 0  # of the resamples
     overwrite: bool = False  # replace an evaluation that --out holds
-
-
-@dataclass(frozen=True)
-class Part:
-    """One part of the predictions and what its dataset knows about the images."""
-
-    name: str
-    rows: pd.DataFrame  # of predictions.parquet, numbered from 0
-    scored: Scored
-    classes: list[str]  # of a run of several diagnoses, else none
-    table: pd.DataFrame | None = None  # the dataset's rows of these images, in this order
-    dataset: Dataset | None = None  # None where there are no images
-    places: np.ndarray | None = None  # int64 [n], rows in the dataset
-    missing: str | None = None  # why table or images are not there
-
-    @property
-    def probabilities(self) -> np.ndarray:
-        """float64 [n, k] of `classes`."""
-        return self.rows[[f"score_{name}" for name in self.classes]].to_numpy(np.float64)
-
-    def images(self, rows: np.ndarray) -> np.ndarray:
-        """uint8 [len(rows), s, s, 3] RGB."""
-        assert self.dataset is not None
-        assert self.places is not None
-        return np.asarray(self.dataset.images[self.places[rows]])
 
 
 def evaluate(options: EvaluateOptions) -> dict[str, Any]:
@@ -85,98 +56,14 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
         result = measure(parts, options)
         result = {"run": str(options.run), "leaky": leaky, **result}
         shown = "test" if "test" in parts else next(iter(parts))
-        pictures = draw_gallery(options.run, parts[shown], folder)
-        said = ("part", "missing", "cam_missing", "score_gap")
+        pictures = draw_gallery(options.run, parts[shown], config.get("tta", 1), folder)
+        said = ("part", "missing", "cam_missing", "cam_fold", "score_gap")
         result["gallery"] = {key: pictures[key] for key in said}
         page = _page(options, config, result, parts, pictures, draw_plots(parts, result, folder))
         write_text(folder / "evaluation.html", page)
         write_json(folder / MARKER, result)
     _report(result, options.out or options.run / "evaluation")
     return result
-
-
-# --- reading -------------------------------------------------------------------------------------
-
-
-def read_run(run: Path) -> tuple[dict[str, Part], dict[str, Any], str | None]:
-    """Parts (validation first), options, and why the run is leaky, of a finished run.
-
-    Raises UserError where the run is not finished or its predictions are damaged.
-    """
-    if not (run / METRICS).exists():
-        raise UserError(
-            f"--run {run}: no finished run of classifier.train there (no {METRICS}); train one, or "
-            f"go on with `python -m classifier.train --out {run} --resume`"
-        )
-    path, config = run / PREDICTIONS, read_yaml(run / CONFIG)
-    try:
-        table = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: missing or damaged ({error}); train the run again") from None
-    classes = _check_predictions(table, path)
-    table["target"] = table["target"].astype(int)
-    parts, order = {}, [*VALIDATION, "test"]
-    for name in sorted(table["part"].unique(), key=lambda name: [name != each for each in order]):
-        rows = table[table["part"] == name].reset_index(drop=True)
-        scored = Scored.of(rows["target"], rows["score"], rows["group"].astype(str))
-        parts[name] = _described(Part(name, rows, scored, classes), config)
-    leaks = {part["leaky"] for part in read_json(run / METRICS).values() if part.get("leaky")}
-    return parts, config, next(iter(leaks), None)
-
-
-def _check_predictions(table: pd.DataFrame, path: Path) -> list[str]:
-    """Raise UserError unless the predictions can be evaluated; returns the names of classes."""
-    if lacking := [column for column in COLUMNS if column not in table]:
-        raise UserError(f"{path}: no column {', '.join(lacking)}; train the run again")
-    classes = [name.removeprefix("score_") for name in table.columns if name.startswith("score_")]
-    if classes and "diagnosis" not in table:
-        raise UserError(f"{path}: scores of classes but no column diagnosis; train the run again")
-    found = [name for name in VALIDATION if (table["part"] == name).any()]
-    if len(found) != 1:
-        raise UserError(
-            f"{path}: expected one validation part, val or oof, found "
-            f"{' and '.join(found) or 'none'} among {some(list(table['part'].unique()))}; "
-            "train the run again"
-        )
-    for words, bad in (
-        ("a target that is not 0 or 1", ~table["target"].isin([0, 1])),
-        ("a score that is not in 0..1", ~table["score"].between(0, 1)),
-        ("no group", table["group"].isna()),
-        ("an image_id that its part has already", table.duplicated(["part", "image_id"])),
-    ):
-        if bad.any():
-            names = table.loc[bad, "image_id"].astype(str).tolist()
-            raise UserError(f"{path}: {len(names)} rows have {words}: {some(names)}; train again")
-    return classes
-
-
-def _described(part: Part, config: dict[str, Any]) -> Part:
-    """The part with its dataset's table and images, or with the reason why they are missing."""
-    external = dict(text.partition("=")[::2] for text in config.get("external") or [])
-    name = part.name.removeprefix("external/")
-    place = external.get(name) if part.name.startswith("external/") else config.get("data")
-    if place is None:
-        return replace(part, missing=f"config.yaml names no dataset of {part.name}")
-    try:
-        table = load_table(Path(place))[0]
-    except UserError as error:
-        return replace(part, missing=str(error))
-    rows = pd.Series(np.arange(len(table)), index=table["image_id"])
-    places = rows[~rows.index.duplicated()].reindex(part.rows["image_id"], fill_value=-1).to_numpy()
-    changed = places < 0
-    changed |= table["target"].iloc[places].to_numpy(float, na_value=np.nan) != part.rows["target"]
-    if changed.any():
-        names = part.rows.loc[changed, "image_id"].tolist()
-        return replace(
-            part,
-            missing=f"{place} is not the dataset that was scored: {len(names)} of {len(places)} "
-            f"images are not there or have another label: {some(names, 3)}",
-        )
-    part = replace(part, table=table.iloc[places].reset_index(drop=True), places=places)
-    try:
-        return replace(part, dataset=load_dataset(Path(place), config.get("size")))
-    except UserError as error:
-        return replace(part, missing=str(error))
 
 
 # --- figures -------------------------------------------------------------------------------------
@@ -194,7 +81,7 @@ def measure(parts: dict[str, Part], options: EvaluateOptions) -> dict[str, Any]:
         "class_temperature": None,
     }
     if validation.classes:
-        known = _known_classes(validation)
+        known = validation.known
         truth = multiclass.class_numbers(validation.rows["diagnosis"][known], validation.classes)
         p = validation.probabilities[known]
         fitted["class_temperature"] = calibration.fit_class_temperature(truth, p)
@@ -236,7 +123,7 @@ def _class_figures(
 ) -> dict[str, Any] | None:
     if not part.classes:
         return None
-    p, known = part.probabilities, _known_classes(part)
+    p, known = part.probabilities, part.known
     found = multiclass.evaluate_classes(part.rows["diagnosis"], p, part.classes)
     if not known.any():
         return found
@@ -245,10 +132,6 @@ def _class_figures(
     intervals = operating.class_intervals(truth, p[known], group, part.classes, *how)
     calibrated = calibration.class_calibration(truth, p[known], group, temperature, *how)
     return {**found, "intervals": intervals, "calibration": calibrated}
-
-
-def _known_classes(part: Part) -> np.ndarray:
-    return part.rows["diagnosis"].astype(str).isin(part.classes).to_numpy()
 
 
 # --- pictures ------------------------------------------------------------------------------------
@@ -274,7 +157,7 @@ def draw_plots(parts: dict[str, Part], result: dict[str, Any], folder: Path) -> 
                 plots.forest(of["subgroups"], of["auc"], each) for each in (path, None)
             ]
         if of["classes"] and of["classes"]["n"]:
-            known = _known_classes(part)
+            known = part.known
             truth = multiclass.class_numbers(part.rows["diagnosis"][known], part.classes)
             one_hot, p = np.eye(len(part.classes))[truth], part.probabilities[known]
             curves, path = of["classes"]["classes"], folder / f"classes-{stem}.png"
@@ -285,13 +168,15 @@ def draw_plots(parts: dict[str, Part], result: dict[str, Any], folder: Path) -> 
     return found
 
 
-def draw_gallery(run: Path, part: Part, folder: Path) -> dict[str, Any]:
+def draw_gallery(run: Path, part: Part, views: int, folder: Path) -> dict[str, Any]:
     """Tiles of the worst failures and of Grad-CAM, or why there are none: `missing, cam_missing`.
 
+    Of a cross-validated run Grad-CAM shows its first fold's model, on images that are new to it.
     Writes failures.png and gradcam.png.
     """
     found: dict[str, Any] = {"part": part.name, "missing": part.missing, "cam_missing": None}
-    found |= {"failures": {}, "cam": {}, "cells": None, "score_gap": None}
+    found |= {"failures": {}, "cam": {}, "cells": None, "cam_fold": None}
+    found |= {"means_over": [f"{views} views"] if views > 1 else [], "score_gap": None}
     if part.dataset is None or part.table is None:
         return found | {"cam_missing": part.missing}
     rows = part.rows.assign(diagnosis=part.table["diagnosis"])
@@ -303,11 +188,19 @@ def draw_gallery(run: Path, part: Part, folder: Path) -> dict[str, Any]:
         captions = ["\n".join(lines) for lines in words]
         sheet.append((f"{name}, most wrong first", images, captions))
     plots.sheet(sheet, folder / "failures.png")
+    if folds := fold_runs(run):
+        number, run = min(folds.items())
+        found["cam_fold"] = number
+        if part.name == "oof":
+            rows = rows[rows["fold"] == number]
+        else:
+            found["means_over"].append(f"the models of {len(folds)} folds")
     try:
         trained = load_run(run)
     except UserError as error:
         return found | {"cam_missing": str(error)}
-    return found | _cam(trained, part, rows, folder)
+    found |= _cam(trained, part, rows, folder)
+    return found | ({"score_gap": None} if found["means_over"] else {})
 
 
 def _cam(trained: Trained, part: Part, rows: pd.DataFrame, folder: Path) -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """A trained classifier as one ONNX file, for programs without torch.
 
-Input `images` float32 [n, 3, size, size], RGB, 0 to 1, any n; output `malignant` float32 [n], the
+Input `images` float32 [n, 3, size, size], RGB, 0 to 1, any n; of a run with `--head metadata` also
+`columns` float32 [n, columns], age, sex and site as numbers. Output `malignant` float32 [n], the
 probability; of a run with `--target diagnosis` also `classes` float32 [n, classes]. The file's
-metadata say how images are to be cropped and what the run was worth.
+metadata say how images are to be cropped, how columns are made and what the run was worth.
 """
 
+import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +28,7 @@ from runtime.files import read_json, write_bytes
 from runtime.runs import CONFIG
 from runtime.seeds import generator
 
-INPUT, OUTPUT, CLASSES = "images", "malignant", "classes"
+INPUTS, OUTPUT, CLASSES = ("images", "columns"), "malignant", "classes"
 TOLERANCE = 1e-4  # of a probability, between onnxruntime and torch
 BATCHES = (1, 5)  # sizes that are compared; the export itself sees another
 FITS = {"crop": "centre crop to a square", "letterbox": "black bars to a square"}
@@ -57,17 +59,12 @@ def export(options: ExportOptions) -> float:
             f"--run {options.run}: holds no {MODEL}; give a run of one fold by classifier.train"
         )
     trained = load_run(options.run)
-    if trained.fusion:
-        raise UserError(
-            f"--run {options.run}: its model looks at age, sex or site beside the image; "
-            "export takes models of the image alone"
-        )
     spec = trained.model.spec
     graph = to_onnx(trained)
     for key, value in about(options.run, trained).items():
         graph.metadata_props.add(key=key, value=value)
     content = graph.SerializeToString()
-    found = difference(onnxruntime, content, trained, samples(options.run, spec.size))
+    found = difference(onnxruntime, content, trained, samples(options.run, trained))
     if not found < TOLERANCE:  # so that NaN is refused, too
         raise UserError(
             f"--run {options.run}: onnxruntime and torch differ by {found:.2g}, allowed are "
@@ -91,9 +88,11 @@ class Probabilities(nn.Module):
         self.model, self.target = trained.model, trained.target
         self.malignant = [at for at, bad in enumerate(trained.target.malignant) if bad]
 
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(
+        self, images: torch.Tensor, columns: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, ...]:
         """Images float32 [n, 3, size, size] in 0..1 to float32 [n], and [n, classes]."""
-        logits = self.model(images)
+        logits = self.model(images, columns)
         if self.target.name == "binary":
             return (torch.sigmoid(logits[:, 0]),)
         classes = torch.softmax(logits, 1)
@@ -102,16 +101,18 @@ class Probabilities(nn.Module):
 
 def to_onnx(trained: Trained) -> Any:
     """An onnx.ModelProto of Probabilities(trained), its number of images left open."""
-    size = trained.model.spec.size
+    inputs = tuple(each[:3] for each in noise(trained))
+    any_number = torch.export.Dim("n")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch warns of its own code
+        warnings.filterwarnings("ignore", "# The axis name")  # that both inputs share n
         program = torch.onnx.export(
             Probabilities(trained).eval(),
-            (torch.rand(3, 3, size, size),),
+            inputs,
             dynamo=True,
-            input_names=[INPUT],
+            input_names=list(INPUTS[: len(inputs)]),
             output_names=[OUTPUT, CLASSES] if trained.target.name == "diagnosis" else [OUTPUT],
-            dynamic_shapes={"images": {0: torch.export.Dim("n")}},
+            dynamic_shapes={name: {0: any_number} for name in INPUTS[: len(inputs)]},
             verbose=False,
         )
     assert program is not None
@@ -138,6 +139,8 @@ def about(run: Path, trained: Trained) -> dict[str, str]:
     }
     if trained.target.name == "diagnosis":
         found["classes"] = ",".join(trained.target.classes)
+    if trained.fusion:
+        found["columns"] = json.dumps(trained.fusion.encoder.describe())
     for part in ("val", "test"):
         if (value := metrics.get(part, {}).get("auc")) is not None:
             found[f"{part}_auc"] = f"{value:.4f}"
@@ -146,31 +149,45 @@ def about(run: Path, trained: Trained) -> dict[str, str]:
     return found
 
 
-def samples(run: Path, size: int) -> list[torch.Tensor]:
-    """Batches of max(BATCHES) images to compare on: noise and, where they are, training images."""
-    n = max(BATCHES)
-    noise = generator(0, "export").random((n, 3, size, size), np.float32)
-    found = [torch.from_numpy(noise)]
+def noise(trained: Trained) -> tuple[torch.Tensor, ...]:
+    """The model's inputs, for max(BATCHES) images that mean nothing."""
+    spec, rng, n = trained.model.spec, generator(0, "export"), max(BATCHES)
+    images = torch.from_numpy(rng.random((n, 3, spec.size, spec.size), np.float32))
+    if not spec.columns:
+        return (images,)
+    return images, torch.from_numpy(rng.standard_normal((n, spec.columns), np.float32))
+
+
+def samples(run: Path, trained: Trained) -> list[tuple[torch.Tensor, ...]]:
+    """Inputs to compare on: noise and, where they are, training images."""
+    found = [noise(trained)]
     data = Path(read_yaml(run / CONFIG)["data"])
     if (data / MARKER).exists():
-        images = load_dataset(data, size).images
-        rows = np.arange(n) % len(images)
-        found.append(load_batch(np.asarray(images[rows]), size, None))
+        size = trained.model.spec.size
+        dataset = load_dataset(data, size)
+        rows = np.arange(max(BATCHES)) % len(dataset.images)
+        images = load_batch(np.asarray(dataset.images[rows]), size, None)
+        fusion = trained.fusion
+        found.append((images, torch.from_numpy(fusion.of(dataset, rows))) if fusion else (images,))
     return found
 
 
 @torch.inference_mode()
 def difference(
-    onnxruntime: ModuleType, content: bytes, trained: Trained, batches: list[torch.Tensor]
+    onnxruntime: ModuleType,
+    content: bytes,
+    trained: Trained,
+    batches: list[tuple[torch.Tensor, ...]],
 ) -> float:
     """Largest difference of a probability between an ONNX file and torch, over BATCHES."""
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     torchs, worst = Probabilities(trained).eval(), 0.0
-    for images in batches:
+    for inputs in batches:
         for n in BATCHES:
-            batch = images[:n].contiguous()
-            given = session.run(None, {INPUT: batch.numpy()})
-            for found, expected in zip(given, torchs(batch), strict=True):
+            batch = [each[:n].contiguous() for each in inputs]
+            named = zip(INPUTS, batch, strict=False)  # no columns where the model takes none
+            given = session.run(None, {name: each.numpy() for name, each in named})
+            for found, expected in zip(given, torchs(*batch), strict=True):
                 if found.shape != tuple(expected.shape) or found.dtype != np.float32:
                     return float("inf")
                 gap = np.abs(found - expected.numpy()).max()

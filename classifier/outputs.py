@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import platform
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,20 @@ from classifier.metrics import Metrics, measure_parts
 from classifier.plots import draw_plots
 from classifier.targets import Target
 from data.store import Dataset
+from runtime.errors import UserError
 from runtime.files import write_bytes, write_json, write_text
 
 MODEL, METRICS, RUN = "model.safetensors", "metrics.json", "run.json"
 PREDICTIONS = "predictions.parquet"
+
+
+def check_finished(run: Path) -> None:
+    """Raises UserError where `run` is not the folder of a finished run."""
+    if not (run / METRICS).exists():
+        raise UserError(
+            f"--run {run}: no finished run of classifier.train there (no {METRICS}); train one, or "
+            f"go on with `python -m classifier.train --out {run} --resume`"
+        )
 
 
 def prediction_rows(

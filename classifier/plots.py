@@ -36,6 +36,51 @@ def draw_plots(
     _precision_recall(folder / "pr.png", predictions, metrics, parts, title)
 
 
+def draw_fold_plots(
+    folder: Path,
+    pooled: pd.DataFrame,
+    folds: dict[int, dict[str, Any]],
+    mean: dict[str, Any],
+    title: str,
+) -> None:
+    """Write roc.png and pr.png of a cross-validated run: every fold's validation part, their mean.
+
+    `pooled` is what classifier.pooling makes, `folds` has the figures of each validation part,
+    `mean` their means. The mean curve is taken at equal false positive rate, or recall. Folds of
+    one class are left out.
+    """
+    folder.mkdir(exist_ok=True)
+    known = [fold for fold, of in folds.items() if of["auc"] is not None]
+    oof, at = pooled[pooled["part"] == "oof"], np.linspace(0, 1, 501)
+    parts = {fold: oof[oof["fold"] == fold] for fold in known}
+    for name, key, words in (("roc", "auc", "AUC"), ("pr", "average_precision", "AP")):
+        figure, axes = plt.subplots(figsize=(5.2, 5.2), layout="constrained")
+        lines = []
+        for (fold, rows), colour in zip(parts.items(), COLOURS * len(parts), strict=False):
+            if name == "roc":
+                x, y, _ = roc_curve(rows["target"], rows["score"], drop_intermediate=False)
+                lines.append(np.interp(at, x, y))
+            else:  # between two recalls the next threshold's precision holds, not a straight line
+                y, x, _ = precision_recall_curve(rows["target"], rows["score"])
+                x, y = x[::-1], y[::-1]
+                lines.append(y[np.searchsorted(x, at)])
+            label = f"fold {fold}: {words} {folds[fold][key]:.3f}"
+            step = "default" if name == "roc" else "steps-pre"
+            axes.plot(x, y, c=colour, lw=0.8, label=label, drawstyle=step)
+        if lines:
+            spread = mean[f"{key}_std"]
+            label = f"mean: {words} {mean[key]:.3f}" if mean[key] is not None else "mean"
+            label += f" ± {spread:.3f}" if spread is not None else ""
+            axes.plot(at, np.mean(lines, axis=0), c="black", lw=2, label=label)
+            axes.legend(loc="lower right" if name == "roc" else "best", frameon=False)
+        if name == "roc":
+            axes.plot([0, 1], [0, 1], c="0.8", lw=1)
+            axes.set(xlabel="1 - specificity", ylabel="sensitivity", aspect="equal")
+        else:
+            axes.set(xlabel="sensitivity (recall)", ylabel="precision", ylim=(0, 1.02))
+        _save(figure, [axes], title, folder / f"{name}.png")
+
+
 def _curves(path: Path, history: list[dict[str, Any]], title: str) -> None:
     epochs = [row["epoch"] for row in history]
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")

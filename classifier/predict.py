@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from classifier.fusion import Fusion, load_fusion
 from classifier.model import Classifier, ModelSpec
-from classifier.outputs import METRICS, MODEL
+from classifier.outputs import MODEL, check_finished
 from classifier.pipelines import AugmentName
 from classifier.targets import Target
 from classifier.tta import check_tta, probabilities
@@ -117,14 +117,13 @@ def load_runs(run: Path) -> list[Trained]:
 
     Raises UserError where the run is not finished or a model damaged.
     """
-    _check_finished(run)
-    folds = sorted(run.glob("fold[0-9]*"), key=lambda path: int(path.name.removeprefix("fold")))
-    return [load_run(fold) for fold in folds or [run]]
+    check_finished(run)
+    return [load_run(fold) for fold in fold_runs(run).values() or [run]]
 
 
 def load_run(run: Path) -> Trained:
     """The model of one fold's run. Raises UserError where it is not finished or damaged."""
-    _check_finished(run)
+    check_finished(run)
     try:
         with safe_open(run / MODEL, "pt") as file:
             about = json.loads((file.metadata() or {})["classifier"])
@@ -142,12 +141,10 @@ def load_run(run: Path) -> Trained:
     return Trained(model.eval(), target, about["augment"], fusion, _look(run, model.spec.size))
 
 
-def _check_finished(run: Path) -> None:
-    if not (run / METRICS).exists():
-        raise UserError(
-            f"--run {run}: no finished run of classifier.train there (no {METRICS}); train one, or "
-            f"go on with `python -m classifier.train --out {run} --resume`"
-        )
+def fold_runs(run: Path) -> dict[int, Path]:
+    """The folders of a run with `--fold all`, by fold; none of another run."""
+    named = ((path.name.removeprefix("fold"), path) for path in run.glob("fold*"))
+    return dict(sorted((int(number), path) for number, path in named if number.isdecimal()))
 
 
 def _look(run: Path, size: int) -> Look:

@@ -26,6 +26,7 @@ from classifier.outputs import (
     options_dict,
     write_outputs,
 )
+from classifier.plots import draw_fold_plots
 from classifier.pooling import pool, pooled_metrics
 from classifier.schedule import best_epoch
 from data.store import load_table
@@ -114,10 +115,15 @@ def cross_validate(options: TrainOptions, cache: FeatureCache) -> dict[str, Metr
     pooled = pool(frames)
     found = pooled_metrics(pooled, metrics)
     write_bytes(out / PREDICTIONS, pooled.to_parquet(index=False))
-    write_json(out / METRICS, found)
+    leak = next((of["leaky"] for of in found.values() if "leaky" in of), None)
+    title = f"{options.backbone}, {len(numbers)} folds"
+    title = f"LEAKY - not a result\n{title}" if leak else title
+    of_folds = {fold: of["val"] for fold, of in zip(numbers, metrics, strict=True)}
+    draw_fold_plots(out / "plots", pooled, of_folds, found["val_mean"], title)
+    write_json(out / METRICS, found)  # last: it says that the run is complete
     runs.finish_run(out)
     print(f"\n{len(numbers)} folds: {out}")
-    print(metrics_table(found, next((of["leaky"] for of in found.values() if "leaky" in of), None)))
+    print(metrics_table(found, leak))
     return found
 
 

@@ -1,6 +1,6 @@
 """Age, sex and site as numbers for a model; what is missing is filled from training rows only."""
 
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -31,6 +31,7 @@ class MetadataEncoder:
         self._age: Pipeline = make_pipeline(
             SimpleImputer(keep_empty_features=True), StandardScaler()
         ).fit(_ages(table))
+        self._aged = bool(np.isfinite(_ages(table)).any())
         self._shares = {
             name: table[name].dropna().astype(str).value_counts(normalize=True).sort_index()
             for name in CATEGORIES
@@ -48,8 +49,24 @@ class MetadataEncoder:
     @property
     def feature_names(self) -> list[str]:
         """`age`, then `sex=...` and `site=...` of the fitted rows, in the order of the features."""
-        known = [f"{name}={value}" for name, of in self._shares.items() for value in of.index]
-        return ["age", *known]
+        return [feature["name"] for feature in self.describe()]
+
+    def describe(self) -> list[dict[str, Any]]:
+        """How each feature is made, in their order, for programs that have to make them.
+
+        `age`: (age - mean) / deviation, 0 where it is missing; `always` 0 where no fitted row had
+        one. A category: 1 where the column has the value, else 0; `share` is the probability with
+        which a missing value is replaced by this one.
+        """
+        scaler = self._age[-1]
+        age: dict[str, Any] = {"mean": float(scaler.mean_[0]), "deviation": float(scaler.scale_[0])}
+        found: list[dict[str, Any]] = [{"name": "age", **(age if self._aged else {"always": 0})}]
+        for name, of in self._shares.items():
+            found += [
+                {"name": f"{name}={value}", "column": name, "value": value, "share": float(share)}
+                for value, share in of.items()
+            ]
+        return found
 
     def transform(self, table: pd.DataFrame) -> np.ndarray:
         """Features of any rows, float32 [len(table), len(feature_names)], all finite."""

@@ -21,6 +21,10 @@ from runtime.files import write_text
 
 Options = TypeVar("Options")
 BAD_INPUT, INTERRUPTED = 2, 130
+CANNOT_BE_MADE = (
+    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG),
+    *(errno.ENOTDIR, errno.EEXIST),  # a file where a folder is to be
+)
 
 
 def parse(options_type: type[Options], argv: list[str], prog: str, description: str) -> Options:
@@ -67,7 +71,7 @@ def run(options_type: type[Options], main: Callable[[Options], Any], module: str
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             hint = "free some space or choose another --out; what was there before is untouched"
             sys.exit(_say(f"error: disk full while writing{where}: {hint}", BAD_INPUT))
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG):
+        if error.errno in CANNOT_BE_MADE:
             hint = "choose another --out, or change what this user may do there"
             sys.exit(_say(f"error:{where}: {error.strerror}; {hint}", BAD_INPUT))
         raise

@@ -11,10 +11,12 @@ from safetensors.torch import save_file
 
 from classifier import export as module
 from classifier.export import ExportOptions, export
+from classifier.fusion import Fusion
 from classifier.model import Classifier, ModelSpec
 from classifier.predict import load_run
 from classifier.targets import BINARY, Target
 from classifier.weights import load_weights
+from data.metadata import MetadataEncoder
 from data.store import write_dataset
 from runtime import cli, device
 from runtime.errors import UserError
@@ -96,6 +98,45 @@ def test_a_run_of_several_diagnoses_gives_all_of_them(run, tmp_path):
     np.testing.assert_allclose(classes, expected, atol=1e-5)
     np.testing.assert_allclose(malignant, expected[:, :2].sum(1), atol=1e-5)
     assert session.get_modelmeta().custom_metadata_map["classes"] == "bcc,mel,nv"
+
+
+def test_age_sex_and_site_are_a_second_input_that_the_file_explains(run, tiny, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(run, out)
+    rng = np.random.default_rng(0)
+    n = len(tiny.table)
+    table = tiny.table.assign(
+        age=rng.choice([20.0, 45.0, np.nan], n), sex=rng.choice(["female", "male"], n), site="leg"
+    )
+    data = write_dataset(tmp_path / "people", np.asarray(tiny.images), table, {})
+    fitted = data.table[["image_id", "age", "sex", "site"]]
+    fusion = Fusion(fitted, MetadataEncoder().fit(fitted), np.empty(0, np.int64))
+    fusion.save(out)
+    spec = ModelSpec("vanilla-cnn", 32, head="metadata", columns=fusion.width)
+    about = {"spec": dataclasses.asdict(spec), "target": dataclasses.asdict(BINARY)}
+    about |= {"augment": "none", "leaky": None}
+    model = Classifier(spec)
+    save_file(model.state_dict(), out / "model.safetensors", {"classifier": json.dumps(about)})
+    (out / "config.yaml").write_text(yaml.safe_dump({"data": str(data.path)}))
+    export(ExportOptions(out, tmp_path / "m.onnx"))
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
+    assert [each.name for each in session.get_inputs()] == ["images", "columns"]
+    rows = np.flatnonzero(table["age"].notna())[:7]
+    columns = np.zeros((len(rows), fusion.width), np.float32)  # by the file's own words
+    told = json.loads(session.get_modelmeta().custom_metadata_map["columns"])
+    for at, feature in enumerate(told):
+        if feature["name"] == "age":
+            age = table["age"].to_numpy(float)[rows]
+            columns[:, at] = (age - feature["mean"]) / feature["deviation"]
+        else:
+            columns[:, at] = table[feature["column"]].iloc[rows] == feature["value"]
+    images = np.asarray(data.images[rows])
+    ready = np.ascontiguousarray(images.transpose(0, 3, 1, 2)).astype(np.float32) / 255
+    (found,) = session.run(None, {"images": ready, "columns": columns})
+    compute = device.resolve("cpu", "fp32")
+    expected = load_run(out).scores(images, compute, 1, data, rows)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert np.ptp(found) > 1e-4
 
 
 def _metadata(file):

@@ -100,3 +100,4 @@ def test_cross_validation_goes_on_where_it_stopped(lesions, tmp_path, monkeypatc
     again = train(smoke(recipe, lesions, tmp_path / "run", *common, "--resume"))
     assert "fold0 is finished already" in capsys.readouterr().out
     assert again == whole == json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert sorted(p.name for p in (tmp_path / "run" / "plots").iterdir()) == ["pr.png", "roc.png"]

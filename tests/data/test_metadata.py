@@ -35,6 +35,13 @@ def test_known_answers():
     features = encoder.transform(table)
     assert features.dtype == np.float32
     spread = np.std([40, 60, 50, 50])
+    age, female, male, torso = encoder.describe()
+    assert age == {"name": "age", "mean": 50, "deviation": pytest.approx(spread)}
+    assert female | {"share": None} == {
+        **{"name": "sex=female", "column": "sex", "value": "female", "share": None}
+    }
+    assert [each["share"] for each in (female, male, torso)] == pytest.approx([1 / 3, 2 / 3, 1])
+    assert MetadataEncoder().fit(table.assign(age=None)).describe()[0]["always"] == 0
     assert features[:, 0] == pytest.approx((np.array([40, 60, 50, 50]) - 50) / spread)
     assert features[[0, 1, 3], 1:].tolist() == [[0, 1, 1], [1, 0, 1], [0, 1, 1]]
     assert features[2, 1:].tolist() in ([1, 0, 1], [0, 1, 1])

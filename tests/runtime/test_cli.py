@@ -111,6 +111,8 @@ def main(options):
         raise UserError("row 3 of a.csv: expected an age in years")
     if options.kind == "disk":
         raise OSError(errno.ENOSPC, "No space left on device", "a.npy")
+    if options.kind == "file":
+        raise OSError(errno.ENOTDIR, "Not a directory", "a.npy/b")
     if options.kind == "stop":
         raise KeyboardInterrupt("resume with --resume")
 
@@ -124,6 +126,7 @@ run(Options, main, "a.b", "What it does.")
         ("none", 0, ""),
         ("user", 2, "error: row 3 of a.csv"),
         ("disk", 2, "disk full while writing a.npy"),
+        ("file", 2, "a.npy/b: Not a directory; choose another --out"),
         ("stop", 130, "resume with --resume"),
     ],
 )
