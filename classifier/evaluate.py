@@ -200,7 +200,9 @@ def draw_gallery(run: Path, part: Part, views: int, folder: Path) -> dict[str, A
     except UserError as error:
         return found | {"cam_missing": str(error)}
     found |= _cam(trained, part, rows, folder)
-    return found | ({"score_gap": None} if found["means_over"] else {})
+    if found["means_over"]:  # the scores are not those of this one model
+        found["score_gap"] = None
+    return found
 
 
 def _cam(trained: Trained, part: Part, rows: pd.DataFrame, folder: Path) -> dict[str, Any]:

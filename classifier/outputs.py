@@ -13,7 +13,7 @@ from safetensors.torch import save
 
 from classifier.job import Job
 from classifier.metrics import Metrics, measure_parts
-from classifier.plots import draw_plots
+from classifier.plots import draw_plots, title_of
 from classifier.targets import Target
 from data.store import Dataset
 from runtime.errors import UserError
@@ -82,8 +82,7 @@ def write_outputs(
     if job.fusion:
         job.fusion.save(out)
     title = f"{options.backbone}, {options.frozen} blocks frozen, {_mix_words(job)}"
-    title = f"LEAKY - not a result\n{title}" if job.leak else title
-    draw_plots(out / "plots", history, predictions, metrics, title)
+    draw_plots(out / "plots", history, predictions, metrics, title_of(title, job.leak))
     write_json(out / RUN, facts | run_facts(job))
     write_json(out / METRICS, metrics)
     return metrics

@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 COLOURS = ["#4477aa", "#cc6677", "#228833", "#ccbb44", "#aa3377", "#66ccee"]
+LEAKY = "LEAKY"  # how the title of a leaky run begins
 
 
 def draw_plots(
@@ -54,7 +55,7 @@ def draw_fold_plots(
     oof, at = pooled[pooled["part"] == "oof"], np.linspace(0, 1, 501)
     parts = {fold: oof[oof["fold"] == fold] for fold in known}
     for name, key, words in (("roc", "auc", "AUC"), ("pr", "average_precision", "AP")):
-        figure, axes = plt.subplots(figsize=(5.2, 5.2), layout="constrained")
+        figure, axes = _roc_axes() if name == "roc" else _pr_axes()
         lines = []
         for (fold, rows), colour in zip(parts.items(), COLOURS * len(parts), strict=False):
             if name == "roc":
@@ -73,12 +74,12 @@ def draw_fold_plots(
             label += f" ± {spread:.3f}" if spread is not None else ""
             axes.plot(at, np.mean(lines, axis=0), c="black", lw=2, label=label)
             axes.legend(loc="lower right" if name == "roc" else "best", frameon=False)
-        if name == "roc":
-            axes.plot([0, 1], [0, 1], c="0.8", lw=1)
-            axes.set(xlabel="1 - specificity", ylabel="sensitivity", aspect="equal")
-        else:
-            axes.set(xlabel="sensitivity (recall)", ylabel="precision", ylim=(0, 1.02))
         _save(figure, [axes], title, folder / f"{name}.png")
+
+
+def title_of(words: str, leak: str | None) -> str:
+    """The title of a run's plots: where it is leaky, they say so in red."""
+    return f"{LEAKY} - not a result\n{words}" if leak else words
 
 
 def _curves(path: Path, history: list[dict[str, Any]], title: str) -> None:
@@ -109,13 +110,11 @@ def _roc(
     parts: list[str],
     title: str,
 ) -> None:
-    figure, axes = plt.subplots(figsize=(5.2, 5.2), layout="constrained")
-    axes.plot([0, 1], [0, 1], c="0.8", lw=1)
+    figure, axes = _roc_axes()
     for part, colour in zip(parts, COLOURS * len(parts), strict=False):
         rows = predictions[predictions["part"] == part]
         fpr, tpr, _ = roc_curve(rows["target"], rows["score"], drop_intermediate=False)
         axes.plot(fpr, tpr, c=colour, label=f"{part}: AUC {metrics[part]['auc']:.3f}")
-    axes.set(xlabel="1 - specificity", ylabel="sensitivity", aspect="equal")
     axes.legend(loc="lower right", frameon=False)
     _save(figure, [axes], title, path)
 
@@ -127,23 +126,35 @@ def _precision_recall(
     parts: list[str],
     title: str,
 ) -> None:
-    figure, axes = plt.subplots(figsize=(5.2, 5.2), layout="constrained")
+    figure, axes = _pr_axes()
     for part, colour in zip(parts, COLOURS * len(parts), strict=False):
         rows = predictions[predictions["part"] == part]
         precision, recall, _ = precision_recall_curve(rows["target"], rows["score"])
         label = f"{part}: AP {metrics[part]['average_precision']:.3f}"
         axes.plot(recall, precision, c=colour, label=label, drawstyle="steps-post")
         axes.axhline(rows["target"].mean(), c=colour, lw=0.8, ls=":")
-    axes.set(xlabel="sensitivity (recall)", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
     axes.legend(frameon=False, title="dotted: share of malignant")
     _save(figure, [axes], title, path)
+
+
+def _roc_axes() -> tuple[plt.Figure, Axes]:
+    figure, axes = plt.subplots(figsize=(5.2, 5.2), layout="constrained")
+    axes.plot([0, 1], [0, 1], c="0.8", lw=1)
+    axes.set(xlabel="1 - specificity", ylabel="sensitivity", aspect="equal")
+    return figure, axes
+
+
+def _pr_axes() -> tuple[plt.Figure, Axes]:
+    figure, axes = plt.subplots(figsize=(5.2, 5.2), layout="constrained")
+    axes.set(xlabel="sensitivity (recall)", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
+    return figure, axes
 
 
 def _save(figure: plt.Figure, axes: list[Axes], title: str, path: Path) -> None:
     for each in axes:
         each.spines[["top", "right"]].set_visible(False)
         each.grid(alpha=0.25)
-    leaky = title.startswith("LEAKY")
+    leaky = title.startswith(LEAKY)
     figure.suptitle(title, fontsize=10, color="#bb0000" if leaky else "black")
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -26,7 +26,7 @@ from classifier.outputs import (
     options_dict,
     write_outputs,
 )
-from classifier.plots import draw_fold_plots
+from classifier.plots import draw_fold_plots, title_of
 from classifier.pooling import pool, pooled_metrics
 from classifier.schedule import best_epoch
 from data.store import load_table
@@ -116,8 +116,7 @@ def cross_validate(options: TrainOptions, cache: FeatureCache) -> dict[str, Metr
     found = pooled_metrics(pooled, metrics)
     write_bytes(out / PREDICTIONS, pooled.to_parquet(index=False))
     leak = next((of["leaky"] for of in found.values() if "leaky" in of), None)
-    title = f"{options.backbone}, {len(numbers)} folds"
-    title = f"LEAKY - not a result\n{title}" if leak else title
+    title = title_of(f"{options.backbone}, {len(numbers)} folds", leak)
     of_folds = {fold: of["val"] for fold, of in zip(numbers, metrics, strict=True)}
     draw_fold_plots(out / "plots", pooled, of_folds, found["val_mean"], title)
     write_json(out / METRICS, found)  # last: it says that the run is complete
