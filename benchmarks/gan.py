@@ -48,6 +48,7 @@ class Options:
     archs: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()  # which; all if not given
     minutes: float = 10.0  # of training, each
     seeds: int = 2  # runs of each architecture
+    fold: int = 0  # whose validation part is held out
     recipe: Repeatable = ()  # NAME=VALUE, repeatable: what all of them are to have otherwise
     runs: Path = Path("runs/benchmark-gan")  # where the generators go
     out: Path = Path("benchmarks/results/gan.json")  # where the figures go
@@ -67,13 +68,14 @@ def main(options: Options) -> None:
 def run_one(options: Options, arch: str, seed: int) -> None:
     """Train, score and time one generator, unless its cell.json says that this is done."""
     changed = "".join(f"-{word}" for word in options.recipe)
+    changed += f"-fold{options.fold}" if options.fold else ""
     run = options.runs / f"{arch}{changed}-{options.minutes:g}min-seed{seed}"
     if (run / "cell.json").exists():
         return
     load = os.getloadavg()[0]
     resume = (run / "config.yaml").exists()
     common = {"data": options.data, "arch": arch, "minutes": options.minutes, "seed": seed}
-    common |= {"recipe": options.recipe}
+    common |= {"fold": options.fold, "recipe": options.recipe}
     quiet = {"tracking": "none", "divergence": "warn", "evaluate_every": 0.0}
     train(TrainOptions(**common, **quiet, out=run, resume=resume))
     scores = evaluate(EvaluateOptions(generator=run, network="diagnosis"))

@@ -18,11 +18,12 @@ LOWEST = 4  # side of the smallest feature map, pixels
 
 @dataclass(frozen=True, kw_only=True)
 class Config(Recipe):
-    """The paper's optimizer, with one critic step; the width of both networks."""
+    """The paper's optimizer and critic steps; the width of both networks."""
 
     width: int = 256  # channels at 4x4 px
     latent_dim: int = 128
     betas: tuple[float, float] = (0.0, 0.9)
+    critic_steps: int = 5
 
 
 def channels(config: Config) -> list[int]:

@@ -93,7 +93,7 @@ def test_the_wgan_critic_has_no_batch_norm(build):
 
 
 PUBLISHED = {  # loss, penalty, its strength, critic steps, rates of G and D, betas
-    "sngan": ("hinge", "none", 0, 1, 2e-4, 2e-4, (0.0, 0.9)),
+    "sngan": ("hinge", "none", 0, 5, 2e-4, 2e-4, (0.0, 0.9)),
     "dcgan": ("non-saturating", "none", 0, 1, 2e-4, 2e-4, (0.5, 0.999)),
     "wgan-gp": ("wasserstein", "gp", 10, 5, 1e-4, 1e-4, (0.0, 0.9)),
     "acgan": ("non-saturating", "none", 0, 1, 2e-4, 2e-4, (0.5, 0.999)),
