@@ -1,6 +1,8 @@
 # make setup | demo | test | test-all; each makes the environment first, once.
 PYTHON ?= python3
 BIN := .venv/bin
+# one thread each: threads of several processes on the same cores wait for each other
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4
 
 .PHONY: setup demo test test-all clean
 setup: .venv/ready
@@ -23,10 +25,10 @@ test: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: setup
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 clean:
 	rm -rf .venv

@@ -63,9 +63,9 @@ def test_only_malignant_images_are_learnt_from(tmp_path, make_dataset):
     assert set(dataset.table["fold"].to_numpy()[rows]) == {0, 2, 3}
 
 
-@pytest.mark.parametrize("arch", ["lesiongan", "sngan"])
-def test_an_interrupted_run_resumes_to_the_same_bits(options, monkeypatch, tmp_path, arch):
-    options = dataclasses.replace(options, arch=arch)
+@pytest.mark.parametrize(("arch", "kimg"), [("lesiongan", 0.024), ("sngan", 0.12)])  # 6 steps
+def test_an_interrupted_run_resumes_to_the_same_bits(options, monkeypatch, tmp_path, arch, kimg):
+    options = dataclasses.replace(options, arch=arch, kimg=kimg)
     monkeypatch.setattr(gan.loop, "LOG_STEPS", 2)
     whole = train(options)
     broken = dataclasses.replace(options, out=tmp_path / "broken")
