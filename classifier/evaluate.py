@@ -79,12 +79,14 @@ def measure(parts: dict[str, Part], options: EvaluateOptions) -> dict[str, Any]:
         "thresholds": thresholds,
         "temperature": calibration.fit_temperature(target, score),
         "class_temperature": None,
+        "class_means": None,
     }
     if validation.classes:
         known = validation.known
         truth = multiclass.class_numbers(validation.rows["diagnosis"][known], validation.classes)
         p = validation.probabilities[known]
         fitted["class_temperature"] = calibration.fit_class_temperature(truth, p)
+        fitted["class_means"] = validation.probabilities.mean(0).tolist()
     found = {}
     with progress.bar(len(parts), "parts", "part") as bar:
         for name, part in parts.items():
@@ -106,7 +108,7 @@ def _part_figures(part: Part, fitted: dict[str, Any], options: EvaluateOptions) 
         **operating.operating_points(rows, fitted["thresholds"], *how),
         **{name: calibrated["before"][name] for name in ("brier", "ece")},
         "calibration": calibrated,
-        "classes": _class_figures(part, fitted["class_temperature"], how),
+        "classes": _class_figures(part, fitted, how),
         "subgroups": None,
         "missing": part.missing,
     }
@@ -119,7 +121,7 @@ def _part_figures(part: Part, fitted: dict[str, Any], options: EvaluateOptions) 
 
 
 def _class_figures(
-    part: Part, temperature: float | None, how: tuple[int, int]
+    part: Part, fitted: dict[str, Any], how: tuple[int, int]
 ) -> dict[str, Any] | None:
     if not part.classes:
         return None
@@ -129,9 +131,16 @@ def _class_figures(
         return found
     truth = multiclass.class_numbers(part.rows["diagnosis"][known], part.classes)
     group = part.scored.group[known]
-    intervals = operating.class_intervals(truth, p[known], group, part.classes, *how)
-    calibrated = calibration.class_calibration(truth, p[known], group, temperature, *how)
-    return {**found, "intervals": intervals, "calibration": calibrated}
+    temperature = fitted["class_temperature"]
+    even = multiclass.equal_prior(p, np.array(fitted["class_means"]))
+    called = even[known].argmax(1)
+    of_even = multiclass.evaluate_classes(part.rows["diagnosis"], even, part.classes)
+    return found | {
+        "intervals": operating.class_intervals(truth, p[known], group, part.classes, *how),
+        "equal_prior": operating.recall_intervals(truth, called, group, *how)
+        | {"confusion": of_even["confusion"]},
+        "calibration": calibration.class_calibration(truth, p[known], group, temperature, *how),
+    }
 
 
 # --- pictures ------------------------------------------------------------------------------------
@@ -161,8 +170,10 @@ def draw_plots(parts: dict[str, Part], result: dict[str, Any], folder: Path) -> 
             truth = multiclass.class_numbers(part.rows["diagnosis"][known], part.classes)
             one_hot, p = np.eye(len(part.classes))[truth], part.probabilities[known]
             curves, path = of["classes"]["classes"], folder / f"classes-{stem}.png"
+            even, even_path = of["classes"]["equal_prior"], folder / f"confusion-even-{stem}.png"
             found["classes"][name] = [
                 plots.confusion(of["classes"]["confusion"], folder / f"confusion-{stem}.png"),
+                plots.confusion(even["confusion"], even_path, "the same, classes equally common"),
                 plots.class_precision_recall(one_hot, p, curves, path),
             ]
     return found

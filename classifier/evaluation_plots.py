@@ -243,10 +243,10 @@ def _span(one: dict[str, float | None]) -> str:
 # --- classes and pictures ------------------------------------------------------------------------
 
 
-def confusion(found: dict[str, Any], path: Path) -> str:
+def confusion(found: dict[str, Any], path: Path, called: str = "most probable class") -> str:
     """Confusion matrix, true classes in rows: the rate of the row in colour, rate over count.
 
-    `found`: `confusion` of `evaluate_classes`.
+    `found`: `confusion` of `evaluate_classes`; `called`: what the columns are.
     """
     names, counts = found["names"], np.array(found["counts"])
     rates = np.array([row or [np.nan] * len(names) for row in found["rates"]], float)
@@ -263,7 +263,7 @@ def confusion(found: dict[str, Any], path: Path) -> str:
         axes.set_yticks(range(len(names)), names)
         axes.tick_params(length=0, labelcolor=INK)
         axes.spines[:].set_visible(False)
-        axes.set(xlabel="most probable class", ylabel="true class")
+        axes.set(xlabel=called, ylabel="true class")
         return _finish(figure, path)
 
 

@@ -12,7 +12,7 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-from classifier.multiclass import evaluate_classes
+from classifier.multiclass import equal_prior, evaluate_classes
 
 Metrics = dict[str, float | int | None]
 ECE_BINS = 15
@@ -44,22 +44,29 @@ def evaluate(targets: np.ndarray, scores: np.ndarray, threshold: float) -> Metri
     return found
 
 
-def measure(rows: pd.DataFrame, threshold: float | None) -> Metrics:
+def measure(
+    rows: pd.DataFrame, threshold: float | None, validation: pd.DataFrame | None = None
+) -> Metrics:
     """`evaluate` of rows of predictions.parquet; of several diagnoses also the figures of classes.
 
-    These are `macro_auc`, `class_balanced_accuracy`, `class_accuracy`, and `auc_CLASS` and
-    `average_precision_CLASS`, each class against the rest. Without a threshold, what needs one is
-    None.
+    These are `macro_auc`, `class_balanced_accuracy`, the same `_equal_prior` (of the class that is
+    most probable where all are equally common; how common they are is read off `validation`, or
+    off `rows` themselves), `class_accuracy`, and `auc_CLASS` and `average_precision_CLASS`, each
+    class against the rest. Without a threshold, what needs one is None.
     """
     targets, scores = rows["target"].to_numpy(), rows["score"].to_numpy()
     found = evaluate(targets, scores, 0.5 if threshold is None else threshold)
     if threshold is None:
         found |= {"balanced_accuracy": None, "threshold": None}
-    names = [column.removeprefix("score_") for column in rows if column.startswith("score_")]
-    if names:
-        scores = rows[[f"score_{name}" for name in names]].to_numpy()
+    columns = [column for column in rows if column.startswith("score_")]
+    if columns:
+        names = [column.removeprefix("score_") for column in columns]
+        scores = rows[columns].to_numpy()
         of = evaluate_classes(rows["diagnosis"], scores, names)
         found |= {"macro_auc": of["macro_auc"], "class_balanced_accuracy": of["balanced_accuracy"]}
+        common = (rows if validation is None else validation)[columns].to_numpy().mean(0)
+        even = evaluate_classes(rows["diagnosis"], equal_prior(scores, common), names)
+        found["class_balanced_accuracy_equal_prior"] = even["balanced_accuracy"]
         found["class_accuracy"] = of["accuracy"]
         for name, one in of["classes"].items():
             found[f"auc_{name}"] = one["auc"]
@@ -71,7 +78,7 @@ def measure_parts(predictions: pd.DataFrame, parts: Iterable[str]) -> dict[str, 
     """`measure` of each part of one fold's predictions; the threshold is validation's."""
     of = {part: predictions[predictions["part"] == part] for part in parts}
     threshold = best_threshold(of["val"]["target"].to_numpy(), of["val"]["score"].to_numpy())
-    return {part: measure(rows, threshold) for part, rows in of.items()}
+    return {part: measure(rows, threshold, of["val"]) for part, rows in of.items()}
 
 
 def best_threshold(targets: np.ndarray, scores: np.ndarray) -> float | None:

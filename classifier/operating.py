@@ -218,16 +218,32 @@ def class_intervals(
     replicates: int,
     seed: int,
 ) -> dict[str, Any]:
-    """Group-bootstrap Figures: `auc` by class (None where undefined), `accuracy`, and
-    `balanced_accuracy` over the classes that are there.
+    """Group-bootstrap Figures: `auc` by class (None where undefined), and those of
+    `recall_intervals` for the most probable class.
 
     `truth` int [n] numbers into `names`, `probabilities` [n, k], `group` [n] patients or lesions.
     """
+    how = (group, replicates, seed)
+    return recall_intervals(truth, probabilities.argmax(1), *how) | {
+        "auc": {
+            name: _class_auc(truth == at, probabilities[:, at], *how)
+            for at, name in enumerate(names)
+        }
+    }
+
+
+def recall_intervals(
+    truth: np.ndarray, called: np.ndarray, group: np.ndarray, replicates: int, seed: int
+) -> dict[str, Any]:
+    """Group-bootstrap Figures: `accuracy`, and `balanced_accuracy` over the classes that are there.
+
+    `truth` and `called` int [n] classes, `group` [n] patients or lesions.
+    """
     rows = Scored.of(np.zeros(len(truth)), np.zeros(len(truth)), group)
-    one_hot = np.eye(len(names))[truth]
-    present = one_hot.any(0)
-    right = (probabilities.argmax(1) == truth)[:, None]
-    sums = rows.group_sums(np.hstack([one_hot * right, one_hot])[:, np.tile(present, 2)])
+    present = np.unique(truth)
+    one_hot = (truth[:, None] == present).astype(float)
+    right = (called == truth)[:, None]
+    sums = rows.group_sums(np.hstack([one_hot * right, one_hot]))
 
     def recalls(weights: np.ndarray) -> np.ndarray:
         hits, of = np.split(weights @ sums, 2, axis=1)
@@ -236,17 +252,13 @@ def class_intervals(
 
     values = recalls(np.ones((1, rows.n_groups)))[0]
     drawn = resample(rows, recalls, replicates, seed)
-    freedom = [Freedom.of(Scored.of(truth == at, truth, group)) for at in np.flatnonzero(present)]
+    freedom = [Freedom.of(Scored.of(truth == at, truth, group)) for at in present]
     fewest = min(each.n_malignant for each in freedom)
     df = _satterthwaite(np.nanvar(drawn[:, :-1], axis=0), [each.malignant for each in freedom])
     means, mean = drawn[:, :-1].mean(1), float(values[:-1].mean())
     return {
         "balanced_accuracy": figure(mean, means, df, (0.0, 1.0), fewest),
         "accuracy": figure(values[-1], drawn[:, -1], freedom[0].all, (0.0, 1.0), rows.n_groups),
-        "auc": {
-            name: _class_auc(truth == at, probabilities[:, at], group, replicates, seed)
-            for at, name in enumerate(names)
-        },
     }
 
 

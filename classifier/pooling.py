@@ -59,7 +59,7 @@ def pooled_metrics(
     found["val_mean"] = _mean_metrics([metrics["val"] for metrics in fold_metrics])
     others = [part for part in pooled["part"].unique() if part not in ("oof", "test")]
     for part in ("test", *others):
-        found[part] = measure(pooled[pooled["part"] == part], threshold)
+        found[part] = measure(pooled[pooled["part"] == part], threshold, oof)
     if "leaky" in pooled:
         reasons = {str(of["val"]["leaky"]) for of in fold_metrics if of["val"].get("leaky")}
         for part in found.values():

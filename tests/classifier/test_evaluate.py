@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 from scipy.special import softmax
+from sklearn.metrics import recall_score
 
 from classifier import evaluation_plots, gallery, metrics, outputs
 from classifier.evaluate import EvaluateOptions, evaluate
@@ -162,10 +163,23 @@ def test_a_cross_validated_run_of_several_diagnoses(described, tmp_path, drawn):
     assert of["absent"] == ["bcc"]
     assert of["left_out"] == {"scc": int(other.sum())}
     assert of["intervals"]["auc"]["bcc"]["value"] is None
+    weighed = p / p[predictions["part"] == "oof"].mean(0)  # by validation, in every part
+    known = predictions["part"].eq("test") & ~other
+    called = np.array(CLASSES)[weighed[known].argmax(1)]
+    there = {"average": "macro", "labels": ["mel", "nv"]}
+    expected = recall_score(predictions["diagnosis"][known], called, **there)
+    even = of["equal_prior"]
+    assert even["balanced_accuracy"]["value"] == pytest.approx(expected)
+    assert even["accuracy"]["value"] == pytest.approx(
+        np.mean(called == predictions["diagnosis"][known])
+    )
+    assert np.sum(even["confusion"]["counts"]) == known.sum()
     page = (options.run / "evaluation" / "evaluation.html").read_text()
     assert "No images of bcc" in page
     assert (options.run / "evaluation" / "confusion-test.png").exists()
     assert (options.run / "evaluation" / "classes-oof.png").exists()
+    assert (options.run / "evaluation" / "confusion-even-oof.png").exists()
+    assert "Equal prior" in page
 
 
 def test_one_class_and_lost_datasets_cost_their_sections_alone(described, tmp_path):

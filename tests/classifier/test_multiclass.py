@@ -8,9 +8,11 @@ import pandas as pd
 import pytest
 from isic_challenge_scoring.classification import ClassificationMetric, ClassificationScore
 from scipy.special import softmax
+from scipy.stats import norm
 from sklearn import metrics as sk
 
-from classifier.multiclass import class_numbers, evaluate_classes
+from classifier.metrics import measure, measure_parts
+from classifier.multiclass import class_numbers, equal_prior, evaluate_classes
 from classifier.operating import class_intervals
 from runtime.errors import UserError
 
@@ -141,6 +143,42 @@ def test_a_rare_class_that_never_varies_does_not_blow_up_the_balanced_accuracy()
     assert 0.02 < found["high"] - found["low"] < 0.3
     one = class_intervals(truth[:301], p[:301], np.arange(301), NAMES, 300, 0)["balanced_accuracy"]
     assert (one["low"], one["high"]) == (0, 1)  # of a class with one lesion nothing is known
+
+
+def test_at_equal_prior_the_likelihoods_alone_decide():
+    """Of normal classes with means 0, 2, 4 the borders are 1 and 3, however rare a class is."""
+    rng = np.random.default_rng(0)
+    prior, means = np.array([0.9, 0.08, 0.02]), np.array([0.0, 2.0, 4.0])
+    truth = rng.choice(3, 20_000, p=prior)
+    x = rng.normal(means[truth], 1)
+    joint = prior * norm.pdf(x[:, None], means, 1)
+    p = joint / joint.sum(1, keepdims=True)
+    even = equal_prior(p, prior)
+    np.testing.assert_allclose(even.sum(1), 1)
+    np.testing.assert_array_equal(even.argmax(1), np.digitize(x, [1, 3]))
+    np.testing.assert_allclose(equal_prior(p, np.full(3, 1 / 3)), p)
+    assert equal_prior(np.array([[0.3, 0.7, 0.0]]), np.array([0.5, 0.5, 0.0])).tolist() == [
+        [0.3, 0.7, 0.0]
+    ]  # a class that is never thought of
+
+    def rows(which, part):
+        scores = {f"score_{name}": p[which, at] for at, name in enumerate(NAMES[:3])}
+        known = {"diagnosis": np.array(NAMES)[truth[which]], "target": truth[which] == 2}
+        return pd.DataFrame({**known, "score": p[which, 2], **scores, "part": part})
+
+    common, rare = np.arange(20_000), np.flatnonzero(truth > 0)
+    both = pd.concat([rows(common, "val"), rows(rare, "test")], ignore_index=True)
+    found = measure_parts(both.astype({"target": int}), ("val", "test"))
+    for part, which in (("val", common), ("test", rare)):  # both by validation's frequencies
+        there = {"average": "macro", "labels": np.unique(truth[which])}
+        recall = sk.recall_score(truth[which], np.digitize(x[which], [1, 3]), **there)
+        got = found[part]["class_balanced_accuracy_equal_prior"]
+        assert got == pytest.approx(recall, abs=0.01)
+    val = found["val"]
+    assert val["class_balanced_accuracy_equal_prior"] > val["class_balanced_accuracy"] + 0.1
+    alone = measure(both[both["part"] == "test"].astype({"target": int}), 0.5)
+    got = found["test"]["class_balanced_accuracy_equal_prior"]
+    assert alone["class_balanced_accuracy_equal_prior"] != got
 
 
 def test_bad_probabilities_are_named():
