@@ -19,7 +19,6 @@ from classifier.pipelines import AugmentName, SeededViews
 from runtime.device import Compute
 from runtime.seeds import generator
 
-TRUNK_BATCH = 64  # always full, so that a feature never depends on its neighbours
 PLAIN = -1  # the view that leaves an image as it is
 
 
@@ -95,6 +94,7 @@ class Trunk:
     ) -> None:
         self.model, self.cache, self.views, self.augment = model, cache, views, augment
         self.device, self.size = compute.device, model.spec.size
+        self.batch = model.spec.at_once  # always full, so that no feature depends on neighbours
         self.pure = model.trunk_is_pure
         self._view_table: dict[tuple[str, int, int], Views | SeededViews | None] = {}
         if not self.pure:
@@ -123,8 +123,8 @@ class Trunk:
         """Compute features of (row, view) pairs; yields how many after each batch."""
         store = self._store(images)
         assert store is not None
-        for start in range(0, len(pairs), TRUNK_BATCH):
-            rows, views = pairs[start : start + TRUNK_BATCH].T
+        for start in range(0, len(pairs), self.batch):
+            rows, views = pairs[start : start + self.batch].T
             features = self._compute(images, rows, views).permute(0, 2, 3, 1).cpu()
             store.features[rows, views] = features
             store.filled[rows, views] = True
@@ -175,12 +175,12 @@ class Trunk:
         return batch
 
     def _run(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.cat([self._run_batch(part) for part in x.split(TRUNK_BATCH)])
+        return torch.cat([self._run_batch(part) for part in x.split(self.batch)])
 
     def _run_batch(self, x: torch.Tensor) -> torch.Tensor:
         count = len(x)
-        if count < TRUNK_BATCH:
-            x = torch.cat([x, x[:1].expand(TRUNK_BATCH - count, -1, -1, -1)])
+        if count < self.batch:
+            x = torch.cat([x, x[:1].expand(self.batch - count, -1, -1, -1)])
         x = x.to(self.device).contiguous(memory_format=torch.channels_last)
         with torch.no_grad():
             return self._folded.trunk(x)[:count]

@@ -28,7 +28,6 @@ from runtime.files import write_json
 from runtime.seeds import generator, seed_torch
 from runtime.tracking import Tracker
 
-EVAL_BATCH = 256
 SMOKE_STEPS = 2
 
 
@@ -145,8 +144,8 @@ class Loop:
         if options.tta == 1:
             return job.target.probabilities(self._logits(images, dataset, rows))
         found = [np.empty((0, len(job.target.classes)))]
-        for start in range(0, len(rows), EVAL_BATCH):
-            part = rows[start : start + EVAL_BATCH]
+        for start in range(0, len(rows), job.spec.at_once):
+            part = rows[start : start + job.spec.at_once]
             found.append(
                 probabilities(
                     *(self.model, job.target, dataset.images[part], self.compute),
@@ -160,12 +159,13 @@ class Loop:
     def _logits(self, images: ImageSet, dataset: Dataset, rows: np.ndarray) -> torch.Tensor:
         """Float32 [len(rows), outputs] on the CPU, for images as they are."""
         self.model.eval()
-        found = [torch.empty(0, self.job.target.outputs)]
-        for start in range(0, len(rows), EVAL_BATCH):
-            part = rows[start : start + EVAL_BATCH]
+        job = self.job
+        found = [torch.empty(0, job.target.outputs)]
+        for start in range(0, len(rows), job.spec.at_once):
+            part = rows[start : start + job.spec.at_once]
             metadata = None
-            if fusion := self.job.fusion:
-                metadata = torch.from_numpy(fusion.of(dataset, part)).to(self.compute.device)
+            if job.fusion:
+                metadata = torch.from_numpy(job.fusion.of(dataset, part)).to(self.compute.device)
             with self.compute.autocast():
                 features = self.trunk.features(images, part, np.full(len(part), PLAIN))
                 found.append(self.model.tail(features, metadata).float().cpu())

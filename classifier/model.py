@@ -31,6 +31,13 @@ class ModelSpec:
     outputs: int = 1  # logits
     columns: int = 0  # of metadata
 
+    @property
+    def at_once(self) -> int:
+        """Images that pass without gradients at a time: 64 of 128 px, fewer of larger ones, in
+        the same memory. A power of two, of which usual batches are multiples.
+        """
+        return 1 << (max(1, min(64, 64 * 128**2 // self.size**2)).bit_length() - 1)
+
 
 class Classifier(nn.Module):
     """`forward(x, metadata)` is `tail(trunk(x), metadata)`: logits float [n, outputs].

@@ -32,7 +32,6 @@ from runtime.errors import UserError, some
 from runtime.files import write_bytes
 from runtime.runs import CONFIG
 
-BATCH = 128  # images at a time
 Batch = tuple[np.ndarray, Dataset | None, np.ndarray | None]  # images, their dataset and rows
 
 
@@ -164,8 +163,8 @@ def _batches(data: Path, trained: Trained) -> tuple[list[str], Iterator[Batch]]:
     """Names, and images uint8 [n, s, s, 3] in their order with where they come from."""
     if (data / MARKER).exists():
         dataset = load_dataset(data, trained.model.spec.size)
-        starts = range(0, len(dataset.table), BATCH)
-        rows = (np.arange(s, min(s + BATCH, len(dataset.table))) for s in starts)
+        n, at_once = len(dataset.table), trained.model.spec.at_once
+        rows = (np.arange(start, min(start + at_once, n)) for start in range(0, n, at_once))
         batches = ((np.asarray(dataset.images[r]), dataset, r) for r in rows)
         return dataset.table["image_id"].tolist(), batches
     if trained.fusion:
@@ -181,18 +180,18 @@ def _batches(data: Path, trained: Trained) -> tuple[list[str], Iterator[Batch]]:
     names = [file.relative_to(data).with_suffix("").as_posix() for file in files]
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise UserError(f"--data {data}: several files of one name: {some(twice)}; rename them")
-    return names, ((images, None, None) for images in _decoded(files, trained.look, data))
+    return names, ((images, None, None) for images in _decoded(files, trained, data))
 
 
-def _decoded(files: list[Path], look: Look, root: Path) -> Iterator[np.ndarray]:
+def _decoded(files: list[Path], trained: Trained, root: Path) -> Iterator[np.ndarray]:
     batch: list[np.ndarray] = []
     bad: list[BadImage] = []
-    for image in decode_all(files, look, root=root):
+    for image in decode_all(files, trained.look, root=root):
         if isinstance(image, BadImage):
             bad.append(image)
         elif not bad:  # after the first nothing is written: only the others are looked for
             batch.append(image.pixels)
-        if len(batch) == BATCH:
+        if len(batch) == trained.model.spec.at_once:
             yield np.stack(batch)
             batch = []
     if bad:

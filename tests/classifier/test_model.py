@@ -3,6 +3,8 @@ import copy
 import pytest
 import torch
 from efficientnet_pytorch import EfficientNet
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from classifier.backbones import block_count, block_of_parameter, build_backbone, default_frozen
@@ -17,6 +19,14 @@ SMALL = ("efficientnet-lite0", "vanilla-cnn", "small-densenet", "timm:test_resne
 def build(backbone="efficientnet-lite0", size=64, seed=0, **changes):
     torch.manual_seed(seed)
     return Classifier(ModelSpec(backbone, size, **changes))
+
+
+@given(st.integers(32, 4096))
+def test_large_images_pass_in_the_memory_of_small_ones(size):
+    at_once = ModelSpec("efficientnet-b6", size).at_once
+    assert 64 % at_once == 0
+    assert at_once == 1 or size <= 128 or at_once * size**2 <= 64 * 128**2
+    assert at_once == 64 or 2 * at_once * size**2 > 64 * 128**2  # and not in much less
 
 
 @pytest.mark.parametrize("backbone", SMALL)
