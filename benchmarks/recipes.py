@@ -1,0 +1,134 @@
+"""Every recipe at what fits a small machine: AUC with its interval, and minutes.
+
+    python -m data.prepare --source ham10000 --root DIR --test-fraction 0 \\
+        --out datasets/ham10000-all
+    python -m benchmarks.recipes                                     all, on one fold
+    python -m benchmarks.recipes --names default --names frozen18 --fold all
+
+FITS says what is changed so that it fits: ImageNet weights that come with a package, images of the
+dataset's size, fewer epochs. One training at a time, each in a folder of its own under --runs:
+whatever is finished is not done again, and a killed run goes on from its last checkpoint.
+"""
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pandas as pd
+import torch
+import tyro
+
+from classifier.evaluate import MARKER, EvaluateOptions, evaluate
+from classifier.options import RECIPES
+from classifier.outputs import METRICS, PREDICTIONS, RUN
+from runtime import cli
+from runtime.errors import UserError
+from runtime.files import read_json, write_json
+
+LITE = "--backbone efficientnet-lite0"
+FITS = {
+    "default": "",
+    "frozen18": f"{LITE} --frozen 11",
+    "b3-meta-cutmix": f"{LITE} --size 128",
+    "b6-tta-meta-ensemble": f"{LITE} --size 128",
+    "b6-1024": f"{LITE} --size 128 --batch 32 --lr 0.0003",  # the same rate an image
+    "ham7-scratch": "",
+    "ham7-densenet": "",
+    "ham7-vgg": f"{LITE} --frozen 11",
+    "ham7-vgg-aux": f"{LITE} --frozen 11",
+}
+FIGURES = ("auc", "average_precision", "sensitivity_at_95_specificity")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of `python -m benchmarks.recipes`."""
+
+    data: Path = Path("datasets/ham10000-all")  # prepared with --test-fraction 0
+    names: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()  # which; all if not given
+    fold: int | Literal["all"] = 1  # held out; all: each in turn
+    external: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()  # NAME=FOLDER to test on
+    runs: Path = Path("runs/benchmark-recipes")  # where the trainings go
+    out: Path = Path("benchmarks/results/recipes.json")  # where the figures go
+
+
+def main(options: Options) -> None:
+    """Train and score what is missing; write every figure that there is."""
+    if unknown := sorted(set(options.names) - set(FITS)):
+        raise UserError(f"--names {', '.join(unknown)}: known are {', '.join(FITS)}")
+    for name in options.names or FITS:
+        run_one(options, name)
+        write_json(options.out, collect(options))
+    print(table(collect(options)["cells"]))
+
+
+def run_one(options: Options, name: str) -> None:
+    """Train and score one recipe, unless its cell.json says that this is done."""
+    run = options.runs / f"{name}-fold{options.fold}"
+    if (run / "cell.json").exists():
+        return
+    words = ["--config", os.path.relpath(RECIPES / f"{name}.yaml")]
+    words += ["--data", str(options.data), "--fold", str(options.fold), *FITS[name].split()]
+    words += [word for one in options.external for word in ("--external", one)]
+    command = ["-m", "classifier.train", *words, "--out", str(run), "--tracking", "none"]
+    resume = ["--resume"] if (run / "config.yaml").exists() else []
+    load = os.getloadavg()[0]
+    subprocess.run([sys.executable, *command, *resume], check=True)
+    if not (run / "evaluation" / MARKER).exists():
+        evaluate(EvaluateOptions(run=run))
+    found = read_json(run / "evaluation" / MARKER)["parts"]
+    folds = sorted(run.glob("fold*")) or [run]
+    facts = [read_json(fold / RUN) for fold in folds]
+    parts = {part: {key: of[key] for key in FIGURES} for part, of in found.items()}
+    for part, of in found.items():
+        if of["classes"]:
+            even = of["classes"]["equal_prior"]["balanced_accuracy"]
+            parts[part]["balanced_accuracy_equal_prior"] = even
+    cell = {
+        "recipe": name,
+        "fold": options.fold,
+        "command": shlex.join(["python", *command]),
+        "epochs": [of["epochs"] for of in facts],
+        "minutes": [round(of["training_seconds"] / 60, 1) for of in facts],
+        "images": len(pd.read_parquet(run / PREDICTIONS)),
+        "parts": parts,
+        "val_mean": read_json(run / METRICS).get("val_mean"),
+        "load_before": round(load, 1),
+    }
+    write_json(run / "cell.json", cell)
+
+
+def collect(options: Options) -> dict[str, Any]:
+    """All cells under --runs, of every piece, with machine and versions."""
+    return {
+        "command": shlex.join(["python", "-m", "benchmarks.recipes", *sys.argv[1:]]),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
+        "versions": {name: version(name) for name in ("torch", "numpy")},
+        "threads": torch.get_num_threads(),
+        "cells": [read_json(path) for path in sorted(options.runs.glob("*/cell.json"))],
+    }
+
+
+def table(cells: list[dict[str, Any]]) -> str:
+    """A line a training, the highest AUC first."""
+    lines = []
+    for cell in cells:
+        of = next(iter(cell["parts"].values()))  # validation, or out of fold
+        words = [
+            f"{of[key]['value']:.3f} [{of[key]['low']:.3f}, {of[key]['high']:.3f}]" for key in of
+        ]
+        line = f"{cell['recipe']:<22} fold {cell['fold']:<4} " + "  ".join(words)
+        lines.append(
+            (of["auc"]["value"], f"{line}  {cell['minutes']} min, {cell['epochs']} epochs")
+        )
+    return "\n".join(line for _, line in sorted(lines, reverse=True))
+
+
+if __name__ == "__main__":
+    cli.run(Options, main, "benchmarks.recipes", __doc__ or "")
