@@ -7,7 +7,8 @@
 
 FITS says what is changed so that it fits: ImageNet weights that come with a package, images of the
 dataset's size, fewer epochs. One training at a time, each in a folder of its own under --runs:
-whatever is finished is not done again, and a killed run goes on from its last checkpoint.
+whatever is finished is not done again, and a killed run goes on from its last checkpoint. What the
+recipe costs as it was published is extrapolated from one step on a few images.
 """
 
 import os
@@ -15,6 +16,7 @@ import platform
 import shlex
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -25,9 +27,11 @@ import torch
 import tyro
 
 from classifier.evaluate import MARKER, EvaluateOptions, evaluate
-from classifier.options import RECIPES
+from classifier.job import resolve
+from classifier.model import Classifier
+from classifier.options import RECIPES, TrainOptions
 from classifier.outputs import METRICS, PREDICTIONS, RUN
-from runtime import cli
+from runtime import cli, device
 from runtime.errors import UserError
 from runtime.files import read_json, write_json
 
@@ -99,9 +103,40 @@ def run_one(options: Options, name: str) -> None:
         "images": len(pd.read_parquet(run / PREDICTIONS)),
         "parts": parts,
         "val_mean": read_json(run / METRICS).get("val_mean"),
+        "as_published": as_published(options, name),
         "load_before": round(load, 1),
     }
     write_json(run / "cell.json", cell)
+
+
+def as_published(options: Options, name: str) -> dict[str, Any]:
+    """Images a second of training at the recipe's own settings, and the hours of all its epochs.
+
+    The second step on a few images, with random weights; without early stopping.
+    """
+    words = ["--config", str(RECIPES / f"{name}.yaml"), "--data", str(options.data)]
+    chosen = cli.parse(TrainOptions, [*words, "--fold", "0", "--weights", "none"], "", "")
+    device.resolve("cpu", "auto")  # memory as in a training
+    job = resolve(chosen)
+    model = Classifier(job.spec).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    n, side = max(2, min(16, job.spec.at_once)), job.spec.size
+    x = torch.rand(n, 3, side, side).to(memory_format=torch.channels_last)
+    metadata = torch.rand(n, job.spec.columns) if job.spec.columns else None
+    for _ in range(2):
+        started = time.monotonic()
+        with torch.set_grad_enabled(not model.trunk_is_pure):
+            features = model.trunk(x)
+        model.tail(features, metadata).square().mean().backward()
+        seconds = time.monotonic() - started
+    images = chosen.epochs * job.training.n_real
+    return {
+        "backbone": chosen.backbone,
+        "size": side,
+        "batch": chosen.batch,
+        "epochs": chosen.epochs,
+        "images_per_second": float(f"{n / seconds:.2g}"),
+        "hours_a_fold": float(f"{images * seconds / n / 3600:.2g}"),
+    }
 
 
 def collect(options: Options) -> dict[str, Any]:
