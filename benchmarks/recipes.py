@@ -35,17 +35,17 @@ from runtime import cli, device
 from runtime.errors import UserError
 from runtime.files import read_json, write_json
 
-LITE = "--backbone efficientnet-lite0"
+LITE = "--backbone efficientnet-lite2"
 FITS = {
     "default": "",
-    "frozen18": f"{LITE} --frozen 11",
+    "frozen18": f"{LITE} --frozen 15",  # five stages, as b3's 18 blocks are
     "b3-meta-cutmix": f"{LITE} --size 128",
     "b6-tta-meta-ensemble": f"{LITE} --size 128",
     "b6-1024": f"{LITE} --size 128 --batch 32 --lr 0.0003",  # the same rate an image
     "ham7-scratch": "",
     "ham7-densenet": "",
-    "ham7-vgg": f"{LITE} --frozen 11",
-    "ham7-vgg-aux": f"{LITE} --frozen 11",
+    "ham7-vgg": f"{LITE} --frozen 15",
+    "ham7-vgg-aux": f"{LITE} --frozen 15",
 }
 FIGURES = ("auc", "average_precision", "sensitivity_at_95_specificity")
 
