@@ -83,7 +83,8 @@ def run_one(options: Options, name: str) -> None:
     command = ["-m", "classifier.train", *words, "--out", str(run), "--tracking", "none"]
     resume = ["--resume"] if (run / "config.yaml").exists() else []
     load = os.getloadavg()[0]
-    subprocess.run([sys.executable, *command, *resume], check=True)
+    if code := subprocess.run([sys.executable, *command, *resume]).returncode:
+        sys.exit(code)  # it has said why
     if not (run / "evaluation" / MARKER).exists():
         evaluate(EvaluateOptions(run=run))
     found = read_json(run / "evaluation" / MARKER)["parts"]
