@@ -5,8 +5,8 @@
     python -m benchmarks.recipes                                     all, on one fold
     python -m benchmarks.recipes --names default --names frozen18 --fold all
 
-FITS says what is changed so that it fits: ImageNet weights that come with a package, images of the
-dataset's size, fewer epochs. One training at a time, each in a folder of its own under --runs:
+FITS says what is changed so that it fits: ImageNet weights that come with a package, and images of
+the dataset's size. One training at a time, each in a folder of its own under --runs:
 whatever is finished is not done again, and a killed run goes on from its last checkpoint. What the
 recipe costs as it was published is extrapolated from one step on a few images.
 """
@@ -22,7 +22,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import pandas as pd
 import torch
 import tyro
 
@@ -30,7 +29,7 @@ from classifier.evaluate import MARKER, EvaluateOptions, evaluate
 from classifier.job import resolve
 from classifier.model import Classifier
 from classifier.options import RECIPES, TrainOptions
-from classifier.outputs import METRICS, PREDICTIONS, RUN
+from classifier.outputs import METRICS, RUN
 from runtime import cli, device
 from runtime.errors import UserError
 from runtime.files import read_json, write_json
@@ -101,7 +100,6 @@ def run_one(options: Options, name: str) -> None:
         "command": shlex.join(["python", *command]),
         "epochs": [of["epochs"] for of in facts],
         "minutes": [round(of["training_seconds"] / 60, 1) for of in facts],
-        "images": len(pd.read_parquet(run / PREDICTIONS)),
         "parts": parts,
         "val_mean": read_json(run / METRICS).get("val_mean"),
         "as_published": as_published(options, name),
