@@ -9,15 +9,11 @@ with fresh augmentation.
 """
 
 import json
-import platform
-import shlex
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -25,6 +21,7 @@ from efficientnet_lite_pytorch import EfficientNet as LiteNet
 from efficientnet_pytorch import EfficientNet
 from torch import nn
 
+from benchmarks.provenance import provenance
 from classifier.backbones import LITE
 from classifier.features import FeatureCache
 from classifier.model import Classifier, ModelSpec
@@ -151,16 +148,9 @@ def main(options: Options) -> None:
     """Measure and write the results."""
     device.resolve("cpu", "fp32")  # the allocator's settings of every command
     result = {
-        "command": shlex.join(["python", "-m", "benchmarks.classifier", *sys.argv[1:]]),
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "threads": torch.get_num_threads(),
-            "bf16": torch.cpu._is_avx512_bf16_supported(),
-        },
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("torch", "efficientnet-pytorch")},
-        },
+        **provenance("benchmarks.classifier", "torch", "efficientnet-pytorch"),
+        "threads": torch.get_num_threads(),
+        "bf16": torch.cpu._is_avx512_bf16_supported(),
         "options": {key: str(value) for key, value in asdict(options).items()},
         "steps": time_steps(options),
         "views": compare_views(options, options.data) if options.data else [],

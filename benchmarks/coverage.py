@@ -7,18 +7,15 @@ each method's 95% interval is asked whether it holds the truth. `widened percent
 experiments.statistics uses. Takes about 10 minutes on one core with OMP_NUM_THREADS=1.
 """
 
-import platform
-import shlex
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 from scipy import stats
 
+from benchmarks.provenance import provenance
 from classifier.group_bootstrap import Pairs, clustered, count_pairs, estimates, group_draws
 from classifier.group_bootstrap import interval as widened_percentile
 from experiments import statistics
@@ -256,11 +253,8 @@ def main(options: Options) -> None:
     training = [measure_training(*spread, options) for spread in ((0.02, 0), (0.1, 0), (0.1, 0.1))]
     print(*training, sep="\n", flush=True)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    packages = ("numpy", "scipy", "statsmodels")
     content = {
-        "command": shlex.join(["python", "-m", "benchmarks.coverage", *sys.argv[1:]]),
-        "machine": f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}",
-        "versions": {name: version(name) for name in packages},
+        **provenance("benchmarks.coverage", "numpy", "scipy", "statsmodels"),
         "seconds": round(time.time() - started),
         "cpu_seconds": round(time.process_time()),
         "options": cli.as_plain(options),

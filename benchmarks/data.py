@@ -12,15 +12,11 @@ With simplejpeg installed, bare decoders are compared too. Takes about 3 minutes
 import hashlib
 import io
 import os
-import platform
 import resource
-import shlex
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +24,14 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from benchmarks.provenance import provenance
 from data.cleaning import CLEANERS
 from data.images import Encoded, Look, decode, decode_all, find_images, perceptual_hash
 from runtime import cli
 from runtime.files import write_json
 
 SHAPES = {"1024x1024": (1024, 1024), "1024x768": (1024, 768), "as they are": None}
+PACKAGES = ("pillow", "opencv-python-headless", "torch", "torchvision", "imagehash", "simplejpeg")
 LANCZOS = Image.Resampling.LANCZOS
 
 
@@ -200,27 +198,11 @@ def hashes(options: Options, paths: list[Path]) -> dict[str, float]:
     }
 
 
-def versions() -> dict[str, str]:
-    names = ("pillow", "opencv-python-headless", "torch", "torchvision", "imagehash", "simplejpeg")
-    found = {"python": platform.python_version()}
-    for name in names:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
 def main(options: Options) -> None:
     """Measure and write the results."""
     result: dict[str, Any] = {
-        "command": shlex.join(["python", "-m", "benchmarks.data", *sys.argv[1:]]),
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "cores": len(os.sched_getaffinity(0)),
-            "other_load": round(os.getloadavg()[0], 1),  # processes that waited before the start
-        },
-        "versions": versions(),
+        **provenance("benchmarks.data", *PACKAGES),
+        "other_load": round(os.getloadavg()[0], 1),  # processes that waited before the start
         "options": {key: str(value) for key, value in asdict(options).items()},
         "images": {},
     }

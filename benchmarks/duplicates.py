@@ -10,15 +10,11 @@ memory, on HAM10000 alone and on as many made-up images (blends of two, cropped 
 across lesion ids go to a contact sheet there, to be judged by eye.
 """
 
-import platform
 import resource
-import shlex
-import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import cv2
@@ -27,6 +23,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from benchmarks.provenance import provenance
 from data.duplicates import near_duplicates
 from data.likeness import oriented
 from data.store import load_dataset
@@ -262,9 +259,7 @@ def main(options: Options) -> None:
     if len(across):
         save_sheet(images, table, across, options.scratch / "across-lesions.png")
     content = {
-        "command": shlex.join(["python", "-m", "benchmarks.duplicates", *sys.argv[1:]]),
-        "machine": f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}",
-        "versions": {name: version(name) for name in ("numpy", "scipy", "opencv-python-headless")},
+        **provenance("benchmarks.duplicates", "numpy", "scipy", "opencv-python-headless"),
         "options": cli.as_plain(options),
         "pairs_across_lesions": [f"{name[one]} {name[other]}" for one, other in across],
         "cost": [cost],

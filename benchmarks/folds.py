@@ -7,19 +7,16 @@ is read. For every measure the spread over the folds (largest less smallest, and
 is taken, then its mean and worst value over the seeds. About a minute.
 """
 
-import platform
-import shlex
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
+from benchmarks.provenance import provenance
 from data.folds import assign_folds, group_images
 from data.store import TEST
 from runtime import cli
@@ -186,9 +183,7 @@ def main(options: Options) -> None:
                     print(f"  {measured:<34}{value['mean']:>10.4f}{value['worst']:>10.4f}")
     options.out.parent.mkdir(parents=True, exist_ok=True)
     content = {
-        "command": shlex.join(["python", "-m", "benchmarks.folds", *sys.argv[1:]]),
-        "machine": f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}",
-        "versions": {name: version(name) for name in ("numpy", "pandas", "scikit-learn")},
+        **provenance("benchmarks.folds", "numpy", "pandas", "scikit-learn"),
         "cpu_seconds": round(time.process_time() - started),
         "options": cli.as_plain(options),
         "splits": rows,

@@ -13,12 +13,8 @@ with the same DiffAugment and average (StyleGAN2 has its own ADA).
 """
 
 import os
-import platform
-import shlex
-import sys
 import time
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +22,7 @@ import numpy as np
 import torch
 import tyro
 
+from benchmarks.provenance import provenance
 from gan.evaluate import EvaluateOptions, evaluate
 from gan.generate import draw_labels, sample
 from gan.networks import ARCHITECTURES
@@ -113,9 +110,7 @@ def collect(options: Options) -> dict[str, Any]:
     """All cells under --runs, of every piece, with machine and versions."""
     cells = [read_json(path) for path in sorted(options.runs.glob("*/cell.json"))]
     return {
-        "command": shlex.join(["python", "-m", "benchmarks.gan", *sys.argv[1:]]),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
-        "versions": {name: version(name) for name in ("torch", "numpy")},
+        **provenance("benchmarks.gan", "torch", "numpy"),
         "threads": torch.get_num_threads(),
         "cells": cells,
     }

@@ -12,19 +12,18 @@ recipe costs as it was published is extrapolated from one step on a few images.
 """
 
 import os
-import platform
 import shlex
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
 import tyro
 
+from benchmarks.provenance import provenance
 from classifier.evaluate import MARKER, EvaluateOptions, evaluate
 from classifier.job import resolve
 from classifier.model import Classifier
@@ -141,9 +140,7 @@ def as_published(options: Options, name: str) -> dict[str, Any]:
 def collect(options: Options) -> dict[str, Any]:
     """All cells under --runs, of every piece, with machine and versions."""
     return {
-        "command": shlex.join(["python", "-m", "benchmarks.recipes", *sys.argv[1:]]),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
-        "versions": {name: version(name) for name in ("torch", "numpy")},
+        **provenance("benchmarks.recipes", "torch", "numpy"),
         "threads": torch.get_num_threads(),
         "cells": [read_json(path) for path in sorted(options.runs.glob("*/cell.json"))],
     }
