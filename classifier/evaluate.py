@@ -263,7 +263,7 @@ def _page(
     pictures: dict[str, Any],
     drawn: dict[str, Any],
 ) -> str:
-    others = [name for name in parts if name != result["validation_part"]]
+    main, validation = pictures["part"], result["validation_part"]
     environment = templates(Path(__file__).parent)
     environment.globals |= {"number": number}
     return environment.get_template("evaluation.html.j2").render(
@@ -271,9 +271,8 @@ def _page(
         config=config,
         facts=read_json(options.run / RUN) if (options.run / RUN).exists() else {},
         result=result,
-        others=others,
-        main=pictures["part"],
-        shown=others or list(parts),
+        main=main,
+        shown=[name for name in parts if name != validation or name == main],
         gallery=pictures,
         drawn=drawn,
         thresholds=plots.THRESHOLDS,

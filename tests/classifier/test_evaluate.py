@@ -182,6 +182,27 @@ def test_a_cross_validated_run_of_several_diagnoses(described, tmp_path, drawn):
     assert "Equal prior" in page
 
 
+@pytest.mark.parametrize(
+    ("names", "headings", "words"),
+    [
+        (["val", "test"], ["test"], "On test ("),
+        (["val", "external/e"], ["val", "external/e"], "On val ("),
+        (["oof", "external/e"], ["oof", "external/e"], "Out of fold ("),
+    ],
+)
+def test_the_part_that_the_page_is_about_is_shown_in_full(
+    described, tmp_path, names, headings, words
+):
+    parts = dict(zip(names, (described.rows("val", 0), described.rows("test", 0)), strict=True))
+    there = {"data": described.path, "external": [f"e={described.path}"]}
+    options = write_run(tmp_path / "run", predictions_of(described, parts), **there)
+    evaluate(options)
+    page = (options.run / "evaluation" / "evaluation.html").read_text()
+    section = page.split("<h2>Subgroups</h2>")[1].split("</section>")[0]
+    assert re.findall("<h3>(.*)</h3>", section) == headings
+    assert f'<p class="lead">{words}' in page
+
+
 def test_one_class_and_lost_datasets_cost_their_sections_alone(described, tmp_path):
     benign = np.flatnonzero(described.table["target"] == 0)[:30]
     test = described.rows("test", 0)
