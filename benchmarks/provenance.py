@@ -1,11 +1,12 @@
 """How a result came about: the head of every file in benchmarks/results."""
 
-import os
 import platform
 import shlex
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
+
+from experiments.results import machine
 
 
 def provenance(module: str, *packages: str) -> dict[str, Any]:
@@ -21,10 +22,6 @@ def provenance(module: str, *packages: str) -> dict[str, Any]:
             continue
     return {
         "command": shlex.join(["python", "-m", module, *sys.argv[1:]]),
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "system": platform.system(),
-            "cores": len(os.sched_getaffinity(0)),
-        },
+        "machine": machine(),
         "versions": versions,
     }
