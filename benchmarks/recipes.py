@@ -6,9 +6,10 @@
     python -m benchmarks.recipes --names default --names frozen18 --fold all
 
 FITS says what is changed so that it fits: ImageNet weights that come with a package, and images of
-the dataset's size. One training at a time, each in a folder of its own under --runs:
-whatever is finished is not done again, and a killed run goes on from its last checkpoint. What the
-recipe costs as it was published is extrapolated from one step on a few images.
+the dataset's size. One training at a time, each in a folder of its own under --runs: whatever is
+finished there is not done again, and a killed run goes on from its last checkpoint. --out keeps the
+figures of earlier trainings, also of those whose folders are gone. What the recipe costs as it was
+published is extrapolated from one step on a few images.
 """
 
 import os
@@ -23,7 +24,6 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 
-from benchmarks.provenance import provenance
 from classifier.evaluate import MARKER, EvaluateOptions, evaluate
 from classifier.job import resolve
 from classifier.model import Classifier
@@ -32,6 +32,7 @@ from classifier.outputs import METRICS, RUN
 from runtime import cli, device
 from runtime.errors import UserError
 from runtime.files import read_json, write_json
+from runtime.machine import machine, versions
 
 LITE = "--backbone efficientnet-lite2"
 FITS = {
@@ -66,8 +67,9 @@ def main(options: Options) -> None:
         raise UserError(f"--names {', '.join(unknown)}: known are {', '.join(FITS)}")
     for name in options.names or FITS:
         run_one(options, name)
-        write_json(options.out, collect(options))
-    print(table(collect(options)["cells"]))
+        cells = collect(options)
+        write_json(options.out, {"cells": cells})
+    print(table(cells))
 
 
 def run_one(options: Options, name: str) -> None:
@@ -103,6 +105,9 @@ def run_one(options: Options, name: str) -> None:
         "val_mean": read_json(run / METRICS).get("val_mean"),
         "as_published": as_published(options, name),
         "load_before": round(load, 1),
+        "machine": machine(),
+        "versions": versions("torch", "numpy"),
+        "threads": torch.get_num_threads(),
     }
     write_json(run / "cell.json", cell)
 
@@ -137,13 +142,12 @@ def as_published(options: Options, name: str) -> dict[str, Any]:
     }
 
 
-def collect(options: Options) -> dict[str, Any]:
-    """All cells under --runs, of every piece, with machine and versions."""
-    return {
-        **provenance("benchmarks.recipes", "torch", "numpy"),
-        "threads": torch.get_num_threads(),
-        "cells": [read_json(path) for path in sorted(options.runs.glob("*/cell.json"))],
-    }
+def collect(options: Options) -> list[dict[str, Any]]:
+    """The cells in --out, and in their place and beside them those under --runs."""
+    known = read_json(options.out)["cells"] if options.out.exists() else []
+    found = [read_json(path) for path in options.runs.glob("*/cell.json")]
+    cells = {(cell["recipe"], str(cell["fold"])): cell for cell in known + found}
+    return [cells[key] for key in sorted(cells)]
 
 
 def table(cells: list[dict[str, Any]]) -> str:

@@ -4,14 +4,12 @@ Writes config.yaml, predictions.parquet, metrics.json and run.json as classifier
 that classifier.blend reads both. Needs no images: a dataset of tables only will do.
 """
 
-import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-import sklearn
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import GaussianNB
@@ -25,6 +23,7 @@ from data.store import Dataset, load_table
 from runtime import cli, runs
 from runtime.errors import UserError
 from runtime.files import write_bytes, write_json
+from runtime.machine import versions
 
 ModelName = Literal["logistic", "naive-bayes", "forest", "boosting"]
 Model = LogisticRegression | GaussianNB | RandomForestClassifier | HistGradientBoostingClassifier
@@ -150,11 +149,7 @@ def _facts(dataset: Dataset, folds: list[int], own: list[dict[str, Metrics]]) ->
         "pool": None,
         "leaky": None,
         "fold_metrics": {str(fold): metrics for fold, metrics in zip(folds, own, strict=True)},
-        "versions": {
-            "python": platform.python_version(),
-            "scikit-learn": sklearn.__version__,
-            "numpy": np.__version__,
-        },
+        "versions": versions("scikit-learn", "numpy"),
     }
 
 

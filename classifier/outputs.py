@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import platform
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from classifier.targets import Target
 from data.store import Dataset
 from runtime.errors import UserError
 from runtime.files import write_bytes, write_json, write_text
+from runtime.machine import versions
 
 MODEL, METRICS, RUN = "model.safetensors", "metrics.json", "run.json"
 PREDICTIONS = "predictions.parquet"
@@ -105,11 +105,7 @@ def run_facts(job: Job) -> dict[str, Any]:
         if pool
         else None,
         "leaky": job.leak,
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-        },
+        "versions": versions("torch", "numpy"),
     }
 
 

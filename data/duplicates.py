@@ -12,7 +12,6 @@ differ in brightness. Three looks (data.likeness), each strict on what the one b
 
 import io
 import mmap
-import os
 import shutil
 import tempfile
 import zlib
@@ -32,6 +31,7 @@ from data.likeness import COARSE, FINE, oriented
 from runtime import progress
 from runtime.errors import UserError
 from runtime.files import read_json, write_bytes, write_json
+from runtime.machine import cores
 
 ALIKE, SHIFTED, REGISTERED = 0.77, 0.36, 0.45  # least correlation at the three looks
 BEST, EFFORT = 64, 1_300_000  # candidates after the first look: an image's least, all images'
@@ -94,7 +94,7 @@ def near_duplicates(images: np.ndarray, scratch: Path | None = None) -> np.ndarr
     with (
         _folder(images, scratch) as folder,
         threadpool_limits(1, "blas"),  # each thread does its own products
-        ThreadPoolExecutor(_cores()) as pool,
+        ThreadPoolExecutor(cores()) as pool,
     ):
         looks = _look_at_all(images, folder, pool)
         files = {start: folder / f"pairs-{start:09}.npy" for start in starts}
@@ -326,7 +326,3 @@ def _npy(values: np.ndarray) -> bytes:
     file = io.BytesIO()
     np.save(file, values)
     return file.getvalue()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

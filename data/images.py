@@ -28,6 +28,7 @@ from data.cleaning import CLEANERS, HAIR_SIDE, clean_image
 from data.opening import MAX_PIXELS, fault, open_image
 from runtime import progress
 from runtime.errors import UserError
+from runtime.machine import cores
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 MAX_BYTES = 64 * 2**20  # of one encoded image
@@ -186,10 +187,9 @@ def decode_all(
         except BadImage as problem:
             return problem
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     with (
         progress.bar(len(sources), "decoding", "image") as bar,
-        ThreadPoolExecutor(cores) as pool,  # decoding, filtering and hashing release the GIL
+        ThreadPoolExecutor(cores()) as pool,  # decoding, filtering and hashing release the GIL
     ):
         waiting: deque[Future[Decoded | BadImage]] = deque()
         try:

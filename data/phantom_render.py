@@ -10,13 +10,13 @@ The lesion's structure comes from `lesion_seed`, all else (view, light, hairs) f
 """
 
 import multiprocessing
-import os
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
+from runtime.machine import cores
 from runtime.progress import bar as progress_bar
 from runtime.seeds import generator
 
@@ -380,7 +380,7 @@ def draw_all(
     """
     images = np.empty((len(looks), size, size, 3), np.uint8)
     parts = [slice(k, k + CHUNK) for k in range(0, len(looks), CHUNK)]
-    workers = min(workers or os.cpu_count() or 1, len(parts))
+    workers = min(workers or cores(), len(parts))
     with progress_bar(len(looks), "phantom", "image", disable=not progress) as bar:
         if workers <= 1:
             for part in parts:

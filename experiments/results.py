@@ -1,11 +1,8 @@
 """From finished trials to the tables, the JSON files and the report of an experiment."""
 
-import os
-import platform
 import shlex
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ from experiments.config import Experiment, Trial, gan_folder
 from experiments.report import write_report
 from runtime.cli import as_plain
 from runtime.files import read_json, write_json
+from runtime.machine import machine, versions
 
 PACKAGES = ("dermsynth", "torch", "numpy", "scikit-learn", "scipy", "statsmodels", "pandas")
 GRID = 6  # images a side of the report's grids
@@ -59,7 +57,7 @@ def write_results(
             },
             "counts": part_counts(dataset, experiment.fold),
             "machine": machine(),
-            "versions": {name: version(name) for name in PACKAGES},
+            "versions": versions(*PACKAGES),
             "started": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(started)),
             "seconds": round(float(table["seconds"].sum()) + sum(g["seconds"] for g in trained), 1),
             "gan": trained,
@@ -210,19 +208,3 @@ def save_grid(out: Path, name: str, images: np.ndarray, rows: np.ndarray) -> str
     tiles = images[chosen].reshape(GRID, GRID, size, size, 3).transpose(0, 2, 1, 3, 4)
     Image.fromarray(tiles.reshape(GRID * size, GRID * size, 3)).save(out / "grids" / f"{name}.png")
     return f"grids/{name}.png"
-
-
-def machine() -> dict[str, Any]:
-    """The machine in words: processor, cores, memory in GiB, system."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return {
-        "cpu": names[0] if names else platform.machine(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
-        "memory_gib": round(memory, 1),
-        "system": platform.system(),
-    }

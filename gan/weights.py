@@ -1,17 +1,16 @@
 """A trained generator on disk: `generator.safetensors` and, written last, `generator.json`."""
 
-import platform
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-import torch
 from safetensors import SafetensorError
 from torch import nn
 
 from gan.networks import restore_generator
 from runtime.errors import UserError
 from runtime.files import read_json, sha256, write_bytes, write_json
+from runtime.machine import versions
 
 WEIGHTS, DESCRIPTION, CHECKPOINT = "generator.safetensors", "generator.json", "checkpoint"
 
@@ -21,8 +20,7 @@ def save_generator(run: Path, network: nn.Module, description: dict[str, Any]) -
     (run / DESCRIPTION).unlink(missing_ok=True)  # it would not fit the new weights
     tensors = {name: t.detach().cpu().contiguous() for name, t in network.state_dict().items()}
     write_bytes(run / WEIGHTS, safetensors.torch.save(tensors))
-    versions = {"python": platform.python_version(), "torch": torch.__version__}
-    own = {"versions": versions, "sha256": sha256(run / WEIGHTS)}
+    own = {"versions": versions("torch"), "sha256": sha256(run / WEIGHTS)}
     write_json(run / DESCRIPTION, description | own)
 
 
