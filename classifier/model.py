@@ -53,7 +53,7 @@ class Classifier(nn.Module):
         widths = self.backbone.widths(self.levels)
         self.top = nn.Identity()  # the last map passes here: where Grad-CAM looks
         self.head = Head(spec.head, widths, spec.outputs, spec.dropout, spec.columns)
-        self.head_only = False  # the first stage of a staged training: the backbone stays as it is
+        self.head_only = False  # the first stage of a staged training: no block's weights change
         self._freeze()
 
     @property
@@ -75,11 +75,13 @@ class Classifier(nn.Module):
         return self.tail(self.trunk(x), metadata)
 
     def train(self, mode: bool = True) -> "Classifier":
-        """As in torch, but `fixed` keeps the frozen part, batch norm included, in eval mode."""
+        """As in torch, but `fixed` keeps the frozen part, batch norm included, in eval mode.
+
+        With `head_only` too: the head learns on what it will meet in the second stage, where the
+        statistics of the blocks that join it are those of the batch.
+        """
         super().train(mode)
-        if mode and self.head_only:
-            self.backbone.eval()
-        elif mode and self.spec.batch_norm == "fixed":
+        if mode and self.spec.batch_norm == "fixed":
             for module in self.frozen_modules():
                 module.eval()
         return self

@@ -152,11 +152,24 @@ def test_the_head_alone_trains_in_the_first_stage():
     model = build(frozen=7)
     model.head_only = True
     model.train()
-    before = copy.deepcopy(model.backbone.state_dict())
+    frozen = copy.deepcopy([part.state_dict() for part in model.frozen_modules()])
     model(torch.rand(4, 3, 64, 64)).square().sum().backward()
     assert all(p.grad is None for p in model.backbone.parameters())
     assert all(p.grad is not None for p in model.head.parameters())
-    assert all(torch.equal(before[name], now) for name, now in model.backbone.state_dict().items())
+    for part, before in zip(model.frozen_modules(), frozen, strict=True):
+        assert all(torch.equal(before[name], now) for name, now in part.state_dict().items())
+
+
+def test_the_second_stage_starts_where_the_first_ended():
+    x, features = torch.rand(8, 3, 64, 64), []
+    for head_only in (True, False):
+        model = build(frozen=7)
+        model.head_only = head_only
+        model.train()
+        torch.manual_seed(0)  # what is dropped
+        with torch.no_grad():
+            features.append(model(x))
+    torch.testing.assert_close(*features)
 
 
 def test_small_densenet_has_about_six_million_parameters():
