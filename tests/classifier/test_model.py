@@ -161,15 +161,15 @@ def test_the_head_alone_trains_in_the_first_stage():
 
 
 def test_the_second_stage_starts_where_the_first_ended():
-    x, features = torch.rand(8, 3, 64, 64), []
+    x, logits = torch.rand(8, 3, 64, 64), []
     for head_only in (True, False):
         model = build(frozen=7)
         model.head_only = head_only
         model.train()
         torch.manual_seed(0)  # what is dropped
         with torch.no_grad():
-            features.append(model(x))
-    torch.testing.assert_close(*features)
+            logits.append(model(x))
+    torch.testing.assert_close(*logits)
 
 
 def test_small_densenet_has_about_six_million_parameters():

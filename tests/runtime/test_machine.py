@@ -4,9 +4,12 @@ import os
 import platform
 from importlib.metadata import version
 
+import pytest
+
 from runtime.machine import cores, machine, versions
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux alone has it")
 def test_cores_are_those_that_the_process_may_use():
     allowed = os.sched_getaffinity(0)
     assert cores() == len(allowed)
