@@ -187,15 +187,16 @@ def decode_all(
         except BadImage as problem:
             return problem
 
+    workers = cores()
     with (
         progress.bar(len(sources), "decoding", "image") as bar,
-        ThreadPoolExecutor(cores()) as pool,  # decoding, filtering and hashing release the GIL
+        ThreadPoolExecutor(workers) as pool,  # decoding, filtering and hashing release the GIL
     ):
         waiting: deque[Future[Decoded | BadImage]] = deque()
         try:
             for source in sources:
                 waiting.append(pool.submit(attempt, source))
-                while len(waiting) >= LOOK_AHEAD * cores or _kept(waiting) > KEPT_BYTES:
+                while len(waiting) >= LOOK_AHEAD * workers or _kept(waiting) > KEPT_BYTES:
                     yield waiting.popleft().result()
                     bar.update(1)
             while waiting:

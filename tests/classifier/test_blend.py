@@ -193,7 +193,7 @@ def test_the_nested_figure_shows_what_fitting_noise_is_worth():
     assert fold_auc(columns, np.where(folds == 1, 0, targets), folds, None) is None
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.booleans(), st.sampled_from([0.0, 0.1, 0.5, 0.9])), min_size=2))
 def test_auc_is_that_of_scikit_learn_ties_included(rows):
     targets, scores = np.array([row[0] for row in rows]) * 1, np.array([row[1] for row in rows])

@@ -67,7 +67,7 @@ def test_the_class_temperature_undoes_what_was_done():
     st.floats(0.2, 20),
     st.integers(0, 2**32 - 1),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_temperature_leaves_the_auc_as_it_is(scores, temperature, seed):
     score = np.array(scores) / 1000
     target = np.random.default_rng(seed).permutation(np.arange(len(scores)) % 2)

@@ -32,7 +32,7 @@ def test_against_scikit_learn():
     assert (found["n"], found["n_malignant"]) == (400, targets.sum())
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(0, 10**6), st.integers(5, 60))
 def test_operating_points_against_every_threshold(seed, n):
     rng = np.random.default_rng(seed)

@@ -102,7 +102,7 @@ def test_no_logit_is_too_large(size):
 
 
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=60))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_balanced_weights_even_the_classes(labels):
     labels = np.array(labels)
     weights = np.array(class_weights(labels, SEVEN, True, 1.0))

@@ -48,7 +48,7 @@ def draw(n=300, groups=120, share=0.3, seed=0, ties=0.0):
         lambda rows: len({target for target, _ in rows}) == 2
     )
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_every_ranking_figure_is_that_of_metrics_json(rows):
     target, score = np.array([r[0] for r in rows]), np.array([r[1] for r in rows]) / 8
     scored = Scored.of(target, score, np.arange(len(rows)))

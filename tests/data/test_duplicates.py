@@ -115,7 +115,7 @@ def test_identical_pairs():
     assert sorted(map(tuple, pairs.tolist())) == [(0, 2), (0, 4), (1, 5)]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     which=st.integers(0, 59),
     orientation=st.integers(0, 7),

@@ -35,7 +35,7 @@ def test_missing_ids_tie_nothing():
 ids = st.lists(st.sampled_from(["a", "b", "c", "d", "e", None]), min_size=2, max_size=30)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(ids, st.randoms(use_true_random=False), st.data())
 def test_groups_agree_with_union_find(patients, random, data):
     lesions = [random.choice(["u", "v", "w", "x", "y", None]) for _ in patients]
@@ -71,7 +71,7 @@ def labelled(draw):
 
 
 @given(labelled(), st.sampled_from([0.0, 0.1, 0.2, 0.34]), st.integers(0, 3), st.integers(0, 99))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_folds(rows, fraction, seed, shuffle):
     targets, groups = rows
     fold = assign_folds(targets, groups, 3, fraction, seed)
@@ -150,7 +150,7 @@ classes = st.sampled_from([(0,), (1,), (0, 1), (0, 0, 0, 1), (1, 1, 1, 1, 1, 0),
 
 
 @given(st.lists(classes, min_size=4, max_size=14), st.sampled_from([0.0, 0.01, 0.2, 0.5]))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_every_part_gets_both_classes_whenever_it_can(content, fraction):
     """It can exactly where each class is in as many groups as there are parts."""
     groups = np.repeat(np.arange(len(content)), [len(of) for of in content])
@@ -182,7 +182,7 @@ def test_perfect_folds_are_found():
 
 
 @given(st.integers(0, 10**6), st.sampled_from([0, 0.1, 0.25]))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_parts_are_alike_in_images_malignant_groups_and_sizes(seed, fraction):
     rng = np.random.default_rng(seed)
     sizes = np.minimum(1 + rng.geometric(0.1, 400), 60)
@@ -273,7 +273,7 @@ def names_of(count):
 
 
 @given(labelled(), st.integers(0, 9))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_given_folds_are_kept(rows, seed):
     targets, groups = rows
     fold = assign_folds(targets, groups, 3, 0.2, seed)

@@ -20,7 +20,7 @@ LOOKS = st.builds(
     st.sampled_from(["crop", "letterbox"]),
     st.sampled_from([(), ("frame", "hair", "colour")]),
 )
-FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+FUZZ = settings(max_examples=150, suppress_health_check=list(HealthCheck))
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow, of odd metadata
 
 

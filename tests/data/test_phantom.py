@@ -91,7 +91,7 @@ def test_the_true_probability_has_the_auc_and_the_prevalence_asked_for(
     assert target.mean() == pytest.approx(prevalence, abs=0.002)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(best_auc=st.floats(0.55, 0.97), prevalence=st.floats(0.05, 0.6), seed=st.integers(0, 2**32))
 def test_a_sample_agrees_within_monte_carlo_error(
     best_auc: float, prevalence: float, seed: int

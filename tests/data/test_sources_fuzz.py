@@ -36,10 +36,9 @@ WORDS = [
     *("0", "1", "1.0", "2", "-1", "inf", "1e999", "121", "85+", "mel", "Melanoma", "nevus"),
     *("benign", "malignant", "Indeterminate", "male", "torso", "a\nb", 'q"', "\u202e", "é", "=1+1"),
 ]
-MAX_SECONDS = 5
+MAX_SECONDS = 5  # of processor time: a busy machine does not matter
 SETTINGS = settings(
     max_examples=120,
-    deadline=None,  # MAX_SECONDS of processor time: a busy machine does not matter
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 

@@ -348,13 +348,13 @@ def outcome(content: bytes) -> Listing | UserError:
         shutil.rmtree(folder)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.binary(max_size=400))
 def test_fuzz_any_bytes(content: bytes) -> None:
     assert isinstance(outcome(content), UserError)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data())
 def test_fuzz_mutated_files(data: st.DataObject) -> None:
     content = bytearray(frame(example()) + frame(example(image_name=b"ISIC_2", target=1)))
@@ -375,7 +375,7 @@ def test_fuzz_mutated_files(data: st.DataObject) -> None:
         assert "train00.tfrec" in str(found)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data())
 def test_fuzz_mutated_examples_with_right_checksums(data: st.DataObject) -> None:
     message = bytearray(example())
@@ -393,7 +393,7 @@ FEATURES = sorted(Example.FromString(example()).features.feature)
 value = st.none() | st.binary(max_size=30) | st.integers(-(2**63), 2**63 - 1) | st.floats(width=32)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.dictionaries(
         st.sampled_from(FEATURES),

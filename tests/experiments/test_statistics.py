@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from MLstatkit import Delong_test
 from scipy import stats
@@ -134,7 +134,6 @@ def test_group_variance_is_obuchowskis():
     assert variance == pytest.approx(s10 / m + s01 / n + 2 * s11 / (m * n), rel=1e-6)
 
 
-@settings(deadline=None)
 @given(scored(), st.integers(0, 100))
 def test_resampling_groups_equals_weighting_their_images(case, seed):
     """The matrix over groups against scikit-learn on images, mixed groups and ties included."""

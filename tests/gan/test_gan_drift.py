@@ -116,7 +116,7 @@ def test_a_frame_is_black_and_reaches_the_border():
     assert not frame[8:].any()
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 89), st.integers(0, 7))
 def test_turning_an_image_changes_next_to_nothing(real, at, number):
     """Hairs aside, whose directions lie on a grid."""

@@ -21,7 +21,7 @@ POLYNOMIAL = {
 }
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(5, 40), st.integers(2, 30), st.floats(-2, 2), st.integers(0, 1000))
 def test_kid_equals_torch_fidelitys(n, d, mean, seed):
     x, y = normal(n, d, mean, seed), normal(n, d, 0, seed + 1)
