@@ -7,15 +7,12 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4
 .PHONY: setup demo test test-all clean
 setup: .venv/ready
 
-# Made anew only when what it is made from changes. The .pth line makes a plain `import torchvision`
-# work beside a CPU build of torch, see runtime/torchvision_mend.py.
+# Made anew only when what it is made from changes.
 .venv/ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "error: Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11" >&2; exit 2; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
-	@$(BIN)/python -c 'import pathlib, sysconfig; \
-		pathlib.Path(sysconfig.get_path("purelib"), "dermsynth_mend.pth").write_text("import runtime\n")'
 	@touch $@
 
 demo: setup

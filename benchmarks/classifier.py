@@ -22,13 +22,13 @@ from efficientnet_pytorch import EfficientNet
 from torch import nn
 
 from benchmarks.provenance import provenance
-from classifier.backbones import LITE
-from classifier.features import FeatureCache
-from classifier.model import Classifier, ModelSpec
+from classifier.model.backbones import LITE
+from classifier.model.classifier import Classifier, ModelSpec
 from classifier.options import TrainOptions
 from classifier.train import train
-from runtime import cli, device
-from runtime.files import read_json, write_json
+from classifier.training.trunk_cache import FeatureCache
+from dermsynth import cli, device
+from dermsynth.files import read_json, write_json
 
 CASES = [("efficientnet-lite0", 7), ("efficientnet-lite0", 11), ("efficientnet-b3", 18)]
 

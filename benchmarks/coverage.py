@@ -16,11 +16,11 @@ import numpy as np
 from scipy import stats
 
 from benchmarks.provenance import provenance
-from classifier.group_bootstrap import Pairs, clustered, count_pairs, estimates, group_draws
-from classifier.group_bootstrap import interval as widened_percentile
+from dermsynth import cli, seeds
+from dermsynth.files import write_json
+from dermsynth.group_bootstrap import Pairs, clustered, count_pairs, estimates, group_draws
+from dermsynth.group_bootstrap import interval as widened_percentile
 from experiments import statistics
-from runtime import cli, seeds
-from runtime.files import write_json
 
 Interval = tuple[float, float]
 

@@ -25,10 +25,11 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.provenance import provenance
-from data.cleaning import CLEANERS
-from data.images import Encoded, Look, decode, decode_all, find_images, perceptual_hash
-from runtime import cli
-from runtime.files import write_json
+from data.images.cleaning import CLEANERS
+from data.images.decoding import Encoded, Look, decode, decode_all, find_images, perceptual_hash
+from dermsynth import cli
+from dermsynth.files import write_json
+from dermsynth.vision import library
 
 SHAPES = {"1024x1024": (1024, 1024), "1024x768": (1024, 768), "as they are": None}
 PACKAGES = ("pillow", "opencv-python-headless", "torch", "torchvision", "imagehash", "simplejpeg")
@@ -67,13 +68,13 @@ def make_images(options: Options, folder: Path, shape: tuple[int, int] | None) -
 
 def ways(options: Options, folder: Path, paths: list[Path]) -> dict[str, Callable[[], object]]:
     """The same work in several ways; each returns when all images are done."""
-    from torch.utils.data import DataLoader  # after runtime, which mends torchvision's import
-    from torchvision import transforms
-    from torchvision.datasets import ImageFolder
+    from torch.utils.data import DataLoader
+
+    transforms = library("torchvision.transforms")
 
     size = options.size
     square = transforms.Compose([transforms.Resize((size, size)), transforms.PILToTensor()])
-    dataset = ImageFolder(str(folder), square)
+    dataset = library("torchvision.datasets").ImageFolder(str(folder), square)
     loader = DataLoader(dataset, batch_size=32, num_workers=options.workers)
     sources = [Encoded(path) for path in paths]
     return {

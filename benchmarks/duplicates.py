@@ -24,11 +24,11 @@ import pandas as pd
 from PIL import Image
 
 from benchmarks.provenance import provenance
-from data.duplicates import near_duplicates
-from data.likeness import oriented
+from data.preparation.duplicates import near_duplicates
+from data.preparation.likeness import oriented
 from data.store import load_dataset
-from runtime import cli, progress, seeds
-from runtime.files import write_json
+from dermsynth import cli, progress, seeds
+from dermsynth.files import write_json
 
 HAMMING = (4, 8, 12)  # bits, radii of the perceptual hash that are tried
 Rng = np.random.Generator

@@ -19,8 +19,8 @@ from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 from benchmarks.provenance import provenance
 from data.folds import assign_folds, group_images
 from data.store import TEST
-from runtime import cli
-from runtime.files import write_json
+from dermsynth import cli
+from dermsynth.files import write_json
 
 Split = Callable[[np.ndarray, np.ndarray, int, float, int], np.ndarray]
 

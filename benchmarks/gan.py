@@ -23,15 +23,15 @@ import torch
 import tyro
 
 from benchmarks.provenance import provenance
+from dermsynth import cli
+from dermsynth.device import resolve
+from dermsynth.errors import UserError
+from dermsynth.files import read_json, write_json
 from gan.evaluate import EvaluateOptions, evaluate
 from gan.generate import draw_labels, sample
 from gan.networks import ARCHITECTURES
 from gan.train import Repeatable, TrainOptions, train
 from gan.weights import load_generator
-from runtime import cli
-from runtime.device import resolve
-from runtime.errors import UserError
-from runtime.files import read_json, write_json
 
 KEPT = ("kid", "kid_std", "kid_floor", "precision", "recall", "density", "coverage", "memorisation")
 MADE = 512  # images whose making is timed

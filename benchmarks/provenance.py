@@ -4,7 +4,7 @@ import shlex
 import sys
 from typing import Any
 
-from runtime.machine import machine, versions
+from dermsynth.machine import machine, versions
 
 
 def provenance(module: str, *packages: str) -> dict[str, Any]:

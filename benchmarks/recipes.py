@@ -25,14 +25,14 @@ import torch
 import tyro
 
 from classifier.evaluate import MARKER, EvaluateOptions, evaluate
-from classifier.job import resolve
-from classifier.model import Classifier
+from classifier.model.classifier import Classifier
 from classifier.options import RECIPES, TrainOptions
-from classifier.outputs import METRICS, RUN
-from runtime import cli, device
-from runtime.errors import UserError
-from runtime.files import read_json, write_json
-from runtime.machine import machine, versions
+from classifier.training.outputs import METRICS, RUN
+from classifier.training.setup import resolve
+from dermsynth import cli, device
+from dermsynth.errors import UserError
+from dermsynth.files import read_json, write_json
+from dermsynth.machine import machine, versions
 
 LITE = "--backbone efficientnet-lite2"
 FITS = {

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import torch
 
-from classifier.pipelines import AugmentName, SeededViews
+from classifier.published_augment import AugmentName, SeededViews
 
 BRIGHTNESS, BALANCE, SATURATION, CONTRAST = 0.15, 0.03, 0.15, 0.15
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)

@@ -18,11 +18,11 @@ import pandas as pd
 import tyro
 from scipy.stats import rankdata
 
-from classifier.pooling import COLUMNS, percentile
+from classifier.evaluation.cross_validation import COLUMNS, percentile
 from data.store import MARKER, TEST, load_table
-from runtime import cli
-from runtime.errors import UserError, some
-from runtime.files import sha256, write_json, write_text
+from dermsynth import cli
+from dermsynth.errors import UserError, some
+from dermsynth.files import sha256, write_json, write_text
 
 UNITS = 100  # weights that are found are multiples of 1 / UNITS
 STEPS = (50, 20, 10, 5, 2, 1)  # units that the search moves from one member to another

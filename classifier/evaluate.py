@@ -14,17 +14,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from classifier import calibration, gallery, multiclass, operating, subgroups
-from classifier import evaluation_plots as plots
-from classifier.operating import Freedom
-from classifier.outputs import RUN
-from classifier.parts import Part, read_run
+from classifier.evaluation import (
+    calibration,
+    error_gallery,
+    multiclass,
+    operating_points,
+    subgroups,
+)
+from classifier.evaluation import page_figures as plots
+from classifier.evaluation.operating_points import Freedom
+from classifier.evaluation.parts import Part, read_run
 from classifier.predict import Trained, fold_runs, load_run
-from data.report_pictures import picture
-from runtime import cli, progress
-from runtime.errors import UserError
-from runtime.files import new_folder, read_json, write_json, write_text
-from runtime.page import templates
+from classifier.training.outputs import RUN
+from data.card.pictures import picture
+from dermsynth import cli, progress
+from dermsynth.errors import UserError
+from dermsynth.files import new_folder, read_json, write_json, write_text
+from dermsynth.page import templates
 
 MARKER = "evaluation.json"
 LEAST_REPLICATES = 200  # below which a 95% interval hangs on a handful of resamples
@@ -73,7 +79,7 @@ def measure(parts: dict[str, Part], options: EvaluateOptions) -> dict[str, Any]:
     """All figures of evaluation.json; thresholds and temperatures from the first part."""
     validation = next(iter(parts.values()))
     target, score = validation.scored.target, validation.scored.score
-    thresholds = operating.choose_thresholds(target, score)
+    thresholds = operating_points.choose_thresholds(target, score)
     fitted: dict[str, Any] = {
         "validation_part": validation.name,
         "thresholds": thresholds,
@@ -104,8 +110,8 @@ def _part_figures(part: Part, fitted: dict[str, Any], options: EvaluateOptions) 
         "n_malignant": int(rows.target.sum()),
         "n_groups": rows.n_groups,
         "n_malignant_groups": behind.n_malignant,
-        "notes": operating.notes(rows),
-        **operating.operating_points(rows, fitted["thresholds"], *how),
+        "notes": operating_points.notes(rows),
+        **operating_points.operating_points(rows, fitted["thresholds"], *how),
         **{name: calibrated["before"][name] for name in ("brier", "ece")},
         "calibration": calibrated,
         "classes": _class_figures(part, fitted, how),
@@ -136,8 +142,8 @@ def _class_figures(
     called = even[known].argmax(1)
     of_even = multiclass.evaluate_classes(part.rows["diagnosis"], even, part.classes)
     return found | {
-        "intervals": operating.class_intervals(truth, p[known], group, part.classes, *how),
-        "equal_prior": operating.recall_intervals(truth, called, group, *how)
+        "intervals": operating_points.class_intervals(truth, p[known], group, part.classes, *how),
+        "equal_prior": operating_points.recall_intervals(truth, called, group, *how)
         | {"confusion": of_even["confusion"]},
         "calibration": calibration.class_calibration(truth, p[known], group, temperature, *how),
     }
@@ -191,10 +197,10 @@ def draw_gallery(run: Path, part: Part, views: int, folder: Path) -> dict[str, A
     if part.dataset is None or part.table is None:
         return found | {"cam_missing": part.missing}
     rows = part.rows.assign(diagnosis=part.table["diagnosis"])
-    worst = gallery.failures(rows)
+    worst = error_gallery.failures(rows)
     sheet = []
     for name, chosen in worst.items():
-        images, words = part.images(chosen.index.to_numpy()), gallery.captions(chosen)
+        images, words = part.images(chosen.index.to_numpy()), error_gallery.captions(chosen)
         found["failures"][name] = _tiles([[image] for image in images], words)
         captions = ["\n".join(lines) for lines in words]
         sheet.append((f"{name}, most wrong first", images, captions))
@@ -217,17 +223,18 @@ def draw_gallery(run: Path, part: Part, views: int, folder: Path) -> dict[str, A
 
 
 def _cam(trained: Trained, part: Part, rows: pd.DataFrame, folder: Path) -> dict[str, Any]:
-    chosen = gallery.cam_rows(rows)
+    chosen = error_gallery.cam_rows(rows)
     images = part.images(chosen.index.to_numpy())
     where = chosen.index.to_numpy()
     metadata = trained.fusion.of(part.dataset, part.places[where]) if trained.fusion else None
-    seen = gallery.grad_cam(trained.model, trained.target, images, metadata)
+    seen = error_gallery.grad_cam(trained.model, trained.target, images, metadata)
     pairs = [
-        [image, gallery.overlay(image, heat)] for image, heat in zip(images, seen.heat, strict=True)
+        [image, error_gallery.overlay(image, heat)]
+        for image, heat in zip(images, seen.heat, strict=True)
     ]
-    words, kinds, sheet = gallery.captions(chosen), chosen["kind"].to_numpy(), []
+    words, kinds, sheet = error_gallery.captions(chosen), chosen["kind"].to_numpy(), []
     tiles: dict[str, Any] = {}
-    for kind in gallery.KINDS:
+    for kind in error_gallery.KINDS:
         of = np.flatnonzero(kinds == kind)
         tiles[kind] = _tiles([pairs[at] for at in of], [words[at] for at in of])
         line = [image for at in of for image in pairs[at]]
@@ -264,9 +271,9 @@ def _page(
     drawn: dict[str, Any],
 ) -> str:
     main, validation = pictures["part"], result["validation_part"]
-    environment = templates(Path(__file__).parent)
+    environment = templates(Path(__file__).parent / "evaluation")
     environment.globals |= {"number": number}
-    return environment.get_template("evaluation.html.j2").render(
+    return environment.get_template("page.html.j2").render(
         name=options.run.resolve().name,
         config=config,
         facts=read_json(options.run / RUN) if (options.run / RUN).exists() else {},

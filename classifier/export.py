@@ -18,15 +18,15 @@ import torch
 from torch import nn
 
 from classifier.augment import load_batch
-from classifier.outputs import METRICS, MODEL, RUN
 from classifier.predict import Trained, load_run
+from classifier.training.outputs import METRICS, MODEL, RUN
 from data.store import MARKER, load_dataset, load_table
-from runtime import cli
-from runtime.cli import read_yaml
-from runtime.errors import UserError
-from runtime.files import read_json, write_bytes
-from runtime.runs import CONFIG
-from runtime.seeds import generator
+from dermsynth import cli
+from dermsynth.cli import read_yaml
+from dermsynth.errors import UserError
+from dermsynth.files import read_json, write_bytes
+from dermsynth.runs import CONFIG
+from dermsynth.seeds import generator
 
 INPUTS, OUTPUT, CLASSES = ("images", "columns"), "malignant", "classes"
 TOLERANCE = 1e-4  # of a probability, between onnxruntime and torch

@@ -14,16 +14,16 @@ from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassif
 from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import GaussianNB
 
-from classifier.metrics import Metrics, measure_parts
-from classifier.outputs import METRICS, RUN, prediction_rows
-from classifier.pooling import pool, pooled_metrics
+from classifier.evaluation.cross_validation import pool, pooled_metrics
+from classifier.evaluation.metrics import Metrics, measure_parts
 from classifier.targets import BINARY
+from classifier.training.outputs import METRICS, RUN, prediction_rows
 from data.metadata import CATEGORIES, MetadataEncoder
 from data.store import Dataset, load_table
-from runtime import cli, runs
-from runtime.errors import UserError
-from runtime.files import write_bytes, write_json
-from runtime.machine import versions
+from dermsynth import cli, runs
+from dermsynth.errors import UserError
+from dermsynth.files import write_bytes, write_json
+from dermsynth.machine import versions
 
 ModelName = Literal["logistic", "naive-bayes", "forest", "boosting"]
 Model = LogisticRegression | GaussianNB | RandomForestClassifier | HistGradientBoostingClassifier

@@ -7,14 +7,14 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from classifier.heads import HeadName
-from classifier.losses import LossName
-from classifier.model import BatchNormMode
-from classifier.pipelines import AugmentName
+from classifier.model.classifier import BatchNormMode
+from classifier.model.heads import HeadName
+from classifier.published_augment import AugmentName
 from classifier.targets import TargetName
-from runtime.device import DeviceName, PrecisionName
-from runtime.errors import UserError
-from runtime.tracking import TrackingMode
+from classifier.training.losses import LossName
+from dermsynth.device import DeviceName, PrecisionName
+from dermsynth.errors import UserError
+from dermsynth.tracking import TrackingMode
 
 RECIPES = Path(__file__).parent / "recipes"  # published pipelines, for --config
 ScheduleName = Literal["one-cycle", "constant", "cosine", "plateau", "exponential"]

@@ -17,20 +17,20 @@ import pandas as pd
 import torch
 from safetensors import SafetensorError, safe_open
 
-from classifier.fusion import Fusion, load_fusion
-from classifier.model import Classifier, ModelSpec
-from classifier.outputs import MODEL, check_finished
-from classifier.pipelines import AugmentName
+from classifier.model.classifier import Classifier, ModelSpec
+from classifier.published_augment import AugmentName
 from classifier.targets import Target
+from classifier.training.metadata_inputs import Fusion, load_fusion
+from classifier.training.outputs import MODEL, check_finished
 from classifier.tta import check_tta, probabilities
-from data.images import BadImage, Look, decode_all, find_images
+from data.images.decoding import BadImage, Look, decode_all, find_images
 from data.store import MARKER, Dataset, load_dataset, load_table
-from runtime import cli, device, progress
-from runtime.cli import read_yaml
-from runtime.device import Compute, DeviceName, PrecisionName
-from runtime.errors import UserError, some
-from runtime.files import write_bytes
-from runtime.runs import CONFIG
+from dermsynth import cli, device, progress
+from dermsynth.cli import read_yaml
+from dermsynth.device import Compute, DeviceName, PrecisionName
+from dermsynth.errors import UserError, some
+from dermsynth.files import write_bytes
+from dermsynth.runs import CONFIG
 
 Batch = tuple[np.ndarray, Dataset | None, np.ndarray | None]  # images, their dataset and rows
 

@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from data.store import Dataset
-from runtime.errors import UserError
+from dermsynth.errors import UserError
 
 TargetName = Literal["binary", "diagnosis"]
 UNKNOWN = -1  # the label of an image whose class is not known, or not among those trained on

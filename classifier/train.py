@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from classifier.features import FeatureCache
-from classifier.job import build_model, default_dataset, resolve, with_saved_choices
-from classifier.loop import Loop, out_of_memory
-from classifier.metrics import Metrics
+from classifier.evaluation.cross_validation import pool, pooled_metrics
+from classifier.evaluation.metrics import Metrics
+from classifier.evaluation.plots import draw_fold_plots, title_of
 from classifier.options import TrainOptions
-from classifier.outputs import (
+from classifier.training.loop import Loop, out_of_memory
+from classifier.training.outputs import (
     METRICS,
     PREDICTIONS,
     describe,
@@ -26,14 +26,14 @@ from classifier.outputs import (
     options_dict,
     write_outputs,
 )
-from classifier.plots import draw_fold_plots, title_of
-from classifier.pooling import pool, pooled_metrics
-from classifier.schedule import best_epoch
+from classifier.training.schedule import best_epoch
+from classifier.training.setup import build_model, default_dataset, resolve, with_saved_choices
+from classifier.training.trunk_cache import FeatureCache
 from data.store import load_table
-from runtime import checkpoint, cli, device, runs
-from runtime.errors import UserError
-from runtime.files import read_json, write_bytes, write_json
-from runtime.tracking import Tracker
+from dermsynth import checkpoint, cli, device, runs
+from dermsynth.errors import UserError
+from dermsynth.files import read_json, write_bytes, write_json
+from dermsynth.tracking import Tracker
 
 
 def train(options: TrainOptions, cache: FeatureCache | None = None) -> dict[str, Metrics]:

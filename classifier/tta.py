@@ -4,12 +4,12 @@ import numpy as np
 import torch
 
 from classifier.augment import Views, draw_views, load_batch
-from classifier.model import Classifier
-from classifier.pipelines import AugmentName, SeededViews
+from classifier.model.classifier import Classifier
+from classifier.published_augment import AugmentName, SeededViews
 from classifier.targets import Target
-from runtime.device import Compute
-from runtime.errors import UserError
-from runtime.seeds import generator
+from dermsynth.device import Compute
+from dermsynth.errors import UserError
+from dermsynth.seeds import generator
 
 SYMMETRIES = 8  # of the square: as many views are these, exactly
 

@@ -15,11 +15,20 @@ from typing import Any, Literal
 import requests
 import tyro
 
-from data.fetch import Remote, describe, fetch, get_json, human, new_session, reach, size_of
-from data.unzip import SPARE, BadArchive, contents, unpack
-from runtime.cli import run
-from runtime.errors import UserError, some
-from runtime.files import read_json, write_json
+from data.transfer.fetch import (
+    Remote,
+    describe,
+    fetch,
+    get_json,
+    human,
+    new_session,
+    reach,
+    size_of,
+)
+from data.transfer.unzip import SPARE, BadArchive, contents, unpack
+from dermsynth.cli import run
+from dermsynth.errors import UserError, some
+from dermsynth.files import read_json, write_json
 
 RECORD = "download.json"
 SCHEMA_VERSION = 1

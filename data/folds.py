@@ -6,8 +6,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from data.store import TEST
-from runtime.errors import UserError, some
-from runtime.seeds import generator
+from dermsynth.errors import UserError, some
+from dermsynth.seeds import generator
 
 SAME = ("patient_id", "lesion_id")  # columns whose equal values tie images together
 # The search for better folds: rounds at most; kinds of group tried on each side of an exchange;

@@ -8,7 +8,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from runtime.seeds import derive
+from dermsynth.seeds import derive
 
 CATEGORIES = ("sex", "site")
 

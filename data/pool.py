@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 from data.store import Dataset, load_images, save_images
-from runtime.errors import UserError, some
-from runtime.files import new_folder, read_json, write_json
+from dermsynth.errors import UserError, some
+from dermsynth.files import new_folder, read_json, write_json
 
 SCHEMA_VERSION = 1
 MARKER = "pool.json"

@@ -25,19 +25,20 @@ import numpy as np
 import pandas as pd
 import tyro
 
-from data import assemble, folds, pool, sources, store
-from data.cleaning import CLEANERS
-from data.faults import judge, reasons, skipped_rows, unreadable
-from data.images import Encoded, Look, perceptual_hash
-from data.ingest import PIXELS, Ingested, fingerprint, forget, ingest, show_cleaning
-from data.join import Joined, Policy, join, settle
-from data.phantom import PhantomConfig, sample_dataset, sample_table
+from data import folds, pool, sources, store
+from data.images.cleaning import CLEANERS
+from data.images.decoding import Encoded, Look, perceptual_hash
+from data.phantom.draw import PhantomConfig, sample_dataset, sample_table
 from data.pool import Pool
+from data.preparation import assemble
+from data.preparation.faults import judge, reasons, skipped_rows, unreadable
+from data.preparation.ingest import PIXELS, Ingested, fingerprint, forget, ingest, show_cleaning
+from data.preparation.join import Joined, Policy, join, settle
 from data.sources.listing import Ask, Fault
 from data.store import NATIVE_SIZE, Dataset, load_dataset, load_table
-from runtime.cli import as_plain, run, save_options
-from runtime.errors import UserError
-from runtime.files import check_replaceable, continued_folder, new_folder
+from dermsynth.cli import as_plain, run, save_options
+from dermsynth.errors import UserError
+from dermsynth.files import check_replaceable, continued_folder, new_folder
 
 DATASETS = Path("datasets")
 SIZES = (32, 1024)  # px, smallest and largest side that is stored

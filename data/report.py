@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 import tyro
 
-from data import report_pictures as pictures
-from data import skin_tone, store
-from data.report_counts import (
+from data import store
+from data.card import pictures as pictures
+from data.card.counts import (
     KINDS,
     age_bands,
     breakdown,
@@ -30,11 +30,12 @@ from data.report_counts import (
     resolutions,
     with_rows,
 )
-from runtime import cli, progress
-from runtime.errors import UserError, some
-from runtime.files import write_text
-from runtime.page import templates
-from runtime.seeds import generator
+from data.images.decoding import skin_tone
+from dermsynth import cli, progress
+from dermsynth.errors import UserError, some
+from dermsynth.files import write_text
+from dermsynth.page import templates
+from dermsynth.seeds import generator
 
 READING = {  # what the parts that are no fold are for
     "test": "evaluated once, at the end; never trained on",
@@ -200,9 +201,9 @@ def write_report(options: ReportOptions) -> Path:
     """
     out = _check_out(options)
     card = read_card(options.dataset)
-    environment = templates(Path(__file__).parent)
+    environment = templates(Path(__file__).parent / "card")
     environment.globals |= {"count": count, "percent": percent}
-    page = environment.get_template("report.html.j2").render(**_context(card, options.seed))
+    page = environment.get_template("page.html.j2").render(**_context(card, options.seed))
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_text(out, page)

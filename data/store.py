@@ -17,9 +17,9 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 import pandas as pd
 
-from data.native import NativeImages
-from runtime.errors import UserError
-from runtime.files import new_folder, read_json, write_bytes, write_json
+from data.images.native import NativeImages
+from dermsynth.errors import UserError
+from dermsynth.files import new_folder, read_json, write_bytes, write_json
 
 SCHEMA_VERSION = 1
 MARKER = "dataset.json"

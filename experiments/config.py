@@ -7,10 +7,10 @@ from typing import Any
 
 from classifier.options import RECIPES
 from classifier.options import TrainOptions as ClassifierOptions
-from data.mixing import parse_share
+from classifier.training.training_set import parse_share
+from dermsynth.cli import from_mapping, read_yaml
+from dermsynth.errors import UserError, some
 from gan.train import TrainOptions as GanOptions
-from runtime.cli import from_mapping, read_yaml
-from runtime.errors import UserError, some
 
 SAMPLERS = ("oracle", "broken")  # pools drawn by the phantom's sampler instead of a generator
 OWNED = ("data", "fold", "seed", "out", "resume", "overwrite", "device", "precision", "tracking")

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from runtime.page import embedded_figure
+from dermsynth.page import embedded_figure
 
 WIDE, NARROW = 8.6, 4.0  # inches at 96 px an inch: the column of the report, a phone
 INK, MUTED, FAINT, PALE = "#222222", "#6b6b6b", "#a9a9a9", "#cccccc"

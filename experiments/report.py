@@ -15,12 +15,12 @@ import pandas as pd
 import tyro
 import yaml
 
+from dermsynth import cli
+from dermsynth.errors import UserError, some
+from dermsynth.files import read_json, write_text
+from dermsynth.page import embedded, templates
 from experiments import plots
 from experiments.wording import power, summary
-from runtime import cli
-from runtime.errors import UserError, some
-from runtime.files import read_json, write_text
-from runtime.page import embedded, templates
 
 COMPARISON_KEYS = (
     *("arm", "reference", "test_set", "auc_arm", "auc_reference", "delta_auc", "ci_low", "ci_high"),

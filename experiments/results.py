@@ -12,12 +12,12 @@ from PIL import Image
 
 from data.pool import load_pool
 from data.store import Dataset
+from dermsynth.cli import as_plain
+from dermsynth.files import read_json, write_json
+from dermsynth.machine import machine, versions
 from experiments import statistics
 from experiments.config import Experiment, Trial, gan_folder
 from experiments.report import write_report
-from runtime.cli import as_plain
-from runtime.files import read_json, write_json
-from runtime.machine import machine, versions
 
 PACKAGES = ("dermsynth", "torch", "numpy", "scikit-learn", "scipy", "statsmodels", "pandas")
 GRID = 6  # images a side of the report's grids

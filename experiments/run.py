@@ -15,14 +15,21 @@ from pathlib import Path
 import pandas as pd
 import tyro
 
-from classifier.features import FeatureCache
-from classifier.job import build_model
-from classifier.job import resolve as resolve_job
 from classifier.train import train as train_classifier
-from data import phantom
-from data.mixing import extra_count, parse_share
+from classifier.training.setup import build_model
+from classifier.training.setup import resolve as resolve_job
+from classifier.training.training_set import extra_count, parse_share
+from classifier.training.trunk_cache import FeatureCache
+from data.phantom.draw import draw
 from data.prepare import default_dataset
 from data.store import Dataset, load_dataset
+from dermsynth.cli import read_yaml, run
+from dermsynth.device import DeviceName, PrecisionName
+from dermsynth.errors import UserError
+from dermsynth.files import read_json, write_json
+from dermsynth.runs import finish_run, open_run
+from dermsynth.seeds import derive
+from dermsynth.tracking import TrackingMode
 from experiments.config import (
     SAMPLERS,
     Arm,
@@ -38,13 +45,6 @@ from gan.evaluate import EvaluateOptions, evaluate
 from gan.generate import GenerateOptions, generate
 from gan.train import TrainOptions as GanOptions
 from gan.train import train as train_gan
-from runtime.cli import read_yaml, run
-from runtime.device import DeviceName, PrecisionName
-from runtime.errors import UserError
-from runtime.files import read_json, write_json
-from runtime.runs import finish_run, open_run
-from runtime.seeds import derive
-from runtime.tracking import TrackingMode
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ def _pools(
                 _sampler_pool(folder, source, count, dataset)
 
 
-def _sampler_pool(folder: Path, quality: phantom.Quality, count: int, dataset: Dataset) -> None:
+def _sampler_pool(folder: Path, quality: draw.Quality, count: int, dataset: Dataset) -> None:
     """A pool of fresh draws from the sampler that drew the dataset: a perfect or a broken GAN."""
     prepared = dataset.info["options"]
     if prepared["source"] != "phantom":
@@ -199,8 +199,8 @@ def _sampler_pool(folder: Path, quality: phantom.Quality, count: int, dataset: D
             f"pool: {quality} draws from the phantom's sampler, but {dataset.path} was prepared "
             f"from {prepared['source']}; use --data with a phantom, or `pool: gan`"
         )
-    phantom.write(
-        phantom.Options(
+    draw.write(
+        draw.Options(
             out=folder,
             count=count,
             seed=derive(prepared["seed"], "sampler pool"),

@@ -13,7 +13,8 @@ import numpy as np
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from classifier.group_bootstrap import (
+from dermsynth.errors import UserError
+from dermsynth.group_bootstrap import (
     Pairs,
     clustered,
     count_pairs,
@@ -22,7 +23,6 @@ from classifier.group_bootstrap import (
     p_value,
     resampled,
 )
-from runtime.errors import UserError
 
 ALPHA = 0.05
 POWER = 0.80

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from runtime.errors import some
+from dermsynth.errors import some
 
 CONTROL = "real_oversampled"  # the arm, or the start of its name
 VERBS = {

@@ -18,17 +18,23 @@ import torch
 from PIL import Image
 
 from data.store import Dataset
-from gan import card, diagnosis, drift, pairs
+from dermsynth import cli
+from dermsynth.device import Compute, DeviceName, PrecisionName, resolve
+from dermsynth.errors import UserError
+from dermsynth.files import write_json, write_text
+from dermsynth.seeds import generator as random_generator
+from gan.evaluation import card, diagnosis_network, drift, pairs
+from gan.evaluation.features import FeatureNetwork, extract, imagenet_network
+from gan.evaluation.fid import fid, inception, inception_features
+from gan.evaluation.metrics import (
+    kid,
+    kid_spread,
+    memorisation,
+    nearest_distances,
+    precision_recall,
+)
+from gan.evaluation.subject import LEAST_SYNTHETIC, Images, Subject, open_subject
 from gan.explore import ExploreOptions, explore
-from gan.features import FeatureNetwork, extract, imagenet_network
-from gan.fid import fid, inception, inception_features
-from gan.metrics import kid, kid_spread, memorisation, nearest_distances, precision_recall
-from gan.subject import LEAST_SYNTHETIC, Images, Subject, open_subject
-from runtime import cli
-from runtime.device import Compute, DeviceName, PrecisionName, resolve
-from runtime.errors import UserError
-from runtime.files import write_json, write_text
-from runtime.seeds import generator as random_generator
 
 SHOWN = 10  # closest synthetic images in the gallery
 MEASURED = 1000  # images of a kind whose attributes are measured, at most
@@ -145,10 +151,10 @@ def _networks(
     wanted: NetworkName | None, dataset: Dataset, fold: int, compute: Compute
 ) -> _Networks:
     """The wanted network and, where that costs no training, the other one too."""
-    chosen = wanted or ("diagnosis" if diagnosis.can_learn(dataset, fold) else "imagenet")
+    chosen = wanted or ("diagnosis" if diagnosis_network.can_learn(dataset, fold) else "imagenet")
     trained, facts = None, {}
-    if chosen == "diagnosis" or diagnosis.is_ready(dataset, fold):
-        trained, facts = diagnosis.diagnosis_network(dataset, fold, compute)
+    if chosen == "diagnosis" or diagnosis_network.is_ready(dataset, fold):
+        trained, facts = diagnosis_network.load_diagnosis_network(dataset, fold, compute)
     return _Networks(chosen, imagenet_network(), trained, facts)
 
 

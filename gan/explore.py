@@ -15,14 +15,14 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import nn
 
+from dermsynth import cli, progress
+from dermsynth.device import Compute, DeviceName, PrecisionName, resolve
+from dermsynth.errors import UserError
+from dermsynth.files import write_json
+from dermsynth.seeds import generator, seed_torch
 from gan.generate import draw_labels, render
 from gan.pictures import save_grid, to_uint8
 from gan.weights import load_generator
-from runtime import cli, progress
-from runtime.device import Compute, DeviceName, PrecisionName, resolve
-from runtime.errors import UserError
-from runtime.files import write_json
-from runtime.seeds import generator, seed_torch
 
 ROWS, COLUMNS = 6, 9  # of the galleries
 TRIED, STARTS = 256, 4  # random latents that a projection looks at; the nearest that it improves

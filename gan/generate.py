@@ -17,14 +17,14 @@ import torch
 from torch import nn
 
 from data.pool import MARKER, write_pool
+from dermsynth import cli, progress
+from dermsynth.device import Compute, DeviceName, PrecisionName, resolve
+from dermsynth.errors import UserError
+from dermsynth.files import check_replaceable, sha256
+from dermsynth.runs import free_name
+from dermsynth.seeds import generator
 from gan.pictures import to_uint8
 from gan.weights import WEIGHTS, load_generator
-from runtime import cli, progress
-from runtime.device import Compute, DeviceName, PrecisionName, resolve
-from runtime.errors import UserError
-from runtime.files import check_replaceable, sha256
-from runtime.runs import free_name
-from runtime.seeds import generator
 
 # Always the same, the last one filled up: kernels may round otherwise at another batch size.
 BATCH = 16

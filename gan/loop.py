@@ -10,16 +10,16 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
-from gan.game import Game
+from dermsynth import checkpoint, progress
+from dermsynth.errors import UserError
+from dermsynth.interrupts import StopRequest, stop_request
+from dermsynth.seeds import generator
+from dermsynth.tracking import Tracker
+from gan.divergence import ADVICE, Watch
 from gan.pictures import save_grid, to_uint8
-from gan.reals import Reals
-from gan.watch import ADVICE, Watch
+from gan.trainer import Game
+from gan.training_images import Reals
 from gan.weights import CHECKPOINT
-from runtime import checkpoint, progress
-from runtime.errors import UserError
-from runtime.interrupts import StopRequest, stop_request
-from runtime.seeds import generator
-from runtime.tracking import Tracker
 
 CHECKPOINT_SECONDS = 60.0  # between two checkpoints; a kill loses no more than that
 LOG_STEPS = 50  # between two rows of metrics.jsonl

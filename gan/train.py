@@ -18,15 +18,21 @@ import torch
 import tyro
 
 from data.store import Dataset
-from gan import diagnosis
-from gan.features import FeatureNetwork, extract
-from gan.game import Game
+from dermsynth import checkpoint, cli
+from dermsynth.device import Compute, DeviceName, PrecisionName, resolve
+from dermsynth.errors import UserError
+from dermsynth.runs import finish_run, free_name, open_run
+from dermsynth.seeds import generator
+from dermsynth.tracking import Tracker, TrackingMode
+from gan.distributed import Processes, join_processes
+from gan.evaluation import diagnosis_network
+from gan.evaluation.features import FeatureNetwork, extract
+from gan.evaluation.metrics import kid
 from gan.generate import draw_labels, sample
 from gan.loop import Loop, Progress, Schedule
-from gan.metrics import kid
 from gan.networks import architecture, describe, make_config
-from gan.parallel import Processes, join_processes
-from gan.reals import (
+from gan.trainer import Game
+from gan.training_images import (
     LEAST_HELD_OUT,
     ClassesName,
     Learning,
@@ -35,14 +41,8 @@ from gan.reals import (
     learn_from,
     open_dataset,
 )
-from gan.reals import training_rows as training_rows
+from gan.training_images import training_rows as training_rows
 from gan.weights import CHECKPOINT, save_generator
-from runtime import checkpoint, cli
-from runtime.device import Compute, DeviceName, PrecisionName, resolve
-from runtime.errors import UserError
-from runtime.runs import finish_run, free_name, open_run
-from runtime.seeds import generator
-from runtime.tracking import Tracker, TrackingMode
 
 RUNS = Path("runs/gan")
 DEFAULT_MINUTES = {"cpu": 10.0}  # by device type; accelerators get the next
@@ -199,8 +199,8 @@ def _scorer(
     def reference() -> tuple[str, FeatureNetwork | None, np.ndarray]:
         """The score's name, the network, its features of the held-out images; at the first one."""
         name, network = "kid_imagenet", None
-        if diagnosis.is_ready(dataset, plan.fold):
-            network, _ = diagnosis.diagnosis_network(dataset, plan.fold, compute)
+        if diagnosis_network.is_ready(dataset, plan.fold):
+            network, _ = diagnosis_network.load_diagnosis_network(dataset, plan.fold, compute)
             name = "kid_diagnosis"
         features = extract(dataset.images[held_out], compute, "held-out images", network)
         return name, network, features

@@ -7,10 +7,10 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import nn
 
+from dermsynth.errors import UserError
+from dermsynth.files import read_json, sha256, write_bytes, write_json
+from dermsynth.machine import versions
 from gan.networks import restore_generator
-from runtime.errors import UserError
-from runtime.files import read_json, sha256, write_bytes, write_json
-from runtime.machine import versions
 
 WEIGHTS, DESCRIPTION, CHECKPOINT = "generator.safetensors", "generator.json", "checkpoint"
 

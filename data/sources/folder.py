@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data.images import SUFFIXES, find_files, find_images
+from data.images.decoding import SUFFIXES, find_files, find_images
 from data.sources import vocabulary
 from data.sources.listing import MALIGNANT, Ask, Fault, Listing, packed_hint
 from data.sources.rows import Rows, check_positive, from_sheet, listing, positive_codes
 from data.sources.tables import Names, Sheet, only_one, printable, read_table
-from runtime.errors import UserError, some
+from dermsynth.errors import UserError, some
 
 SUFFIXES_OF_TABLES = (".csv", ".tsv")
 FACTS = {"licence": "unknown: the user's own images"}

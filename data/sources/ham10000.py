@@ -8,7 +8,7 @@ from pathlib import Path
 from data.sources.listing import Ask, Listing
 from data.sources.rows import from_sheet, listing
 from data.sources.tables import find_table, read_table
-from runtime.errors import UserError
+from dermsynth.errors import UserError
 
 NAMES = ("ham10000_metadata.csv", "ham10000_metadata.tab", "ham10000_metadata")
 NEEDED = ("image_id", "lesion_id", "dx")

@@ -12,7 +12,7 @@ import pandas as pd
 from data.sources.listing import Ask, Listing
 from data.sources.rows import ALIAS, SUFFIX, Rows, from_sheet, listing
 from data.sources.tables import find_table, read_table
-from runtime.errors import UserError
+from dermsynth.errors import UserError
 
 CLASSES = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC")
 FACTS = {

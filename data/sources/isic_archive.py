@@ -15,7 +15,7 @@ from data.sources import vocabulary
 from data.sources.listing import Ask, Listing
 from data.sources.rows import Rows, from_sheet, listing
 from data.sources.tables import find_table, printable, read_table
-from runtime.errors import UserError, some
+from dermsynth.errors import UserError, some
 
 CITATION = "ISIC Archive, https://www.isic-archive.com; cite the contributors of the images"
 LEVELS = ("diagnosis", *(f"diagnosis_{level}" for level in (5, 4, 3, 2)))  # the finest first

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data.images import Encoded
-from runtime.errors import UserError
+from data.images.decoding import Encoded
+from dermsynth.errors import UserError
 
 MALIGNANT = ("mel",)  # diagnoses that count as malignant unless the user says otherwise
 COLUMNS = [  # of Listing.table

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from data.images import SUFFIXES, find_files, find_images
+from data.images.decoding import SUFFIXES, find_files, find_images
 from data.sources.listing import packed_hint
-from runtime.errors import UserError
+from dermsynth.errors import UserError
 
 
 def list_pool(root: Path) -> list[Path]:

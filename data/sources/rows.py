@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data.images import SUFFIXES, Encoded, find_files, find_images, leads_out
+from data.images.decoding import SUFFIXES, Encoded, find_files, find_images, leads_out
 from data.sources import vocabulary
 from data.sources.listing import COLUMNS, MALIGNANT, Ask, Fault, Listing, packed_hint
 from data.sources.tables import MAX_NAME, Sheet, printable
-from runtime.errors import UserError, some
+from dermsynth.errors import UserError, some
 
 ALIAS = "_downsampled"  # ISIC 2019 has it in some names of images, its users' files not always
 SUFFIX = re.compile(rf"({'|'.join(map(re.escape, SUFFIXES))})$", re.IGNORECASE)

@@ -14,7 +14,7 @@ import pandas as pd
 from data.sources.listing import Ask, Listing
 from data.sources.rows import SUFFIX, Rows, from_sheet, listing
 from data.sources.tables import find_table, read_table
-from runtime.errors import UserError
+from dermsynth.errors import UserError
 
 TRAINING = (
     "isic_2020_training_groundtruth_v2.csv",

@@ -16,8 +16,8 @@ from typing import TextIO
 
 import pandas as pd
 
-from data.images import find_files, leads_out
-from runtime.errors import UserError, some
+from data.images.decoding import find_files, leads_out
+from dermsynth.errors import UserError, some
 
 MAX_BYTES = 1024 * 2**20  # of a metadata file; 400,000 images of the ISIC Archive need 200 MiB
 MAX_LINE = 2**20  # characters

@@ -21,12 +21,12 @@ from typing import Any, NamedTuple
 import crc32c
 import pandas as pd
 
-from data.images import MAX_BYTES, Encoded, find_files, leads_out
+from data.images.decoding import MAX_BYTES, Encoded, find_files, leads_out
 from data.sources import vocabulary
 from data.sources.listing import MALIGNANT, Ask, Fault, Listing, packed_hint
 from data.sources.rows import Rows, listing
-from runtime import progress
-from runtime.errors import UserError, some
+from dermsynth import progress
+from dermsynth.errors import UserError, some
 
 SUFFIXES = (".tfrec", ".tfrecord", ".tfrecords")
 SEXES = ("female", "male")  # by code

@@ -26,9 +26,9 @@ from typing import Any
 
 from torch import nn
 
+from dermsynth.errors import UserError
+from gan.hyperparameters import Recipe
 from gan.networks import acgan, dcgan, fastgan, lesiongan, projected, sngan, stylegan2, wgan_gp
-from gan.recipe import Recipe
-from runtime.errors import UserError
 
 SIZES = (32, 64, 128, 256)  # pixels
 

@@ -11,7 +11,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from gan.recipe import Loss, Recipe
+from gan.hyperparameters import Loss, Recipe
 
 LOWEST = 4  # side of the smallest feature map, pixels
 WIDEST = 16  # times `width`

@@ -20,8 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from gan.hyperparameters import Recipe
 from gan.networks.layers import DownBlock, glu, normed_conv, normed_layers
-from gan.recipe import Recipe
 
 LOWEST, COARSE = 4, 8  # sides of the smallest map of the generator and of the discriminator
 SKIP = 16  # skip-layer excitation reaches from a side to this multiple of it

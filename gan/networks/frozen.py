@@ -20,9 +20,9 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.nn.utils.parametrizations import spectral_norm
 
+from dermsynth.errors import UserError
+from dermsynth.files import sha256
 from gan.networks.layers import normed_conv, normed_layers
-from runtime.errors import UserError
-from runtime.files import sha256
 
 NAME = "efficientnet-lite1-imagenet"
 BLOCKS = 21  # of EfficientNet-Lite1

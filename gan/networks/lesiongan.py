@@ -23,9 +23,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from gan.hyperparameters import Augment, Recipe
 from gan.networks import frozen
 from gan.networks.layers import DownBlock, double, glu, normed_conv, normed_layers, with_spread
-from gan.recipe import Augment, Recipe
 
 LOWEST, SKETCH, BASE = 4, 16, 32  # sides of the smallest feature map, sketch, last wide map, px
 LEVEL = 0.97  # largest level of a sketch, of -1..1: tanh takes all numbers to reach 1

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from dermsynth.errors import UserError
+from gan.hyperparameters import Recipe
 from gan.networks import fastgan, frozen
-from gan.recipe import Recipe
-from runtime.errors import UserError
 
 LEAST_SIDE = 128  # below, the coarsest map of the features has fewer than 4x4 px
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from gan.recipe import Recipe
+from gan.hyperparameters import Recipe
 
 LOWEST = 4  # side of the smallest feature map, pixels
 

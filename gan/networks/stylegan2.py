@@ -23,8 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from gan.hyperparameters import Augment, Loss, Penalty, Recipe
 from gan.networks.layers import double, with_spread
-from gan.recipe import Augment, Loss, Penalty, Recipe
 
 LOWEST = 4  # side of the smallest feature map, pixels
 SLOPE, GAIN = 0.2, math.sqrt(2)  # leaky ReLU; keeps the variance that it takes

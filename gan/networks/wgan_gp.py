@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from gan.hyperparameters import Loss, Penalty, Recipe
 from gan.networks import sngan
-from gan.recipe import Loss, Penalty, Recipe
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,11 +12,11 @@ from efficientnet_pytorch import EfficientNet
 from safetensors.torch import save_file
 from torch import nn
 
-from classifier import weights as weights_module
-from classifier.backbones import block_count, default_frozen
-from classifier.model import Classifier, ModelSpec
-from classifier.weights import load_weights as fill
-from runtime.errors import UserError
+from classifier.model.backbones import block_count, default_frozen
+from classifier.model.classifier import Classifier, ModelSpec
+from classifier.model.classifier import weights as weights_module
+from classifier.model.weights import load_weights as fill
+from dermsynth.errors import UserError
 
 
 def build(backbone="efficientnet-lite0", size=32, frozen=5, batch_norm="fixed", seed=0):

@@ -10,8 +10,8 @@ from sklearn.metrics import roc_auc_score
 
 from classifier.blend import BlendOptions, auc, blend, fit_weights, fold_auc, mix
 from data.store import save_table
-from runtime import cli
-from runtime.errors import UserError
+from dermsynth import cli
+from dermsynth.errors import UserError
 
 
 def _predictions(targets, scores, folds, part):

@@ -9,7 +9,7 @@ from scipy.special import expit, logit, softmax
 from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 from statsmodels.stats.proportion import proportion_confint
 
-from classifier.calibration import (
+from classifier.evaluation.calibration import (
     LEAST,
     MOST,
     bins,
@@ -20,8 +20,8 @@ from classifier.calibration import (
     scale,
     scale_classes,
 )
-from classifier.metrics import calibration_error
-from classifier.operating import UNDEFINED, Scored
+from classifier.evaluation.metrics import calibration_error
+from classifier.evaluation.operating_points import UNDEFINED, Scored
 
 
 def draw(n, sharpness, seed=0):

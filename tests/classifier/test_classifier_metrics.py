@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from classifier.metrics import best_threshold, calibration_error, evaluate, partial_auc
+from classifier.evaluation.metrics import best_threshold, calibration_error, evaluate, partial_auc
 
 KEYS = {
     *("auc", "average_precision", "balanced_accuracy", "sensitivity_at_95_specificity"),

@@ -11,21 +11,21 @@ import yaml
 from safetensors import safe_open
 from sklearn.metrics import roc_auc_score
 
-from classifier import job as job_module
-from classifier import loop as loop_module
-from classifier import outputs
-from classifier.features import FeatureCache
-from classifier.loop import Loop
-from classifier.losses import Loss
 from classifier.options import TrainOptions
 from classifier.predict import load_run
-from classifier.schedule import learning_rate
 from classifier.train import train
+from classifier.training import loop as loop_module
+from classifier.training import outputs
+from classifier.training import setup as job_module
+from classifier.training.loop import Loop
+from classifier.training.losses import Loss
+from classifier.training.schedule import learning_rate
+from classifier.training.trunk_cache import FeatureCache
 from data.pool import write_pool
 from data.store import write_dataset
-from runtime import cli
-from runtime.device import resolve
-from runtime.errors import UserError
+from dermsynth import cli
+from dermsynth.device import resolve
+from dermsynth.errors import UserError
 
 
 @pytest.fixture

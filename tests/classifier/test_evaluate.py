@@ -12,14 +12,15 @@ import yaml
 from scipy.special import softmax
 from sklearn.metrics import recall_score
 
-from classifier import evaluation_plots, gallery, metrics, outputs
 from classifier.evaluate import EvaluateOptions, evaluate
-from classifier.job import TrainOptions
-from classifier.pooling import COLUMNS
+from classifier.evaluation import error_gallery, metrics, page_figures
+from classifier.evaluation.cross_validation import COLUMNS
 from classifier.train import train
+from classifier.training import outputs
+from classifier.training.setup import TrainOptions
 from data.store import write_dataset
-from runtime import cli
-from runtime.errors import UserError
+from dermsynth import cli
+from dermsynth.errors import UserError
 
 FIGURES = [
     *("auc", "average_precision", "balanced_accuracy", "sensitivity_at_95_specificity"),
@@ -32,8 +33,8 @@ CLASSES = ["mel", "nv", "bcc"]
 def plain(request, monkeypatch):
     """Drawing takes seconds: only tests marked with `drawn` do it."""
     if "drawn" not in request.fixturenames:
-        monkeypatch.setattr(evaluation_plots, "_finish", lambda *_: "data:,")
-        monkeypatch.setattr(evaluation_plots, "sheet", lambda *_: None)
+        monkeypatch.setattr(page_figures, "_finish", lambda *_: "data:,")
+        monkeypatch.setattr(page_figures, "sheet", lambda *_: None)
 
 
 @pytest.fixture
@@ -296,7 +297,7 @@ def test_a_kill_while_drawing_leaves_the_old_evaluation(options, monkeypatch):
     def die(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(evaluation_plots, "_finish", die)
+    monkeypatch.setattr(page_figures, "_finish", die)
     with pytest.raises(KeyboardInterrupt):
         evaluate(dataclasses.replace(options, seed=1, overwrite=True))
     assert (options.run / "evaluation" / "evaluation.json").read_bytes() == before
@@ -346,8 +347,10 @@ def test_grad_cam_of_all_folds_shows_a_model_images_that_are_new_to_it(
         data = write_dataset(tmp_path / "inside", np.asarray(data.images[inside]), table, {})
     train(TrainOptions(data=data.path, fold="all", epochs=1, out=out, **small, **cpu))
     shown = []
-    captions = gallery.captions
-    monkeypatch.setattr(gallery, "captions", lambda rows: shown.append(rows) or captions(rows))
+    captions = error_gallery.captions
+    monkeypatch.setattr(
+        error_gallery, "captions", lambda rows: shown.append(rows) or captions(rows)
+    )
     found = evaluate(EvaluateOptions(run=out, replicates=200))["gallery"]
     assert found["part"] == part
     assert found["cam_fold"] == 0

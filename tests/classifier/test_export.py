@@ -11,15 +11,15 @@ from safetensors.torch import save_file
 
 from classifier import export as module
 from classifier.export import ExportOptions, export
-from classifier.fusion import Fusion
-from classifier.model import Classifier, ModelSpec
+from classifier.model.classifier import Classifier, ModelSpec
+from classifier.model.weights import load_weights
 from classifier.predict import load_run
 from classifier.targets import BINARY, Target
-from classifier.weights import load_weights
+from classifier.training.metadata_inputs import Fusion
 from data.metadata import MetadataEncoder
 from data.store import write_dataset
-from runtime import cli, device
-from runtime.errors import UserError
+from dermsynth import cli, device
+from dermsynth.errors import UserError
 
 onnx = pytest.importorskip("onnx", reason="the extra `onnx` is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")

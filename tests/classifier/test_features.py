@@ -3,9 +3,9 @@ import pytest
 import torch
 
 from classifier.augment import Views, draw_views, load_batch
-from classifier.features import PLAIN, FeatureCache, ImageSet, Trunk
-from classifier.model import Classifier, ModelSpec
-from runtime.device import resolve
+from classifier.model.classifier import Classifier, ModelSpec
+from classifier.training.trunk_cache import PLAIN, FeatureCache, ImageSet, Trunk
+from dermsynth.device import resolve
 
 
 def make_trunk(cache, frozen=4, views=3, precision="fp32", batch_norm="fixed", size=32):

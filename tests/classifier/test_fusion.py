@@ -5,12 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from classifier import mix
-from classifier.fusion import fit_fusion, load_fusion
 from classifier.options import TrainOptions
 from classifier.targets import BINARY
+from classifier.training import training_set
+from classifier.training.metadata_inputs import fit_fusion, load_fusion
 from data.store import write_dataset
-from runtime.errors import UserError
+from dermsynth.errors import UserError
 
 OPTIONS = TrainOptions(head="metadata")
 
@@ -30,8 +30,8 @@ def people(tmp_path_factory, make_table, make_images):
 
 
 def listed(dataset, synthetic=0):
-    rows = mix.real_rows(dataset, 0, BINARY, 0, False, seed=0)
-    return mix.training_list(dataset, rows, BINARY, synthetic, 0, seed=0)
+    rows = training_set.real_rows(dataset, 0, BINARY, 0, False, seed=0)
+    return training_set.training_list(dataset, rows, BINARY, synthetic, 0, seed=0)
 
 
 def test_synthetic_lesions_have_the_columns_of_malignant_people(people):

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import sigmoid_focal_loss
 
-from classifier.losses import Loss, class_weights
 from classifier.targets import BINARY, Target
+from classifier.training.losses import Loss, class_weights
 
 SEVEN = Target(
     "diagnosis",

@@ -12,8 +12,8 @@ from sklearn.naive_bayes import GaussianNB
 from classifier import metadata
 from classifier.metadata import MetadataOptions, fit, train
 from data.store import EXTRA, save_table
-from runtime import cli
-from runtime.errors import UserError
+from dermsynth import cli
+from dermsynth.errors import UserError
 
 TABLE_ONLY = {"options": {"tables_only": True}}
 

@@ -3,11 +3,11 @@ import os
 import numpy as np
 import pytest
 
-from classifier import mix
 from classifier.targets import BINARY
+from classifier.training import training_set
 from data.pool import write_pool
-from runtime.errors import UserError
-from runtime.files import sha256, write_json
+from dermsynth.errors import UserError
+from dermsynth.files import sha256, write_json
 
 
 def provenance(dataset, fold=0, training_ids=None, **changes):
@@ -26,16 +26,16 @@ def pool_at(path, count, provenance, size=32):
 def test_extra_images_are_the_asked_share_of_the_final_set(tiny):
     targets = tiny.targets(tiny.rows("train", 0))
     for share in (0.1, 0.3, 0.5):
-        n = mix.extras_needed(targets, share)
+        n = training_set.extras_needed(targets, share)
         assert n / (n + len(targets)) == pytest.approx(share, abs=0.5 / len(targets))
-    n = mix.extras_needed(targets, "balanced")
+    n = training_set.extras_needed(targets, "balanced")
     assert targets.sum() + n == (targets == 0).sum()
-    assert mix.extras_needed(targets, 0.0) == 0
+    assert training_set.extras_needed(targets, 0.0) == 0
 
 
 def listed(dataset, synthetic, oversampled):
-    rows = mix.real_rows(dataset, 0, BINARY, 0, False, seed=0)
-    return mix.training_list(dataset, rows, BINARY, synthetic, oversampled, seed=0)
+    rows = training_set.real_rows(dataset, 0, BINARY, 0, False, seed=0)
+    return training_set.training_list(dataset, rows, BINARY, synthetic, oversampled, seed=0)
 
 
 def test_training_list_keeps_every_real_image_and_adds_malignant_ones(tiny):
@@ -57,7 +57,7 @@ def test_training_list_keeps_every_real_image_and_adds_malignant_ones(tiny):
 
 
 def test_order_goes_through_the_list_evenly_and_from_any_step():
-    order = mix.DataOrder(seed=3, n=10, batch=4)
+    order = training_set.DataOrder(seed=3, n=10, batch=4)
     drawn = [order.positions(step) for step in range(10)]
     positions = np.concatenate([p for p, _ in drawn])
     rounds = np.concatenate([r for _, r in drawn])
@@ -65,37 +65,37 @@ def test_order_goes_through_the_list_evenly_and_from_any_step():
     for number in range(4):
         assert sorted(positions[rounds == number]) == list(range(10))
     assert not np.array_equal(positions[:10], positions[10:20])
-    assert np.array_equal(mix.DataOrder(3, 10, 4).positions(7)[0], drawn[7][0])
-    assert not np.array_equal(mix.DataOrder(4, 10, 4).positions(7)[0], drawn[7][0])
-    assert len(mix.DataOrder(0, 3, 8).positions(5)[0]) == 8  # a batch of several rounds
+    assert np.array_equal(training_set.DataOrder(3, 10, 4).positions(7)[0], drawn[7][0])
+    assert not np.array_equal(training_set.DataOrder(4, 10, 4).positions(7)[0], drawn[7][0])
+    assert len(training_set.DataOrder(0, 3, 8).positions(5)[0]) == 8  # a batch of several rounds
 
 
 def test_pool_from_other_folds_is_refused_with_ids(tiny, tmp_path):
     held_out = tiny.table["image_id"].to_numpy()[tiny.rows("val", 0)].tolist()
     path = pool_at(tmp_path / "p", 30, provenance(tiny, 1, held_out)).path
     with pytest.raises(UserError, match=held_out[0]):
-        mix.open_pool(tiny, 0, path, 10, allow_leakage=False)
-    _, reason = mix.open_pool(tiny, 0, path, 10, allow_leakage=True)
+        training_set.open_pool(tiny, 0, path, 10, allow_leakage=False)
+    _, reason = training_set.open_pool(tiny, 0, path, 10, allow_leakage=True)
     assert held_out[0] in reason
     path = pool_at(tmp_path / "q", 30, provenance(tiny, folds_hash="f" * 64)).path
     with pytest.raises(UserError, match="other folds"):
-        mix.open_pool(tiny, 0, path, 10, allow_leakage=False)
+        training_set.open_pool(tiny, 0, path, 10, allow_leakage=False)
 
 
 def test_pool_without_provenance_is_refused_unless_declared(tiny, tmp_path):
     path = pool_at(tmp_path / "p", 30, {"kind": "unknown"}).path
     with pytest.raises(UserError, match="does not say where its images come from"):
-        mix.open_pool(tiny, 0, path, 10, allow_leakage=False)
+        training_set.open_pool(tiny, 0, path, 10, allow_leakage=False)
     path = pool_at(tmp_path / "p", 30, {"kind": "declared", "statement": "drawn by hand"}).path
-    assert mix.open_pool(tiny, 0, path, 10, allow_leakage=False)[1] is None
+    assert training_set.open_pool(tiny, 0, path, 10, allow_leakage=False)[1] is None
 
 
 def test_pool_too_small_names_the_command(tiny, tmp_path):
     path = pool_at(tmp_path / "p", 5, provenance(tiny)).path
     with pytest.raises(UserError, match=r"holds 5 images, 6 are needed.*gan.generate.*--count 6"):
-        mix.open_pool(tiny, 0, path, 6, allow_leakage=False)
+        training_set.open_pool(tiny, 0, path, 6, allow_leakage=False)
     with pytest.raises(UserError, match="no synthetic pool there"):
-        mix.open_pool(tiny, 0, tmp_path / "absent", 6, allow_leakage=False)
+        training_set.open_pool(tiny, 0, tmp_path / "absent", 6, allow_leakage=False)
 
 
 @pytest.fixture
@@ -115,14 +115,14 @@ def generator_run(folder, dataset, fold=0, age=0, **changes):
 
 def test_newest_generator_that_fits(tiny, runs):
     with pytest.raises(UserError, match=r"python -m gan.train --data \S+ --fold 0"):
-        mix.newest_generator(tiny, 0)
+        training_set.newest_generator(tiny, 0)
     generator_run(runs / "old", tiny, age=50)
     generator_run(runs / "best", tiny, age=10)
     generator_run(runs / "other-fold", tiny, fold=1)
     generator_run(runs / "other-data", tiny, folds_hash="0" * 64)
     (generator_run(runs / "unfinished", tiny) / "generator.safetensors").unlink()
-    assert mix.newest_generator(tiny, 0).name == "best"
-    assert mix.newest_generator(tiny, 1).name == "other-fold"
+    assert training_set.newest_generator(tiny, 0).name == "best"
+    assert training_set.newest_generator(tiny, 1).name == "other-fold"
 
 
 def test_pool_of_a_generator_is_made_once(tiny, runs, monkeypatch):
@@ -139,28 +139,28 @@ def test_pool_of_a_generator_is_made_once(tiny, runs, monkeypatch):
         pool_at(runs.parent.parent / out, int(command[command.index("--count") + 1]), made)
         return Done()
 
-    monkeypatch.setattr(mix.subprocess, "run", generate)
-    first = mix.pool_of_generator(tiny, 0, run, 7, 3, "cpu", False)
+    monkeypatch.setattr(training_set.subprocess, "run", generate)
+    first = training_set.pool_of_generator(tiny, 0, run, 7, 3, "cpu", False)
     assert first == run / "pools" / "7-seed3"
     assert calls[0][1:3] == ["-m", "gan.generate"]
-    assert mix.pool_of_generator(tiny, 0, run, 7, 3, "cpu", False) == first
-    assert mix.pool_of_generator(tiny, 0, run, 5, 3, "cpu", False) == first  # big enough
+    assert training_set.pool_of_generator(tiny, 0, run, 7, 3, "cpu", False) == first
+    assert training_set.pool_of_generator(tiny, 0, run, 5, 3, "cpu", False) == first  # big enough
     assert len(calls) == 1
-    assert mix.pool_of_generator(tiny, 0, run, 5, 4, "cpu", False).name == "5-seed4"
+    assert training_set.pool_of_generator(tiny, 0, run, 5, 4, "cpu", False).name == "5-seed4"
     assert len(calls) == 2
     (run / "generator.safetensors").write_bytes(b"trained further")
-    mix.pool_of_generator(tiny, 0, run, 7, 3, "cpu", False)
+    training_set.pool_of_generator(tiny, 0, run, 7, 3, "cpu", False)
     assert len(calls) == 3
 
 
 def test_leaky_generator_is_refused_before_anything_is_made(tiny, runs, monkeypatch):
     held_out = tiny.table["image_id"].to_numpy()[tiny.rows("test", 0)].tolist()
     run = generator_run(runs / "g", tiny, training_ids=held_out)
-    monkeypatch.setattr(mix.subprocess, "run", None)
+    monkeypatch.setattr(training_set.subprocess, "run", None)
     with pytest.raises(UserError, match=held_out[0]):
-        mix.pool_of_generator(tiny, 0, run, 7, 0, "cpu", False)
+        training_set.pool_of_generator(tiny, 0, run, 7, 0, "cpu", False)
     with pytest.raises(UserError, match="no finished generator there"):
-        mix.pool_of_generator(tiny, 0, runs / "absent", 7, 0, "cpu", False)
+        training_set.pool_of_generator(tiny, 0, runs / "absent", 7, 0, "cpu", False)
 
 
 def test_images_of_another_class_are_no_malignant_ones(tiny, tmp_path):
@@ -168,7 +168,7 @@ def test_images_of_another_class_are_no_malignant_ones(tiny, tmp_path):
     for label, allowed in (("benign", False), ("nv", False), ("mel", True), ("malignant", True)):
         path = write_pool(tmp_path / label, tiny.images[:6], provenance | {"label": label}).path
         if allowed:
-            assert mix.open_pool(tiny, 0, path, 5, allow_leakage=False)[1] is None
+            assert training_set.open_pool(tiny, 0, path, 5, allow_leakage=False)[1] is None
         else:
             with pytest.raises(UserError, match=f"its images are {label}; synthetic images count"):
-                mix.open_pool(tiny, 0, path, 5, allow_leakage=False)
+                training_set.open_pool(tiny, 0, path, 5, allow_leakage=False)

@@ -7,11 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from classifier.backbones import block_count, block_of_parameter, build_backbone, default_frozen
-from classifier.heads import Head
-from classifier.model import Classifier, ModelSpec
-from classifier.weights import load_weights
-from runtime.errors import UserError
+from classifier.model.backbones import (
+    block_count,
+    block_of_parameter,
+    build_backbone,
+    default_frozen,
+)
+from classifier.model.classifier import Classifier, ModelSpec
+from classifier.model.heads import Head
+from classifier.model.weights import load_weights
+from dermsynth.errors import UserError
 
 SMALL = ("efficientnet-lite0", "vanilla-cnn", "small-densenet", "timm:test_resnet", "timm:test_vit")
 

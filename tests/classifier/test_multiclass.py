@@ -11,10 +11,10 @@ from scipy.special import softmax
 from scipy.stats import norm
 from sklearn import metrics as sk
 
-from classifier.metrics import measure, measure_parts
-from classifier.multiclass import class_numbers, equal_prior, evaluate_classes
-from classifier.operating import class_intervals
-from runtime.errors import UserError
+from classifier.evaluation.metrics import measure, measure_parts
+from classifier.evaluation.multiclass import class_numbers, equal_prior, evaluate_classes
+from classifier.evaluation.operating_points import class_intervals
+from dermsynth.errors import UserError
 
 NAMES = ["mel", "nv", "bcc", "akiec"]
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from isic_challenge_scoring.classification import ClassificationMetric, ClassificationScore
 from sklearn import metrics as sk
 
-from classifier.metrics import evaluate
-from classifier.operating import (
+from classifier.evaluation.metrics import evaluate
+from classifier.evaluation.operating_points import (
     UNDEFINED,
     Curve,
     Freedom,

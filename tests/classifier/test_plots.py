@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from classifier import plots
+from classifier.evaluation import plots
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ import pytest
 from scipy.stats import rankdata
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-from classifier.metrics import best_threshold, evaluate
-from classifier.pooling import pool, pooled_metrics
-from runtime.errors import UserError
+from classifier.evaluation.cross_validation import pool, pooled_metrics
+from classifier.evaluation.metrics import best_threshold, evaluate
+from dermsynth.errors import UserError
 
 
 def _part(part, ids, targets, scores, fold):

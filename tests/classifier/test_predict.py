@@ -6,14 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from classifier import outputs
 from classifier.options import TrainOptions
 from classifier.predict import PredictOptions, predict
 from classifier.train import train
-from data.images import Look, decode
+from classifier.training import outputs
+from data.images.decoding import Look, decode
 from data.store import write_dataset
-from runtime import cli
-from runtime.errors import UserError
+from dermsynth import cli
+from dermsynth.errors import UserError
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 import yaml
 
-from classifier import outputs
 from classifier.options import RECIPES, TrainOptions
 from classifier.predict import PredictOptions, predict
 from classifier.train import train
+from classifier.training import outputs
 from data.store import write_dataset
-from runtime import cli
+from dermsynth import cli
 
 FILES = sorted(RECIPES.glob("*.yaml"))
 NAMES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")

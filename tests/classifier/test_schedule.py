@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from classifier.options import TrainOptions
-from classifier.schedule import best_epoch, learning_rate
+from classifier.training.schedule import best_epoch, learning_rate
 
 OPTIONS = TrainOptions(epochs=8, lr=1e-3)
 PER_EPOCH = 25

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from classifier.operating import UNDEFINED, Scored, auc_figure
-from classifier.subgroups import age_bands, angles, labels, subgroups
-from data.skin_tone import bands, ita
+from classifier.evaluation.operating_points import UNDEFINED, Scored, auc_figure
+from classifier.evaluation.subgroups import age_bands, angles, labels, subgroups
+from data.images.skin_tone import bands, ita
 
 
 def rows_of(n=400, seed=0):

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from classifier import mix
 from classifier.targets import BINARY, UNKNOWN, target_of
+from classifier.training import training_set
 from data.store import write_dataset
-from runtime.errors import UserError
+from dermsynth.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -42,23 +42,23 @@ def test_probabilities_and_scores(seven):
 def test_real_rows_are_capped_and_evened(seven):
     target = target_of(seven, 0, "diagnosis")
     labels = target.labels(seven.table)
-    plain = mix.real_rows(seven, 0, target, 0, False, seed=0)
+    plain = training_set.real_rows(seven, 0, target, 0, False, seed=0)
     assert set(plain) == set(seven.rows("train", 0)) & set(np.flatnonzero(labels != UNKNOWN))
-    capped = mix.real_rows(seven, 0, target, 20, False, seed=0)
+    capped = training_set.real_rows(seven, 0, target, 20, False, seed=0)
     assert len(np.unique(capped)) == len(capped)
     wanted = np.minimum(np.bincount(labels[plain]), 20)
     assert np.array_equal(np.bincount(labels[capped]), wanted)
-    evened = mix.real_rows(seven, 0, target, 20, True, seed=0)
+    evened = training_set.real_rows(seven, 0, target, 20, True, seed=0)
     assert np.array_equal(np.bincount(labels[evened]), [20, 20, 20])
     times = np.unique(evened, return_counts=True)[1]
     assert times.max() <= np.ceil(20 / (labels[plain] == 0).sum())
-    assert not np.array_equal(capped, mix.real_rows(seven, 0, target, 20, False, seed=1))
+    assert not np.array_equal(capped, training_set.real_rows(seven, 0, target, 20, False, seed=1))
 
 
 def test_synthetic_images_are_of_the_malignant_class(seven):
     target = target_of(seven, 0, "diagnosis")
-    rows = mix.real_rows(seven, 0, target, 0, False, seed=0)
-    training = mix.training_list(seven, rows, target, 7, 0, seed=0)
+    rows = training_set.real_rows(seven, 0, target, 0, False, seed=0)
+    training = training_set.training_list(seven, rows, target, 7, 0, seed=0)
     assert (training.labels[-7:] == 1).all()
     assert training.targets[-7:].all()
     assert training.targets[:-7].sum() == (target.labels(seven.table)[rows] == 1).sum()
@@ -66,11 +66,11 @@ def test_synthetic_images_are_of_the_malignant_class(seven):
 
 def test_a_balanced_sampler_draws_classes_equally_often():
     classes = np.array([0] * 90 + [1] * 9 + [2])
-    order = mix.DataOrder(0, 100, 20, classes)
+    order = training_set.DataOrder(0, 100, 20, classes)
     drawn = np.concatenate([order.positions(step)[0] for step in range(300)])
     shares = np.bincount(classes[drawn]) / len(drawn)
     np.testing.assert_allclose(shares, 1 / 3, atol=0.03)
-    again = mix.DataOrder(0, 100, 20, classes).positions(7)[0]
+    again = training_set.DataOrder(0, 100, 20, classes).positions(7)[0]
     assert np.array_equal(order.positions(7)[0], again)
 
 

@@ -6,13 +6,13 @@ import torch
 from torch import nn
 
 from classifier.augment import draw_views, load_batch
-from classifier.average import Average
-from classifier.mixup import mix_batch
-from classifier.model import Classifier, ModelSpec
+from classifier.model.classifier import Classifier, ModelSpec
 from classifier.targets import BINARY
+from classifier.training.ema import Average
+from classifier.training.mixup import mix_batch
 from classifier.tta import check_tta, probabilities
-from runtime.device import resolve
-from runtime.errors import UserError
+from dermsynth.device import resolve
+from dermsynth.errors import UserError
 
 PIPELINES = ("mirror", "flips", "rotate", "siim", "student")
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from data.prepare import PrepareOptions, prepare
-from runtime.errors import UserError
+from dermsynth.errors import UserError
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 

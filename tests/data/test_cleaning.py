@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.cleaning import (
+from data.images.cleaning import (
     CLEANERS,
     before_after,
     clean_image,
@@ -12,7 +12,7 @@ from data.cleaning import (
     hair_mask,
     remove_hair,
 )
-from data.phantom import PhantomConfig, sample_dataset
+from data.phantom.draw import PhantomConfig, sample_dataset
 
 
 def skin(size=256, seed=0):

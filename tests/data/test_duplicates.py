@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from data import duplicates, likeness
-from data.duplicates import identical_pairs, near_duplicates
-from data.images import Encoded, Look, decode_all, find_images
-from data.phantom import PhantomConfig, sample_dataset
+from data.images.decoding import Encoded, Look, decode_all, find_images
+from data.phantom.draw import PhantomConfig, sample_dataset
+from data.preparation import duplicates, likeness
+from data.preparation.duplicates import identical_pairs, near_duplicates
 
 # The same lesion under two lesion ids, seen by eye in HAM10000.
 ACROSS_LESIONS = {

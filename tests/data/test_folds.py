@@ -10,7 +10,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from data.folds import assign_folds, check_enough, given_folds, group_images
 from data.store import TEST
-from runtime.errors import UserError
+from dermsynth.errors import UserError
 
 NO_PAIRS = np.zeros((0, 2), np.int64)
 SIIM = Path(__file__).parents[2].parent / "shared" / "data" / "siim2020"

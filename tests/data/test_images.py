@@ -7,22 +7,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data import images
-from data.images import (
+from data.images.decoding import (
     BadImage,
     Encoded,
     Look,
     decode,
     decode_all,
     decode_bytes,
+    decoding,
     find_files,
     find_images,
     leads_out,
     perceptual_hash,
     pixels_at,
 )
-from runtime.errors import UserError
-from runtime.machine import cores
+from dermsynth.errors import UserError
+from dermsynth.machine import cores
 
 
 def save(path, pixels, **options):
@@ -186,9 +186,9 @@ def test_order_is_kept_and_faults_stay_where_they_are(tmp_path, make_texture):
 @pytest.mark.parametrize("keep", [False, True])
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path, make_texture, keep, monkeypatch):
     """2,000 images of 1.2 MB: only the few in the window are ever held."""
-    monkeypatch.setattr(images, "KEPT_BYTES", 2**20)
+    monkeypatch.setattr(decoding, "KEPT_BYTES", 2**20)
     content = save(tmp_path / "a.jpg", make_texture(0)).read_bytes()
-    monkeypatch.setattr(images, "_read", lambda source: content + bytes(2**16))
+    monkeypatch.setattr(decoding, "_read", lambda source: content + bytes(2**16))
     started = 0
 
     def listed():
@@ -207,14 +207,14 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path, make_texture, 
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert number == 1999
-    assert ahead <= images.LOOK_AHEAD * cores()
+    assert ahead <= decoding.LOOK_AHEAD * cores()
     assert peak < 30e6
 
 
 def test_stopping_early_stops_the_work(tmp_path, make_texture, monkeypatch):
     save(tmp_path / "a.png", make_texture(0))
-    read, real = [], images._read
-    monkeypatch.setattr(images, "_read", lambda source: read.append(1) or real(source))
+    read, real = [], decoding._read
+    monkeypatch.setattr(decoding, "_read", lambda source: read.append(1) or real(source))
     results = decode_all([Encoded(tmp_path / "a.png")] * 5000, Look(32))
     next(results)
     results.close()

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from data.images import BadImage, Look, decode_bytes
+from data.images.decoding import BadImage, Look, decode_bytes
 
 LOOK = Look(32)
 LOOKS = st.builds(

@@ -13,8 +13,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data import images, opening
-from data.images import BadImage, Encoded, Look, decode, decode_all, decode_bytes
+from data.images.decoding import (
+    BadImage,
+    Encoded,
+    Look,
+    decode,
+    decode_all,
+    decode_bytes,
+    decoding,
+    opening,
+)
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -173,7 +181,7 @@ def test_permission_denied(tmp_path, make_texture, monkeypatch):
     def deny(*_, **__):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(images, "open", deny, raising=False)
+    monkeypatch.setattr(decoding, "open", deny, raising=False)
     assert reason(tmp_path / "a.png") == "cannot be read (Permission denied)"
 
 
@@ -227,7 +235,7 @@ def test_faults_of_one_kind_have_one_reason(tmp_path, make_texture):
 BOMBS = """
 import resource, sys
 from pathlib import Path
-from data.images import BadImage, Encoded, Look, decode_all
+from data.images.decoding import BadImage, Encoded, Look, decode_all
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 paths = sorted(Path(sys.argv[1]).iterdir())
 for result in decode_all([Encoded(path) for path in paths], Look(64)):

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from data import ingest as module
-from data.images import Encoded, Look, decode
-from data.ingest import PIXELS, fingerprint, forget, ingest
-from data.native import NativeImages, ShardWriter, shard_path
-from runtime.errors import UserError
+from data.images.decoding import Encoded, Look, decode
+from data.images.native import NativeImages, ShardWriter, shard_path
+from data.preparation import ingest as module
+from data.preparation.ingest import PIXELS, fingerprint, forget, ingest
+from dermsynth.errors import UserError
 
 LOOK = Look(32)
 FULL = {"fit": "crop", "clean": []}

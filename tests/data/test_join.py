@@ -4,13 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data.assemble import settle_copies, split
-from data.images import Encoded
-from data.ingest import Ingested
-from data.join import join, settle
+from data.images.decoding import Encoded
+from data.preparation.assemble import settle_copies, split
+from data.preparation.ingest import Ingested
+from data.preparation.join import join, settle
 from data.sources.listing import COLUMNS, Fault, Listing
 from data.store import EXTRA, NO_PART, TEST
-from runtime.errors import UserError
+from dermsynth.errors import UserError
 
 
 def listing(ids, target, lesion=None, patient=None, same=(), global_ids=True, source="a"):

@@ -19,7 +19,7 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from data.phantom import (
+from data.phantom.draw import (
     FACTORS,
     PhantomConfig,
     logit,
@@ -28,8 +28,8 @@ from data.phantom import (
     sample_malignant_table,
     sample_table,
 )
-from data.phantom_render import Look, draw, draw_all
-from runtime.errors import UserError
+from data.phantom.render import Look, draw, draw_all
+from dermsynth.errors import UserError
 
 SCORES = [f"factor_{name}" for name in FACTORS]
 LARGE = PhantomConfig(patients=12_000)

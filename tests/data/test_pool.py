@@ -6,7 +6,7 @@ import pytest
 
 from data.pool import leak, load_pool, write_pool
 from data.store import COLUMNS, write_dataset
-from runtime.errors import UserError
+from dermsynth.errors import UserError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
 

@@ -11,13 +11,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from data import assemble, store
 from data import prepare as module
-from data.images import Look, decode, perceptual_hash
+from data import store
+from data.images.decoding import Look, decode, perceptual_hash
 from data.pool import leak
+from data.preparation import assemble
 from data.prepare import PrepareOptions, default_dataset, prepare
 from data.store import TEST, load_dataset
-from runtime.cli import parse
+from dermsynth.cli import parse
 
 TINY_PHANTOM = PrepareOptions(size=32, patients=40, folds=3)
 

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from data import prepare as module
-from data.images import Look, decode
+from data.images.decoding import Look, decode
 from data.prepare import PrepareOptions, prepare
-from runtime.errors import UserError
+from dermsynth.errors import UserError
 
 TINY_PHANTOM = PrepareOptions(size=32, patients=40, folds=3)
 

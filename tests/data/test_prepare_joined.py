@@ -14,11 +14,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from data import ingest as ingest_module
-from data.images import Look, decode
+from data.images.decoding import Look, decode
+from data.preparation import ingest as ingest_module
 from data.prepare import prepare
 from data.store import EXTRA, NO_PART, load_dataset
-from runtime.errors import UserError
+from dermsynth.errors import UserError
 
 
 @pytest.fixture
@@ -155,7 +155,7 @@ def test_duplicates_are_listed(options, ham):
 
 KILLED = """
 import os, signal, sys
-from data import ingest
+from data.preparation import ingest
 ingest.CHUNK = 8
 real, written = ingest.write_bytes, []
 def write(path, content):
@@ -165,7 +165,7 @@ def write(path, content):
         os.kill(os.getpid(), signal.SIGKILL)
 ingest.write_bytes = write
 from data.prepare import PrepareOptions, prepare
-from runtime.cli import parse
+from dermsynth.cli import parse
 prepare(parse(PrepareOptions, sys.argv[1:], "x", "x"))
 """
 

@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 
 from data import report, store
-from data.native import ShardWriter
+from data.card.counts import breakdown, leak_checks, with_rows
+from data.images.native import ShardWriter
 from data.report import ReportOptions, write_report
-from data.report_counts import breakdown, leak_checks, with_rows
-from runtime.errors import UserError
+from dermsynth.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 FOLDS = [0, 1, 2, -1, -2, -3]

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data.skin_tone import BANDS, bands, ita
+from data.images.skin_tone import BANDS, bands, ita
 
 SKIN = {  # name of the band: an L*, b* well inside it
     "very light": (75.0, 12.0),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from data.sources import read_source
 from data.sources.listing import COLUMNS, Ask, Listing
-from runtime.errors import UserError
+from dermsynth.errors import UserError
 
 TABLES = {  # each source's files with a header that it takes
     "ham10000": {"HAM10000_metadata.csv": "image_id,lesion_id,dx,age,sex,localization,fold"},

@@ -9,7 +9,7 @@ import pytest
 
 from data.sources import read_source
 from data.sources.listing import Ask
-from runtime.errors import UserError
+from dermsynth.errors import UserError
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 
 from data.sources import tables, vocabulary
 from data.sources.tables import find_table, read_table
-from runtime.errors import UserError
+from dermsynth.errors import UserError
 
 PLAIN = "Image_ID,site,age\na,Gesäß,40\nb,,\n"
 

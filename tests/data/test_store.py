@@ -7,7 +7,7 @@ import pytest
 
 from data import store
 from data.store import COLUMNS, TEST, folds_hash, load_dataset, save_images, write_dataset
-from runtime.errors import UserError
+from dermsynth.errors import UserError
 
 
 def small(count=24, size=32):

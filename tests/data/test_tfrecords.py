@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from tfrecord.example_pb2 import Example
 from tfrecord.writer import TFRecordWriter
 
-from data.images import Look, decode
+from data.images.decoding import Look, decode
 from data.sources import read_source, tfrecords
 from data.sources.listing import Ask, Listing
 from data.sources.tfrecords import list_tfrecords
-from runtime.errors import UserError
+from dermsynth.errors import UserError
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 PLAIN = Ask()

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from dermsynth.errors import UserError
 from experiments.config import Experiment, Trial, read_experiment
-from runtime.errors import UserError
 
 GOOD = """
 arms:

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
+from dermsynth.errors import UserError
 from experiments import plots, report
-from runtime.errors import UserError
 
 SEEDS, GAN_SEEDS = (0, 1, 2), (0, 1)
 SETS = {"test": (412, 58, 310, 44), "external/isic2019": (2065, 411, 2065, 411)}

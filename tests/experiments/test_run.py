@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from data.prepare import PrepareOptions, prepare
+from dermsynth.errors import UserError
 from experiments.run import RunOptions, run_experiment
-from runtime.errors import UserError
 
 EXPERIMENT = {
     "seeds": [0, 1],

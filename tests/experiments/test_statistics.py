@@ -12,9 +12,9 @@ from MLstatkit import Delong_test
 from scipy import stats
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from classifier.group_bootstrap import clustered, count_pairs, estimates, interval, p_value
+from dermsynth.errors import UserError
+from dermsynth.group_bootstrap import clustered, count_pairs, estimates, interval, p_value
 from experiments import statistics
-from runtime.errors import UserError
 
 
 def draw(rng, malignant_groups, images, auc=0.85, delta=0.0):

@@ -3,10 +3,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from data.skin_tone import BANDS
-from gan import card
-from gan.drift import ATTRIBUTES, compare, measure
-from gan.subject import Images, Subject
+from data.images.skin_tone import BANDS
+from gan.evaluation import card
+from gan.evaluation.drift import ATTRIBUTES, compare, measure
+from gan.evaluation.subject import Images, Subject
 
 PAIRS = {kind: {"n": 9, **dict.fromkeys(card.PAIRS, 0.5)} for kind in card.PAIR_KINDS}
 

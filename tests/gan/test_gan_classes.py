@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from data.pool import load_pool
+from dermsynth.errors import UserError
 from gan.generate import GenerateOptions, draw_labels, generate
-from gan.reals import Reals, learn_from
 from gan.train import train
-from runtime.errors import UserError
+from gan.training_images import Reals, learn_from
 
 COUNTS = {"mel": 40, "nv": 90, "bcc": 25, "df": 23, "rare": 2, None: 20}
 

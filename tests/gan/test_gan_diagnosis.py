@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from data.store import COLUMNS, load_dataset, write_dataset
-from gan import diagnosis
-from gan.diagnosis import can_learn, diagnosis_network, is_ready
-from gan.features import extract
-from runtime.device import resolve
-from runtime.errors import UserError
+from dermsynth.device import resolve
+from dermsynth.errors import UserError
+from gan.evaluation import diagnosis_network
+from gan.evaluation.diagnosis_network import can_learn, is_ready, load_diagnosis_network
+from gan.evaluation.features import extract
 
 COMPUTE = resolve("cpu", "fp32")
 KINDS = ("mel", "nv", "bkl")
@@ -33,8 +33,8 @@ def write(out, diagnoses, size=32, target=None, count=90):
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch):
-    monkeypatch.setattr(diagnosis, "LEAST_STEPS", 12)
-    monkeypatch.setattr(diagnosis, "EPOCHS", 1)
+    monkeypatch.setattr(diagnosis_network, "LEAST_STEPS", 12)
+    monkeypatch.setattr(diagnosis_network, "EPOCHS", 1)
 
 
 @pytest.fixture
@@ -43,15 +43,15 @@ def lesions(tmp_path):
 
 
 def test_it_learns_the_diagnoses_once(lesions, monkeypatch):
-    monkeypatch.setattr(diagnosis, "LEAST_STEPS", 30)
+    monkeypatch.setattr(diagnosis_network, "LEAST_STEPS", 30)
     assert can_learn(lesions, 0)
     assert not is_ready(lesions, 0)
-    network, facts = diagnosis_network(lesions, 0, COMPUTE)
+    network, facts = load_diagnosis_network(lesions, 0, COMPUTE)
     assert facts["classes"] == sorted(KINDS)
     assert facts["n_training"] == 60
     assert facts["auc"] > 0.9
-    monkeypatch.setattr(diagnosis, "_train", None)
-    again, known = diagnosis_network(load_dataset(lesions.path), 0, COMPUTE)
+    monkeypatch.setattr(diagnosis_network, "_train", None)
+    again, known = load_diagnosis_network(load_dataset(lesions.path), 0, COMPUTE)
     assert (again.name, known) == (network.name, facts)
     assert is_ready(lesions, 0)
     assert not is_ready(lesions, 1)  # another fold, another network
@@ -68,14 +68,16 @@ def test_it_sees_training_images_alone(lesions, monkeypatch):
             rows.extend(np.ravel(chosen))
             return images[chosen]
 
-    monkeypatch.setattr(diagnosis, "_auc", lambda *_: None)  # validates on the validation part
-    diagnosis_network(dataclasses.replace(lesions, images=Watched()), 1, COMPUTE)
+    monkeypatch.setattr(
+        diagnosis_network, "_auc", lambda *_: None
+    )  # validates on the validation part
+    load_diagnosis_network(dataclasses.replace(lesions, images=Watched()), 1, COMPUTE)
     assert rows
     assert not set(rows) & set(lesions.rows("val", 1))
 
 
 def test_features_have_one_scale_and_no_sign(lesions):
-    network, _ = diagnosis_network(lesions, 0, COMPUTE)
+    network, _ = load_diagnosis_network(lesions, 0, COMPUTE)
     found = extract(lesions.images[lesions.rows("train", 0)], COMPUTE, "test", network)
     assert found.shape == (60, 256)
     assert found.min() >= 0
@@ -83,17 +85,17 @@ def test_features_have_one_scale_and_no_sign(lesions):
 
 
 def test_larger_images_are_reduced(lesions):
-    network, _ = diagnosis_network(lesions, 0, COMPUTE)
+    network, _ = load_diagnosis_network(lesions, 0, COMPUTE)
     small = torch.rand(2, 3, 128, 128)
     large = small.repeat_interleave(2, 2).repeat_interleave(2, 3)
     assert torch.allclose(network.module(small), network.module(large), atol=1e-4)
 
 
 def test_a_killed_training_goes_on_to_the_same_weights(lesions, tmp_path, monkeypatch):
-    whole, _ = diagnosis_network(lesions, 0, COMPUTE)
+    whole, _ = load_diagnosis_network(lesions, 0, COMPUTE)
     other = write(tmp_path / "other", KINDS)
-    monkeypatch.setattr(diagnosis, "SAVE_SECONDS", -1)
-    batch, steps = diagnosis._batch, []
+    monkeypatch.setattr(diagnosis_network, "SAVE_SECONDS", -1)
+    batch, steps = diagnosis_network._batch, []
 
     def killed(dataset, lesson, step):
         steps.append(step)
@@ -101,27 +103,27 @@ def test_a_killed_training_goes_on_to_the_same_weights(lesions, tmp_path, monkey
             raise KeyboardInterrupt
         return batch(dataset, lesson, step)
 
-    monkeypatch.setattr(diagnosis, "_batch", killed)
+    monkeypatch.setattr(diagnosis_network, "_batch", killed)
     with pytest.raises(KeyboardInterrupt):
-        diagnosis_network(other, 0, COMPUTE)
+        load_diagnosis_network(other, 0, COMPUTE)
     assert not is_ready(other, 0)
-    resumed, _ = diagnosis_network(other, 0, COMPUTE)
+    resumed, _ = load_diagnosis_network(other, 0, COMPUTE)
     assert steps == [*range(8), *range(7, 12)]
     assert resumed.name == whole.name
 
 
 def test_a_damaged_network_is_trained_again(lesions, capsys):
-    network, _ = diagnosis_network(lesions, 0, COMPUTE)
-    (file,) = (lesions.path / diagnosis.FOLDER).rglob("*.safetensors")
+    network, _ = load_diagnosis_network(lesions, 0, COMPUTE)
+    (file,) = (lesions.path / diagnosis_network.FOLDER).rglob("*.safetensors")
     file.write_bytes(file.read_bytes()[:1000])
     assert not is_ready(lesions, 0)
-    again, _ = diagnosis_network(lesions, 0, COMPUTE)
+    again, _ = load_diagnosis_network(lesions, 0, COMPUTE)
     assert again.name == network.name
     assert "trained again" in capsys.readouterr().out
 
 
 def test_without_diagnoses_it_learns_the_target(tmp_path):
-    _, facts = diagnosis_network(write(tmp_path / "plain", None), 0, COMPUTE)
+    _, facts = load_diagnosis_network(write(tmp_path / "plain", None), 0, COMPUTE)
     assert facts["classes"] == ["benign", "malignant"]
 
 
@@ -130,4 +132,4 @@ def test_with_one_kind_alone_there_is_nothing_to_learn(tmp_path):
     assert not can_learn(dataset, 0)
     assert not is_ready(dataset, 0)
     with pytest.raises(UserError, match="use --network imagenet"):
-        diagnosis_network(dataset, 0, COMPUTE)
+        load_diagnosis_network(dataset, 0, COMPUTE)

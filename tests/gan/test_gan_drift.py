@@ -6,9 +6,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dermsynth.seeds import generator
 from gan.augment import symmetry
-from gan.drift import ATTRIBUTES, THINNEST, compare, frame_mask, lesion_mask, measure, measure_one
-from runtime.seeds import generator
+from gan.evaluation.drift import (
+    ATTRIBUTES,
+    THINNEST,
+    compare,
+    frame_mask,
+    lesion_mask,
+    measure,
+    measure_one,
+)
 
 SIZE = 96
 

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import gan.diagnosis
+import gan.evaluation.diagnosis_network
 from data.pool import write_pool
+from dermsynth.errors import UserError
 from gan.augment import symmetry
 from gan.evaluate import EvaluateOptions, evaluate
 from gan.networks import ARCHITECTURES
-from gan.reals import training_rows
-from runtime.errors import UserError
+from gan.training_images import training_rows
 
 CONTRACT = {
     *("kid", "kid_std", "kid_floor", "precision", "recall", "density", "coverage"),

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from dermsynth.device import Compute
+from dermsynth.errors import UserError
 from gan.explore import COLUMNS, ROWS, ExploreOptions, explore, project, read_image, slerp
 from gan.generate import render
 from gan.weights import load_generator
-from runtime.device import Compute
-from runtime.errors import UserError
 
 CPU = Compute(torch.device("cpu"), "fp32")
 

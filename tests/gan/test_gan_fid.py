@@ -6,11 +6,10 @@ import pytest
 import torch
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-import gan.fid
-import runtime  # noqa: F401 - mends torchvision, which torch_fidelity imports
-from gan.fid import fid, inception, inception_features
-from runtime.device import resolve
-from runtime.errors import UserError
+import gan.evaluation.fid
+from dermsynth.device import resolve
+from dermsynth.errors import UserError
+from gan.evaluation.fid import fid, inception, inception_features
 
 
 def test_the_distance_is_that_of_its_formula():

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-import gan.game
-from gan.game import Game
+import gan.trainer
+from dermsynth import checkpoint
+from dermsynth.device import Compute
+from dermsynth.errors import UserError
+from gan.hyperparameters import Recipe
 from gan.networks import ARCHITECTURES, Architecture, make_config
-from gan.recipe import Recipe
-from runtime import checkpoint
-from runtime.device import Compute
-from runtime.errors import UserError
+from gan.trainer import Game
 
 CPU = Compute(torch.device("cpu"), "fp32")
 

@@ -8,9 +8,9 @@ from PIL import Image
 
 import gan.generate
 from data.pool import leak, load_pool
+from dermsynth.errors import UserError
+from dermsynth.files import sha256
 from gan.generate import GenerateOptions, generate
-from runtime.errors import UserError
-from runtime.files import sha256
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 
 import gan.train
-from gan.game import Game
+from dermsynth.device import Compute
 from gan.networks.lesiongan import SKETCH, Config, Discriminator, Generator
 from gan.train import train
+from gan.trainer import Game
 from gan.weights import load_generator
-from runtime.device import Compute
 
 NARROW = {"size": 64, "ngf": 4, "ndf": 4, "mix": 4}
 CPU = Compute(torch.device("cpu"), "fp32")

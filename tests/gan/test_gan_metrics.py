@@ -5,8 +5,13 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 from torch_fidelity.metric_kid import kernel_mmd
 
-import runtime  # noqa: F401 - mends torchvision, which torch_fidelity imports
-from gan.metrics import kid, kid_spread, memorisation, nearest_distances, precision_recall
+from gan.evaluation.metrics import (
+    kid,
+    kid_spread,
+    memorisation,
+    nearest_distances,
+    precision_recall,
+)
 
 
 def normal(n, d=16, mean=0.0, seed=0):

@@ -3,8 +3,8 @@ import dataclasses
 import pytest
 import torch
 
+from dermsynth.errors import UserError
 from gan.networks import ARCHITECTURES, SIZES, describe, make_config, restore_generator
-from runtime.errors import UserError
 
 CONDITIONAL = [name for name, a in ARCHITECTURES.items() if a.config.labels != "never"]
 FORCED = [name for name, a in ARCHITECTURES.items() if a.config.labels == "always"]

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
-import gan.game
 import gan.loop
 import gan.train
+import gan.trainer
+from dermsynth import checkpoint
+from dermsynth.errors import UserError
 from gan.train import resolve_config, train
-from runtime import checkpoint
-from runtime.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 

@@ -2,10 +2,9 @@ import numpy as np
 import pytest
 from scipy.signal import convolve2d
 
-import runtime  # noqa: F401 - mends torchvision, which piq imports
 from gan.augment import symmetry
-from gan.metrics import nearest_distances
-from gan.pairs import FIGURES, aligned, figures, nearest, thumbnails
+from gan.evaluation.metrics import nearest_distances
+from gan.evaluation.pairs import FIGURES, aligned, figures, nearest, thumbnails
 
 PERFECT = {"psnr": 80, "ssim": 1, "ms_gmsd": 0, "mdsi": 0, "haarpsi": 1}
 

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from gan.parallel import Processes
+from gan.distributed import Processes
 
 ROOT = Path(__file__).parents[2]
 
 TWO_PROCESSES = """
 import sys, numpy as np, torch, gan.loop, gan.train
 from pathlib import Path
-from gan.game import Game
+from gan.trainer import Game
 from gan.train import TrainOptions, train
 play, seen = Game.play, []
 def watched(game, real, labels=None):

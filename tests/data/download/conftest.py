@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-import data.fetch as fetch_module
+import data.transfer.fetch as fetch_module
 
 
 class Server(ThreadingHTTPServer):

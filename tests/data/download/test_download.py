@@ -18,7 +18,7 @@ import pytest
 
 import data.download as download_module
 from data.download import SOURCES, DownloadOptions, download
-from runtime.errors import UserError
+from dermsynth.errors import UserError
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
 

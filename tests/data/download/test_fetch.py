@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-import data.fetch as fetch_module
-from data.fetch import Remote, fetch, human, new_session
-from runtime.errors import UserError
+import data.transfer.fetch as fetch_module
+from data.transfer.fetch import Remote, fetch, human, new_session
+from dermsynth.errors import UserError
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
 

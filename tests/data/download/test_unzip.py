@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from data.unzip import BadArchive, unpack
+from data.transfer.unzip import BadArchive, unpack
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
 

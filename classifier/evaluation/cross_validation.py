@@ -1,0 +1,150 @@
+"""Cross-validation pooled: the folds' predictions as one frame, and figures over all of it.
+
+Every image of the folds is scored once, by the model that did not see it (part "oof", out of fold).
+The test part and external sets are scored by every fold's model; there the mean counts.
+"""
+
+import numpy as np
+import pandas as pd
+from scipy.stats import rankdata
+
+from classifier.evaluation.metrics import Metrics, best_threshold, measure
+from dermsynth.errors import UserError, some
+
+COLUMNS = ("image_id", "group", "fold", "part", "target", "score")
+NOT_AVERAGED = ("n", "n_malignant", "threshold", "leaky")  # of a fold's metrics
+
+
+def pool(frames: list[pd.DataFrame]) -> pd.DataFrame:
+    """One frame from the predictions.parquet of every fold (COLUMNS and perhaps more, see train).
+
+    Part "oof": each fold's validation rows. "test" and "external/NAME": one row an image, with the
+    mean over folds of `score` and of every `score_CLASS`. `rank` (float64, above 0, to 1) is the
+    score's percentile among the rows that the same model scored in the same part, and its mean
+    over models: folds whose scores are calibrated differently can be pooled by it. Where one fold
+    is leaky, all of it is.
+
+    Raises UserError naming the images where a fold or an image comes twice, where a part has other
+    images or targets in one fold than in another, and where scores are not finite.
+    """
+    leaky = any("leaky" in frame and frame["leaky"].any() for frame in frames)
+    frames = [frame.drop(columns="leaky", errors="ignore") for frame in frames]
+    names = _check(frames)
+    frames = [frame.assign(rank=_ranks(frame)) for frame in frames]
+    parts = [frame[frame["part"] == "val"].assign(part="oof") for frame in frames]
+    _refuse_twice(pd.concat(parts), "the folds' validation parts overlap")
+    for part in dict.fromkeys(name for frame in frames for name in frame["part"].unique()):
+        if part != "val":
+            parts.append(_mean([frame[frame["part"] == part] for frame in frames], names, part))
+    pooled = pd.concat(parts, ignore_index=True)
+    return pooled.assign(leaky=True) if leaky else pooled
+
+
+def pooled_metrics(
+    pooled: pd.DataFrame, fold_metrics: list[dict[str, Metrics]]
+) -> dict[str, Metrics]:
+    """Figures of a pooled frame; `fold_metrics` are the folds' own metrics.json.
+
+    "oof": all out-of-fold scores together; its Youden threshold serves every part. "oof_ranked":
+    the same by `rank`; brier and ece are None. "val_mean": every figure's mean over the folds'
+    validation parts, `FIGURE_std` (ddof 1) beside it, None where a fold has none, and `folds`.
+    "test" and "external/NAME": the mean scores. What a part leaves undefined is None.
+    """
+    oof = pooled[pooled["part"] == "oof"]
+    threshold = best_threshold(oof["target"].to_numpy(), oof["score"].to_numpy())
+    found = {"oof": measure(oof, threshold)}
+    ranked = oof.assign(score=oof["rank"])
+    by_rank = best_threshold(ranked["target"].to_numpy(), ranked["score"].to_numpy())
+    found["oof_ranked"] = measure(ranked, by_rank) | {"brier": None, "ece": None}
+    found["val_mean"] = _mean_metrics([metrics["val"] for metrics in fold_metrics])
+    others = [part for part in pooled["part"].unique() if part not in ("oof", "test")]
+    for part in ("test", *others):
+        found[part] = measure(pooled[pooled["part"] == part], threshold, oof)
+    if "leaky" in pooled:
+        reasons = {str(of["val"]["leaky"]) for of in fold_metrics if of["val"].get("leaky")}
+        for part in found.values():
+            part["leaky"] = "; ".join(sorted(reasons)) or "a fold is leaky"  # type: ignore[assignment]
+    return found
+
+
+def percentile(scores: np.ndarray) -> np.ndarray:
+    """Rank over count, float64 [n] in (0, 1]; equal scores share the mean of their ranks."""
+    return rankdata(scores) / len(scores)
+
+
+def _check(frames: list[pd.DataFrame]) -> list[str]:
+    """Each frame's name, `fold K`. Raises UserError where frames cannot be pooled."""
+    if not frames:
+        raise UserError("no folds to pool: expected the predictions of at least one")
+    names = []
+    for number, frame in enumerate(frames):
+        if missing := [name for name in COLUMNS if name not in frame]:
+            raise UserError(f"predictions {number}: no column {some(missing)}")
+        folds = frame.loc[frame["part"] == "val", "fold"].unique().tolist()
+        if len(folds) != 1:
+            raise UserError(
+                f"predictions {number}: expected the validation rows of one fold, found "
+                f"{'those of folds ' + some(folds) if folds else 'none'}"
+            )
+        names.append(f"fold {folds[0]}")
+        if names.count(names[-1]) > 1:
+            raise UserError(f"{names[-1]} comes twice; pool every fold once")
+        if other := sorted(set(frame.columns) ^ set(frames[0].columns)):
+            raise UserError(f"{names[-1]} and {names[0]}: only one has the column {some(other)}")
+        bad = ~np.isfinite(frame[_score_columns(frame)]).all(axis=1)
+        if bad.any():
+            raise UserError(
+                f"{names[-1]}: {bad.sum()} scores are not finite: {some(_ids(frame[bad]))}"
+            )
+        for part, rows in frame.groupby("part"):
+            _refuse_twice(rows, f"{names[-1]}, part {part}")
+    return names
+
+
+def _mean(frames: list[pd.DataFrame], names: list[str], part: str) -> pd.DataFrame:
+    """One part's rows in the first frame's order, scores and ranks averaged over frames."""
+    first = frames[0]
+    columns = [*_score_columns(first), "rank"]
+    total = np.zeros((len(first), len(columns)))
+    for frame, name in zip(frames, names, strict=True):
+        if odd := sorted(set(_ids(frame)) ^ set(_ids(first))):
+            raise UserError(
+                f"part {part}: {name} and {names[0]} scored other images: {some(odd)} "
+                "in one of them only; train all folds on the same dataset and --external"
+            )
+        rows = frame.set_index("image_id").loc[first["image_id"]]
+        if len(odd := first.loc[rows["target"].to_numpy() != first["target"].to_numpy()]):
+            raise UserError(f"part {part}: {name} and {names[0]}: other targets: {some(_ids(odd))}")
+        total += rows[columns].to_numpy(np.float64)
+    mean = pd.DataFrame(total / len(frames), columns=columns, index=first.index)
+    return first.assign(**mean)
+
+
+def _mean_metrics(metrics: list[Metrics]) -> Metrics:
+    found: Metrics = {}
+    for key in metrics[0]:
+        if key in NOT_AVERAGED:
+            continue
+        values = [value for of in metrics if (value := of[key]) is not None]
+        defined = len(values) == len(metrics)
+        found[key] = float(np.mean(values)) if defined else None
+        spread = defined and len(values) > 1  # of one number there is none
+        found[f"{key}_std"] = float(np.std(values, ddof=1)) if spread else None
+    return found | {"folds": len(metrics)}
+
+
+def _ranks(frame: pd.DataFrame) -> pd.Series:
+    return frame.groupby("part")["score"].transform(percentile)
+
+
+def _refuse_twice(rows: pd.DataFrame, where: str) -> None:
+    if twice := _ids(rows[rows["image_id"].duplicated()]):
+        raise UserError(f"{where}: {len(twice)} images come twice: {some(twice)}")
+
+
+def _score_columns(frame: pd.DataFrame) -> list[str]:
+    return [name for name in frame if name == "score" or name.startswith("score_")]
+
+
+def _ids(rows: pd.DataFrame) -> list[str]:
+    return rows["image_id"].tolist()

@@ -1,0 +1,107 @@
+"""Figures of a classifier of several diagnoses. What a set leaves undefined is None, never 0."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_score
+
+from dermsynth.errors import UserError
+
+TOLERANCE = 1e-3  # by which probabilities may miss a sum of 1
+
+
+def evaluate_classes(
+    diagnosis: object, probabilities: np.ndarray, names: Sequence[str]
+) -> dict[str, Any]:
+    """How well `probabilities` float64 [n, k], columns `names`, tell the true `diagnosis` [n].
+
+    `macro_auc` (mean over classes, each against the rest), `macro_average_precision`,
+    `balanced_accuracy` (mean recall), `accuracy` of the most probable class, `classes`: by name
+    `n, auc, average_precision, recall`; `confusion`: `counts` [k, k], true classes in rows, and
+    `rates`, each row divided by its sum.
+
+    A class without images is in `absent`, has None for figures and stays out of the means; AUC and
+    AP are None as well where there is no other class. Images whose diagnosis is none of `names`
+    are left out and counted by name in `left_out`. Raises UserError where shapes do not fit or
+    probabilities are not finite, not in 0..1, or do not sum to 1.
+    """
+    names = list(names)
+    words = np.asarray(diagnosis, dtype=object)
+    _check(words, probabilities, names)
+    known = np.isin(words.astype(str), names)
+    truth = class_numbers(words[known], names)
+    p = probabilities[known]
+    classes = {name: _one(truth == at, p[:, at]) for at, name in enumerate(names)}
+    counts = confusion_matrix(truth, p.argmax(1), labels=range(len(names))) if len(p) else None
+    for at, name in enumerate(names):
+        n = classes[name]["n"]
+        classes[name]["recall"] = float(counts[at, at] / n) if n else None
+    left = [str(word) for word in words[~known]]
+    return {
+        "n": len(truth),
+        "macro_auc": _mean([one["auc"] for one in classes.values()]),
+        "macro_average_precision": _mean([one["average_precision"] for one in classes.values()]),
+        "balanced_accuracy": _mean([one["recall"] for one in classes.values()]),
+        "accuracy": float((p.argmax(1) == truth).mean()) if len(p) else None,
+        "classes": classes,
+        "confusion": {
+            "names": names,
+            "counts": counts.tolist() if len(p) else [[0] * len(names) for _ in names],
+            "rates": [
+                (counts[at] / counts[at].sum()).tolist() if classes[name]["n"] else None
+                for at, name in enumerate(names)
+            ],
+        },
+        "absent": [name for name in names if not classes[name]["n"]],
+        "left_out": {word: left.count(word) for word in sorted(set(left))},
+    }
+
+
+def equal_prior(probabilities: np.ndarray, common: np.ndarray) -> np.ndarray:
+    """Probabilities float64 [n, k], as if all classes were equally common.
+
+    Each class's is divided by `common` [k], its mean over validation images, and each image's are
+    brought to a sum of 1 again (Saerens et al. 2002). Calling the class that is then the most
+    probable makes the most of balanced accuracy instead of accuracy (Menon et al. 2021).
+    """
+    weighed = probabilities / np.maximum(common, np.finfo(np.float64).tiny)
+    return weighed / weighed.sum(1, keepdims=True)
+
+
+def class_numbers(diagnosis: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """int64 [n]: the place in `names` of each diagnosis, all of which must be there."""
+    place = {name: at for at, name in enumerate(names)}
+    return np.array([place[str(word)] for word in diagnosis], np.int64)
+
+
+def _one(target: np.ndarray, score: np.ndarray) -> dict[str, Any]:
+    both = 0 < target.sum() < len(target)
+    return {
+        "n": int(target.sum()),
+        "auc": float(roc_auc_score(target, score)) if both else None,
+        "average_precision": float(average_precision_score(target, score)) if both else None,
+    }
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _check(diagnosis: np.ndarray, probabilities: np.ndarray, names: list[str]) -> None:
+    if len(set(names)) < len(names):
+        raise UserError(f"classes {', '.join(names)}: a name is there twice")
+    if probabilities.shape != (len(diagnosis), len(names)):
+        raise UserError(
+            f"probabilities of shape {list(probabilities.shape)} for {len(diagnosis)} images and "
+            f"{len(names)} classes; expected [{len(diagnosis)}, {len(names)}]"
+        )
+    bad = ~np.isfinite(probabilities) | (probabilities < 0) | (probabilities > 1)
+    bad = bad.any(1) | ~(np.abs(probabilities.sum(1) - 1) < TOLERANCE)
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        raise UserError(
+            f"probabilities of {int(bad.sum())} images are not in 0..1 or do not sum to 1; the "
+            f"first is row {row}: {', '.join(f'{value:.4g}' for value in probabilities[row])}"
+        )

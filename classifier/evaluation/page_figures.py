@@ -1,0 +1,284 @@
+"""Figures of the evaluation page: each is written as PNG and given back as a `data:` URI of an SVG.
+
+The styles are those of the dataset card. The forest plot comes in two widths: shrunk to a phone, a
+wide one cannot be read.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+from sklearn.metrics import precision_recall_curve, roc_curve
+
+from classifier.evaluation.subgroups import TITLES
+from data.card.pictures import BENIGN, FAINT, GRID, INK, MALIGNANT, MUTED, STYLE, WIDTH
+from dermsynth.page import embedded_figure
+
+COLOURS = ("#2166ac", "#b8740f", "#2f8f6b", "#a3486f", "#6f5aa8", "#7d7a1f", "#3d9bb3")
+WIDE, NARROW = 8.6, 3.9  # inches at 96 px an inch: the page's column, a phone
+DPI = 150  # of the PNG files
+THRESHOLDS = {  # chosen on validation: what it holds there, its mark in the ROC plot
+    "specificity_95": ("95% specificity", "v"),
+    "sensitivity_95": ("95% sensitivity", "^"),
+    "youden": ("Youden", "o"),
+}
+WORDS = STYLE | {"text.parse_math": False}  # a site may be called anything, `$` included
+
+
+def _finish(figure: Figure, path: Path | None) -> str:
+    if path is not None:
+        figure.savefig(path, dpi=DPI, metadata={"Software": None})
+    return embedded_figure(figure)
+
+
+def _square(height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    axes = figure.subplots()
+    axes.grid(color=GRID, linewidth=0.8)
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+    return figure, axes
+
+
+# --- curves --------------------------------------------------------------------------------------
+
+
+def roc(parts: dict[str, pd.DataFrame], result: dict[str, Any], path: Path) -> str:
+    """ROC curve of each part (rows `target, score`), with a mark at each validation threshold."""
+    with matplotlib.rc_context(WORDS):
+        figure, axes = _square(4.5 + 0.19 * len(parts))
+        axes.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8, linestyle=(0, (4, 4)))
+        for (name, rows), colour in zip(parts.items(), _colours(len(parts)), strict=True):
+            fpr, tpr, _ = roc_curve(rows["target"], rows["score"], drop_intermediate=False)
+            label = f"{name}: AUC {result[name]['auc']['value']:.3f}"
+            axes.plot(fpr, tpr, color=colour, linewidth=1.6, label=label)
+            for key, there in (result[name]["at_validation_thresholds"] or {}).items():
+                place = 1 - there["specificity"]["value"], there["sensitivity"]["value"]
+                style = {"marker": THRESHOLDS[key][1], "markeredgecolor": colour}
+                axes.plot(*place, markerfacecolor="white", markersize=6.5, zorder=3, **style)
+        axes.set(xlabel="1 − specificity", ylabel="sensitivity")
+        figure.legend(loc="outside lower center", frameon=False, fontsize=9)
+        return _finish(figure, path)
+
+
+def precision_recall(parts: dict[str, pd.DataFrame], result: dict[str, Any], path: Path) -> str:
+    """Precision against recall of each part; dotted, the share of malignant images."""
+    curves = {
+        name: (rows["target"].to_numpy(), rows["score"].to_numpy(), "average_precision")
+        for name, rows in parts.items()
+    }
+    labels = {
+        name: f"{name}: AP {result[name]['average_precision']['value']:.3f}" for name in parts
+    }
+    return _precision_recall(curves, labels, path)
+
+
+def class_precision_recall(
+    one_hot: np.ndarray, probabilities: np.ndarray, figures: dict[str, Any], path: Path
+) -> str:
+    """Precision against recall of each class that is there, `one_hot` and `probabilities` [n, k].
+
+    `figures`: `classes` of `evaluate_classes`, in the order of the columns.
+    """
+    known = [
+        (at, name, one["average_precision"])
+        for at, (name, one) in enumerate(figures.items())
+        if one["average_precision"] is not None
+    ]
+    curves = {name: (one_hot[:, at], probabilities[:, at], "") for at, name, _ in known}
+    return _precision_recall(curves, {name: f"{name}: AP {ap:.3f}" for _, name, ap in known}, path)
+
+
+def _precision_recall(curves: dict[str, Any], labels: dict[str, str], path: Path) -> str:
+    with matplotlib.rc_context(WORDS):
+        columns = 1 if len(curves) < 5 else 2
+        figure, axes = _square(4.5 + 0.19 * -(-len(curves) // columns))
+        for (name, (target, score, _)), colour in zip(
+            curves.items(), _colours(len(curves)), strict=True
+        ):
+            precision, recall, _ = precision_recall_curve(target, score)
+            style = {"color": colour, "linewidth": 1.6, "drawstyle": "steps-post"}
+            axes.plot(recall, precision, label=labels[name], **style)
+            axes.axhline(np.mean(target), color=colour, linewidth=0.8, linestyle=":")
+        axes.set(xlabel="sensitivity (recall)", ylabel="precision")
+        figure.legend(loc="outside lower center", frameon=False, fontsize=9, ncols=columns)
+        return _finish(figure, path)
+
+
+def _colours(count: int) -> list[str]:
+    return [COLOURS[at % len(COLOURS)] for at in range(count)]
+
+
+# --- calibration ---------------------------------------------------------------------------------
+
+
+def reliability(bins: dict[str, list[dict[str, float]]], path: Path) -> str:
+    """Observed against predicted share of malignant by bin, with Wilson intervals, and the counts.
+
+    `bins`: those of `calibration`, `before` and, where there is a temperature, `after`.
+    """
+    styles = {"before": (MUTED, "white"), "after": (MALIGNANT, MALIGNANT)}
+    with matplotlib.rc_context(WORDS):
+        figure = Figure(figsize=(WIDTH, 5.2), layout="constrained")
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1.1))
+        upper.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8, linestyle=(0, (4, 4)))
+        for name, found in bins.items():
+            colour, face = styles[name]
+            x, y, low, high, n, left, right = (
+                np.array([one[key] for one in found])
+                for key in (
+                    *("predicted", "observed", "wilson_low", "wilson_high"),
+                    *("n", "low", "high"),
+                )
+            )
+            upper.vlines(x, low, high, color=colour, linewidth=1.2, alpha=0.8)
+            upper.plot(x, y, "o", color=colour, markerfacecolor=face, markersize=5, label=name)
+            edges = np.append(left, right[-1])
+            shift = 0.35 if name == "before" else 0.65
+            lower.bar(
+                edges[:-1] + shift / 15, n, 0.28 / 15, color=BENIGN if shift < 0.5 else colour
+            )
+        upper.set(xlim=(-0.01, 1.01), ylim=(-0.02, 1.02), ylabel="share malignant (observed)")
+        lower.set(yscale="log", xlabel="probability of malignant (predicted)", ylabel="images")
+        lower.set_ylim(0.7, None)
+        lower.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        lower.yaxis.set_minor_locator(NullLocator())
+        for axes in (upper, lower):
+            axes.grid(color=GRID, linewidth=0.8)
+        upper.legend(loc="upper left", frameon=False, fontsize=9)
+        return _finish(figure, path)
+
+
+# --- subgroups -----------------------------------------------------------------------------------
+
+
+def forest(
+    groups: dict[str, list[dict[str, Any]]], whole: dict[str, float | None], path: Path | None
+) -> str:
+    """AUC of every subgroup with its interval; numbers beside it; the line and band: all images.
+
+    `groups` as `subgroups` gives them, `whole` the part's AUC. Without `path` the narrow form.
+    """
+    narrow = path is None
+    lines: list[tuple[str, dict[str, Any] | None]] = []
+    for variable, found in groups.items():
+        lines.append((TITLES[variable], None))
+        lines += [(one["name"], one) for one in found]
+    with matplotlib.rc_context(WORDS):
+        size = (NARROW if narrow else WIDE, 0.235 * len(lines) + 0.9)
+        ratio = {} if narrow else {"width_ratios": (2, 1.15)}
+        figure = Figure(figsize=size, layout="constrained")
+        axes, *beside = np.atleast_1d(figure.subplots(1, 1 if narrow else 2, sharey=True, **ratio))
+        if whole["value"] is not None:
+            axes.axvline(whole["value"], color=FAINT, linewidth=1, zorder=0)
+        if whole["low"] is not None and whole["high"] is not None:
+            axes.axvspan(whole["low"], whole["high"], color=GRID, linewidth=0, zorder=-1)
+        for place, (_, one) in enumerate(lines):
+            if one is not None:
+                _forest_line(axes, one, -place)
+        axes.set(ylim=(-len(lines) + 0.4, 0.9), xlim=_limits(groups, whole), xlabel="AUC")
+        _forest_names(axes, lines, narrow)
+        for each in beside:
+            _forest_numbers(each, lines)
+        return _finish(figure, path)
+
+
+def _forest_line(axes: Axes, one: dict[str, Any], y: float) -> None:
+    auc = one["auc"]
+    if auc["value"] is not None:
+        low, high = (auc["value"] if auc[end] is None else auc[end] for end in ("low", "high"))
+        axes.plot([low, high], [y, y], color=MALIGNANT, linewidth=2.2, solid_capstyle="butt")
+        axes.plot(auc["value"], y, "o", color="white", markeredgecolor=MALIGNANT, markersize=6)
+
+
+def _forest_numbers(axes: Axes, lines: Sequence[tuple[str, Any]]) -> None:
+    """Images, malignant ones and the AUC in figures, in axes of their own."""
+    axes.set_axis_off()
+    places, style = (0.17, 0.44, 1.0), {"va": "center", "ha": "right", "size": 9}
+    for x, words in zip(places, ("images", "malignant", "AUC [95% interval]"), strict=True):
+        axes.text(x, 0, words, color=MUTED, **style)
+    for place, (_, one) in enumerate(lines):
+        if one is not None:
+            few = one["auc"]["value"] is None
+            words = (f"{one['n']:,}", f"{one['n_malignant']:,}", _span(one["auc"]))
+            for x, word in zip(places, words, strict=True):
+                axes.text(x, -place, word, color=MUTED if few else INK, **style)
+
+
+def _forest_names(axes: Axes, lines: Sequence[tuple[str, Any]], narrow: bool) -> None:
+    names = [
+        f"{name}  ({one['n_malignant']:,}/{one['n']:,})" if narrow and one else name
+        for name, one in lines
+    ]
+    axes.set_yticks([-place for place in range(len(lines))], names)
+    for label, (_, one) in zip(axes.get_yticklabels(), lines, strict=True):
+        label.set(color=INK, size=9 if one else 9.5, weight="normal" if one else "bold")
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="x", color=GRID, linewidth=0.8)
+    axes.locator_params(axis="x", nbins=4 if narrow else 8)
+
+
+def _limits(
+    groups: dict[str, list[dict[str, Any]]], whole: dict[str, float | None]
+) -> tuple[float, float]:
+    figures = [whole, *(one["auc"] for found in groups.values() for one in found)]
+    ends = [one[key] for one in figures for key in ("value", "low", "high")]
+    least = min([value for value in ends if value is not None], default=0.0)
+    return max(-0.02, least - 0.03), 1.01
+
+
+def _span(one: dict[str, float | None]) -> str:
+    if one["value"] is None:
+        return "too few"
+    low, high = ("–" if one[end] is None else f"{one[end]:.3f}" for end in ("low", "high"))
+    return f"{one['value']:.3f} [{low}, {high}]"
+
+
+# --- classes and pictures ------------------------------------------------------------------------
+
+
+def confusion(found: dict[str, Any], path: Path, called: str = "most probable class") -> str:
+    """Confusion matrix, true classes in rows: the rate of the row in colour, rate over count.
+
+    `found`: `confusion` of `evaluate_classes`; `called`: what the columns are.
+    """
+    names, counts = found["names"], np.array(found["counts"])
+    rates = np.array([row or [np.nan] * len(names) for row in found["rates"]], float)
+    with matplotlib.rc_context(WORDS):
+        figure = Figure(figsize=(WIDTH, WIDTH + 0.4), layout="constrained")
+        axes = figure.subplots()
+        axes.imshow(rates, cmap="Blues", vmin=0, vmax=1)
+        for (row, column), rate in np.ndenumerate(rates):
+            words = "–" if np.isnan(rate) else f"{rate:.2f}\n{counts[row, column]:,}"
+            colour = "white" if rate > 0.6 else INK
+            size = 8.5 if len(names) < 9 else 6.5
+            axes.text(column, row, words, ha="center", va="center", color=colour, size=size)
+        axes.set_xticks(range(len(names)), names, rotation=35, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(len(names)), names)
+        axes.tick_params(length=0, labelcolor=INK)
+        axes.spines[:].set_visible(False)
+        axes.set(xlabel=called, ylabel="true class")
+        return _finish(figure, path)
+
+
+def sheet(rows: Sequence[tuple[str, Sequence[np.ndarray], Sequence[str]]], path: Path) -> None:
+    """A PNG of titled rows of pictures uint8 [h, w, 3], a caption below each."""
+    most = max(1, *(len(images) for _, images, _ in rows))
+    with matplotlib.rc_context(WORDS):
+        figure = Figure(figsize=(1.25 * most, 1.85 * len(rows)), layout="constrained")
+        grid = figure.subplots(len(rows), most, squeeze=False)
+        for line, (title, images, captions) in zip(grid, rows, strict=True):
+            for axes in line:
+                axes.set_axis_off()
+            line[0].set_title(title, loc="left", size=9, weight="bold")
+            for axes, image, caption in zip(line, images, captions, strict=False):
+                axes.imshow(image)
+                axes.text(0.5, -0.03, caption, transform=axes.transAxes, ha="center", va="top")
+                axes.texts[0].set_fontsize(6)
+        figure.savefig(path, dpi=DPI, metadata={"Software": None})

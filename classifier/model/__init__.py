@@ -1,0 +1,1 @@
+"""Backbones, heads, first weights, and the classifier made of them."""

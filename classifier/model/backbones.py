@@ -1,0 +1,345 @@
+"""Backbones: images to feature maps, in blocks that can be frozen from the stem on.
+
+EfficientNets come from efficientnet-pytorch and efficientnet-lite-pytorch, which share a layout
+(lukemelas): a stem, `_blocks`, a head convolution. They are used as they are, weights files
+included, but for two things that change speed and not results: plain SiLU in place of the
+autograd-function swish, and symmetric padding inside the convolution in place of a padding module
+before it. Any other model comes from timm as `timm:NAME`; two small ones are for training from
+scratch.
+"""
+
+import copy
+import functools
+import importlib
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from efficientnet_lite_pytorch import EfficientNet as LiteNet
+from efficientnet_pytorch import EfficientNet
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from dermsynth.errors import UserError
+from dermsynth.vision import library
+
+LITE = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
+EFFICIENTNETS = (*(f"efficientnet-b{i}" for i in range(8)), *LITE)
+SCRATCH = ("vanilla-cnn", "small-densenet")  # there are no weights for these
+TIMM = "timm:"
+# What each family's ImageNet weights were trained on: (pixel / 255 - mean) / std
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+LITE_MEAN, LITE_STD = (127 / 255,) * 3, (128 / 255,) * 3
+
+
+class Backbone(nn.Module):
+    """Feature maps of images float [n, 3, size, size] in 0..1, RGB.
+
+    `maps(trunk(x, frozen), frozen)` are those of x, for any number of frozen blocks; `splits` says
+    that the trunk then runs the stem and the frozen blocks, else it normalises alone.
+    """
+
+    splits = True
+    head_names: tuple[str, ...] = ()  # how the tensors of the library's own last layers begin
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, net: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.net = net  # its names are those of weights files
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+
+    def normalised(self, x: torch.Tensor) -> torch.Tensor:
+        """In the mean, deviation and number type that the net expects."""
+        return ((x - self.mean) / self.std).to(next(self.net.parameters()).dtype)
+
+    def trunk(self, x: torch.Tensor, frozen: int) -> torch.Tensor:
+        """Images to what the first trained block takes."""
+        raise NotImplementedError
+
+    def maps(self, features: torch.Tensor, frozen: int, levels: int = 1) -> list[torch.Tensor]:
+        """The trunk's output to `levels` maps [n, widths[i], h, w], coarsest last."""
+        raise NotImplementedError
+
+    def widths(self, levels: int = 1) -> list[int]:
+        """Channels of the maps."""
+        raise NotImplementedError
+
+    def frozen_modules(self, frozen: int) -> list[nn.Module]:
+        """The modules of the stem and the first `frozen` blocks; none for 0."""
+        raise NotImplementedError
+
+    def folded(self, frozen: int) -> "Backbone":
+        """A copy for `trunk` alone, in eval mode, as fast as can be."""
+        return copy.deepcopy(self).eval().requires_grad_(False)
+
+
+class LukemelasNet(Backbone):
+    """EfficientNet b0..b7 and lite0..2."""
+
+    head_names = ("_fc.",)
+
+    def __init__(self, name: str, size: int) -> None:
+        lite = name in LITE
+        # The static padding of the library depends on the image size that it is built for.
+        net = (LiteNet if lite else EfficientNet).from_name(name, image_size=size, num_classes=1)
+        if not lite:  # the lite library would swap its ReLU6 for SiLU here
+            net.set_swish(memory_efficient=False)
+        _pad_inside_convolutions(net)
+        del net._fc  # the head is ours
+        super().__init__(net, *((LITE_MEAN, LITE_STD) if lite else (IMAGENET_MEAN, IMAGENET_STD)))
+        self.taps = _taps(name)
+
+    def trunk(self, x: torch.Tensor, frozen: int) -> torch.Tensor:
+        x = self.normalised(x)
+        return self._blocks(self._stem(x), 0, frozen)[-1] if frozen else x
+
+    def maps(self, features: torch.Tensor, frozen: int, levels: int = 1) -> list[torch.Tensor]:
+        net = self.net
+        x = features if frozen else self._stem(features)
+        kept = self._blocks(x, frozen, len(net._blocks))
+        return [*kept[:-1][: levels - 1], net._swish(net._bn1(net._conv_head(kept[-1])))]
+
+    def widths(self, levels: int = 1) -> list[int]:
+        ends = [self.net._blocks[tap - 1]._project_conv.out_channels for tap in self.taps]
+        return [*ends[: levels - 1], self.net._conv_head.out_channels]
+
+    def frozen_modules(self, frozen: int) -> list[nn.Module]:
+        if frozen == 0:
+            return []
+        return [self.net._conv_stem, self.net._bn0, *self.net._blocks[:frozen]]
+
+    def folded(self, frozen: int) -> "LukemelasNet":
+        """Batch norm goes into the convolutions: 1.6-2 times as fast."""
+        folded = copy.deepcopy(self).eval()
+        net = folded.net
+        net._blocks = net._blocks[:frozen]
+        pairs = [("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2")]
+        places: list[tuple[nn.Module, str, str]] = [(net, "_conv_stem", "_bn0")]
+        places += [
+            (block, *pair) for block in net._blocks for pair in pairs if hasattr(block, pair[0])
+        ]
+        for module, conv, norm in places:
+            setattr(module, conv, fuse_conv_bn_eval(getattr(module, conv), getattr(module, norm)))
+            setattr(module, norm, nn.Identity())
+        return folded.requires_grad_(False)
+
+    def _stem(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net._swish(self.net._bn0(self.net._conv_stem(x)))
+
+    def _blocks(self, x: torch.Tensor, start: int, stop: int) -> list[torch.Tensor]:
+        """What stands at the taps on the way, and the last output."""
+        # Drop connect as in the library: 0.2, growing linearly with depth, in training only.
+        rate, count = self.net._global_params.drop_connect_rate, len(self.net._blocks)
+        kept = []
+        for number in range(start, stop):
+            if number in self.taps:
+                kept.append(x)
+            x = self.net._blocks[number](x, drop_connect_rate=rate * number / count)
+        return [*kept, x]
+
+
+class TimmNet(Backbone):
+    """A timm model without its head; frozen by its own blocks, run whole in every step."""
+
+    splits = False
+
+    def __init__(self, net: nn.Module, size: int, name: str) -> None:
+        config = getattr(net, "pretrained_cfg", None) or {}
+        super().__init__(net, config.get("mean", IMAGENET_MEAN), config.get("std", IMAGENET_STD))
+        heads = config.get("classifier") or "classifier"
+        self.head_names = ("pre_logits.", *((heads,) if isinstance(heads, str) else heads))
+        self.size, self.name = size, name
+        self._widths = {1: self._probe(1)}
+
+    def trunk(self, x: torch.Tensor, frozen: int) -> torch.Tensor:
+        return self.normalised(x)
+
+    def maps(self, features: torch.Tensor, frozen: int, levels: int = 1) -> list[torch.Tensor]:
+        if levels == 1:
+            return [self._as_map(self.net.forward_features(features))]
+        if not hasattr(self.net, "forward_intermediates"):
+            raise UserError(f"--head multi-level: {TIMM}{self.name} shows its last map only")
+        return self.net.forward_intermediates(features, indices=levels, intermediates_only=True)
+
+    def widths(self, levels: int = 1) -> list[int]:
+        if levels not in self._widths:
+            self._widths[levels] = self._probe(levels)
+        return self._widths[levels]
+
+    def frozen_modules(self, frozen: int) -> list[nn.Module]:
+        """The modules all of whose own parameters belong to the stem or a frozen block."""
+        if frozen == 0:
+            return []
+        group = block_of_parameter(self.net)
+        found = []
+        for prefix, module in self.net.named_modules():
+            own = [f"{prefix}.{name}" for name, _ in module.named_parameters(recurse=False)]
+            if own and all(group[name] <= frozen for name in own):
+                found.append(module)
+        return found
+
+    def _as_map(self, x: torch.Tensor) -> torch.Tensor:
+        """Tokens and channels-last maps as [n, c, h, w]."""
+        if x.ndim == 3:
+            tokens = x[:, getattr(self.net, "num_prefix_tokens", 0) :].transpose(1, 2)
+            return tokens.unflatten(2, (math.isqrt(tokens.shape[2]), -1))
+        width = self.net.num_features
+        return x if x.shape[1] == width else x.permute(0, 3, 1, 2)
+
+    @torch.no_grad()
+    def _probe(self, levels: int) -> list[int]:
+        was_training = self.net.training
+        self.net.eval()
+        try:
+            found = self.maps(torch.zeros(1, 3, self.size, self.size), 0, levels)
+        except (RuntimeError, AssertionError, ValueError) as error:
+            raise UserError(
+                f"--size {self.size}: {TIMM}{self.name} cannot take images of this side "
+                f"({str(error).splitlines()[0]}); try --size 128 or what it was trained on"
+            ) from None
+        self.net.train(was_training)
+        return [x.shape[1] for x in found]
+
+
+class VanillaCNN(Backbone):
+    """Four times convolution, batch norm, ReLU, max pooling: 32, 64, 128, 256 channels."""
+
+    WIDTHS = (32, 64, 128, 256)
+
+    def __init__(self) -> None:
+        blocks = [
+            nn.Sequential(
+                nn.Conv2d(inner, outer, 3, padding=1, bias=False),
+                nn.BatchNorm2d(outer),
+                nn.ReLU(inplace=True),
+                nn.MaxPool2d(2),
+            )
+            for inner, outer in zip((3, *self.WIDTHS[:-1]), self.WIDTHS, strict=True)
+        ]
+        super().__init__(nn.Sequential(*blocks), IMAGENET_MEAN, IMAGENET_STD)
+
+    def trunk(self, x: torch.Tensor, frozen: int) -> torch.Tensor:
+        return self.net[:frozen](self.normalised(x))
+
+    def maps(self, features: torch.Tensor, frozen: int, levels: int = 1) -> list[torch.Tensor]:
+        found = [features]
+        for block in self.net[frozen:]:
+            found.append(block(found[-1]))
+        return found[-levels:]
+
+    def widths(self, levels: int = 1) -> list[int]:
+        return list(self.WIDTHS[-levels:])
+
+    def frozen_modules(self, frozen: int) -> list[nn.Module]:
+        return list(self.net[:frozen])
+
+
+def build_backbone(name: str, size: int) -> Backbone:
+    """A backbone with random weights. Raises UserError for an unknown name or too small a size."""
+    check_name(name)
+    if name in EFFICIENTNETS:
+        return LukemelasNet(name, size)
+    if name == "vanilla-cnn":
+        return VanillaCNN()
+    return TimmNet(timm_net(name, size), size, name.removeprefix(TIMM))
+
+
+def timm_net(name: str, size: int, pretrained: bool = False) -> nn.Module:
+    """timm's module of `timm:NAME`, or small-densenet, without pooling and last layer."""
+    timm = _timm()
+    if name == "small-densenet":  # DenseNet-121 with a shorter last block: 6.0 M parameters
+        return timm.models.densenet.DenseNet(32, (6, 12, 24, 12), num_classes=0, global_pool="")
+    common = {"num_classes": 0, "global_pool": "", "pretrained": pretrained}
+    try:  # transformers are built for one side
+        net = timm.create_model(name.removeprefix(TIMM), img_size=size, **common)
+    except TypeError:
+        net = timm.create_model(name.removeprefix(TIMM), **common)
+    if hasattr(net, "pre_logits"):  # VGG: two wide layers that belong to the head
+        net.pre_logits = nn.Identity()
+    return net
+
+
+def check_name(name: str) -> None:
+    """Raises UserError, with what is nearest, where no backbone has this name."""
+    if name in (*EFFICIENTNETS, *SCRATCH):
+        return
+    if not name.startswith(TIMM):
+        known = ", ".join((*EFFICIENTNETS, *SCRATCH))
+        raise UserError(f"--backbone {name}: unknown; choose one of {known}, or timm:NAME")
+    import difflib
+
+    model, known = name.removeprefix(TIMM), _timm().list_models()
+    if model not in known and model not in _timm().list_pretrained():
+        near = difflib.get_close_matches(model, known, 3) or known[:3]
+        raise UserError(f"--backbone {name}: timm has no such model; near: {', '.join(near)}")
+
+
+@functools.cache
+def stage_sizes(name: str) -> list[int]:
+    """Blocks of each stage: of an EfficientNet its seven, of others one stage of all blocks.
+
+    Raises UserError for an unknown name.
+    """
+    check_name(name)
+    if name == "vanilla-cnn":
+        return [len(VanillaCNN.WIDTHS)]
+    if name not in EFFICIENTNETS:
+        with torch.device("meta"):
+            return [max(block_of_parameter(timm_net(name, 224)).values())]
+    lite = name in LITE
+    library = importlib.import_module(
+        "efficientnet_lite_pytorch.utils" if lite else "efficientnet_pytorch.utils"
+    )
+    stages, scale = library.get_model_params(name, None)
+    sizes = [library.round_repeats(stage.num_repeat, scale) for stage in stages]
+    if lite:  # the lite family does not repeat its first and last stage more often
+        sizes[0], sizes[-1] = stages[0].num_repeat, stages[-1].num_repeat
+    return sizes
+
+
+def block_count(name: str) -> int:
+    """Blocks that can be frozen (b3 26, lite0 16). Raises UserError for an unknown name."""
+    return sum(stage_sizes(name))
+
+
+def default_frozen(name: str) -> int:
+    """Five of an EfficientNet's seven stages (b3 18 of 26, lite0 11 of 16), as many of others."""
+    sizes = stage_sizes(name)
+    return sum(sizes[:5]) if len(sizes) == 7 else round(sum(sizes) * 18 / 26)
+
+
+def multi_level_limit(name: str) -> int | None:
+    """Most frozen blocks that leave the multi-level head its maps; None: any number."""
+    if name in EFFICIENTNETS:
+        return _taps(name)[0]
+    return len(VanillaCNN.WIDTHS) - 2 if name == "vanilla-cnn" else None
+
+
+def _taps(name: str) -> list[int]:
+    """The blocks of an EfficientNet before which the multi-level head's other maps are taken."""
+    return list(itertools.accumulate(stage_sizes(name)))[-3:-1]
+
+
+def block_of_parameter(net: nn.Module) -> dict[str, int]:
+    """Of each parameter of a timm model the block, from 1; 0 is the stem."""
+    matcher = net.group_matcher(coarse=False)
+    return _timm().models.group_parameters(net, matcher, reverse=True)
+
+
+def _timm() -> Any:
+    return library("timm")  # here: it takes seconds, and the EfficientNets need it not
+
+
+def _pad_inside_convolutions(net: nn.Module) -> None:
+    """Symmetric zero padding belongs into the convolution: one copy of the input less."""
+    for module in net.modules():
+        padding: Any = getattr(module, "static_padding", None)
+        if isinstance(padding, nn.ZeroPad2d):
+            left, right, top, bottom = padding.padding
+            if left == right == top == bottom:
+                module.padding = (left, left)
+                module.static_padding = nn.Identity()

@@ -1,0 +1,1 @@
+"""The training: what it needs, one loop, losses, schedules, the frozen trunk's cache."""

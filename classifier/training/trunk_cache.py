@@ -1,0 +1,193 @@
+"""The frozen trunk, run fast and as seldom as possible.
+
+With batch norm fixed, the frozen blocks are a pure function of the image. So every training image
+gets a fixed number of augmented views, and the trunk's output for a view is computed once, in eval
+mode, batch norm folded, in bf16 where the machine is faster so, and kept in memory. Epochs, seeds
+and arms then train the tail alone. `--views 0` draws fresh augmentation instead and keeps nothing.
+"""
+
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from classifier.augment import Views, draw_views, load_batch
+from classifier.model.classifier import Classifier
+from classifier.published_augment import AugmentName, SeededViews
+from dermsynth.device import Compute
+from dermsynth.seeds import generator
+
+PLAIN = -1  # the view that leaves an image as it is
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images under a name that changes when they change."""
+
+    kind: str  # "real" or "synthetic": gives each its own views
+    images: np.ndarray  # uint8 [n, s, s, 3]
+    identity: Hashable
+
+    @staticmethod
+    def of(kind: str, folder: Path, images: np.ndarray) -> "ImageSet":
+        """The images of a dataset or pool folder."""
+        stored = folder / "images.npy"
+        status = (stored if stored.exists() else folder / "table.parquet").stat()
+        identity = (str(folder.resolve()), images.shape, status.st_mtime_ns)
+        return ImageSet(kind, images, identity)
+
+
+@dataclass
+class _Store:
+    features: torch.Tensor  # [n, views + 1, height, width, channels], the last view is PLAIN
+    filled: np.ndarray  # bool [n, views + 1]
+    trial: int  # the last one that used it
+
+    @property
+    def nbytes(self) -> int:
+        return self.features.numel() * self.features.element_size()
+
+
+class FeatureCache:
+    """Trunk outputs in memory. Give one to every `train` call of an experiment to share them."""
+
+    def __init__(self, gib: float = 4.0) -> None:
+        self.budget = int(gib * 2**30)
+        self.trial = 0
+        self._stores: dict[Hashable, _Store] = {}
+
+    def store(
+        self, key: Hashable, n: int, views: int, shape: torch.Size, dtype: torch.dtype
+    ) -> _Store | None:
+        """Room for n images' features, from what earlier trials left if need be.
+
+        None where it would not fit beside what this trial uses already.
+        """
+        if key not in self._stores:
+            size = n * (views + 1) * shape.numel() * dtype.itemsize
+            in_use = [kept for kept in self._stores.values() if kept.trial == self.trial]
+            if size + sum(kept.nbytes for kept in in_use) > self.budget:
+                return None
+            for old in sorted(self._stores, key=lambda name: self._stores[name].trial):
+                if size + sum(kept.nbytes for kept in self._stores.values()) <= self.budget:
+                    break
+                del self._stores[old]
+            channels, height, width = shape
+            features = torch.empty(n, views + 1, height, width, channels, dtype=dtype)
+            self._stores[key] = _Store(features, np.zeros((n, views + 1), bool), self.trial)
+        self._stores[key].trial = self.trial
+        return self._stores[key]
+
+
+class Trunk:
+    """Features of image sets under one model, from memory where its trunk is pure."""
+
+    def __init__(
+        self,
+        model: Classifier,
+        compute: Compute,
+        cache: FeatureCache,
+        views: int,
+        augment: AugmentName = "dihedral-colour",
+    ) -> None:
+        self.model, self.cache, self.views, self.augment = model, cache, views, augment
+        self.device, self.size = compute.device, model.spec.size
+        self.batch = model.spec.at_once  # always full, so that no feature depends on neighbours
+        self.pure = model.trunk_is_pure
+        self._view_table: dict[tuple[str, int, int], Views | SeededViews | None] = {}
+        if not self.pure:
+            return
+        self.dtype = torch.bfloat16 if compute.precision == "bf16" else torch.float32
+        self._folded = model.folded()
+        self._folded.backbone.net.to(self.dtype)
+        self._key = (model.trunk_sha256(), str(self.dtype), views, augment, self.device.type)
+        self._shape = self._run(torch.zeros(1, 3, self.size, self.size)).shape[1:]
+        self._stores: dict[Hashable, _Store | None] = {}
+        cache.trial += 1
+
+    def keeps(self, images: ImageSet) -> bool:
+        """True where features of this set are kept: the trunk is pure and memory allows it."""
+        return self._store(images) is not None
+
+    def missing(self, images: ImageSet, rows: np.ndarray, views: np.ndarray) -> np.ndarray:
+        """The (row, view) pairs not computed yet: int64 [m, 2]."""
+        store = self._store(images)
+        if store is None:
+            return np.empty((0, 2), np.int64)
+        pairs = np.unique(np.stack([rows, views], 1), axis=0)
+        return pairs[~store.filled[pairs[:, 0], pairs[:, 1]]]
+
+    def fill(self, images: ImageSet, pairs: np.ndarray) -> Iterator[int]:
+        """Compute features of (row, view) pairs; yields how many after each batch."""
+        store = self._store(images)
+        assert store is not None
+        for start in range(0, len(pairs), self.batch):
+            rows, views = pairs[start : start + self.batch].T
+            features = self._compute(images, rows, views).permute(0, 2, 3, 1).cpu()
+            store.features[rows, views] = features
+            store.filled[rows, views] = True
+            yield len(rows)
+
+    def features(self, images: ImageSet, rows: np.ndarray, views: np.ndarray) -> torch.Tensor:
+        """Trunk outputs, float32 [n, channels, height, width] on the device, channels last.
+
+        `views` int64 [n] are numbers of fixed views, or PLAIN.
+        """
+        if not self.pure:
+            return self.of_pixels(self._pixels(images, rows, views))
+        if self.keeps(images):
+            for _ in self.fill(images, self.missing(images, rows, views)):
+                pass
+            kept = self._store(images).features[rows, views]  # type: ignore[union-attr]
+            return kept.to(self.device).float().permute(0, 3, 1, 2)
+        return self._compute(images, rows, views).float()
+
+    def of_pixels(self, x: torch.Tensor) -> torch.Tensor:
+        """The same of images float [n, 3, size, size] in 0..1.
+
+        Where the trunk is not pure, this runs it as it stands, with gradients if they are enabled.
+        """
+        return self._run(x).float() if self.pure else self.model.trunk(x.to(self.device))
+
+    def _store(self, images: ImageSet) -> _Store | None:
+        if not self.pure:
+            return None
+        if images.identity not in self._stores:
+            key, n = (self._key, images.identity), len(images.images)
+            store = self.cache.store(key, n, self.views, self._shape, self.dtype)
+            self._stores[images.identity] = store
+        return self._stores[images.identity]
+
+    def _compute(self, images: ImageSet, rows: np.ndarray, views: np.ndarray) -> torch.Tensor:
+        return self._run(self._pixels(images, rows, views))
+
+    def _pixels(self, images: ImageSet, rows: np.ndarray, views: np.ndarray) -> torch.Tensor:
+        """Images in their fixed views, float32 [n, 3, size, size]."""
+        batch = torch.empty(len(rows), 3, self.size, self.size)
+        batch = batch.to(memory_format=torch.channels_last)
+        for view in np.unique(views):
+            chosen = np.flatnonzero(views == view)
+            drawn = None if view in (PLAIN, self.views) else self._views_of(images, int(view))
+            drawn = drawn.take(rows[chosen]) if drawn else None
+            batch[chosen] = load_batch(images.images[rows[chosen]], self.size, drawn)
+        return batch
+
+    def _run(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([self._run_batch(part) for part in x.split(self.batch)])
+
+    def _run_batch(self, x: torch.Tensor) -> torch.Tensor:
+        count = len(x)
+        if count < self.batch:
+            x = torch.cat([x, x[:1].expand(self.batch - count, -1, -1, -1)])
+        x = x.to(self.device).contiguous(memory_format=torch.channels_last)
+        with torch.no_grad():
+            return self._folded.trunk(x)[:count]
+
+    def _views_of(self, images: ImageSet, view: int) -> Views | SeededViews | None:
+        key = (images.kind, view, len(images.images))
+        if key not in self._view_table:
+            rng = generator("view", *key)
+            self._view_table[key] = draw_views(rng, len(images.images), self.augment)
+        return self._view_table[key]

@@ -1,0 +1,1 @@
+"""The dataset card: what it counts and what it shows."""

@@ -1,0 +1,127 @@
+"""Pictures and figures of the dataset card, each as a `data:` URI, so that the card is one file."""
+
+import cv2
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from data.images.skin_tone import BANDS
+from dermsynth.page import embedded, embedded_figure
+
+SIDE = 160  # px, of a picture at most: sharp on paper at the 20 mm it is shown at
+WIDTH = 4.3  # inches at 96 px an inch: half the page, or a phone
+BUBBLES = 300  # image sizes drawn
+BENIGN, MALIGNANT = "#c9d2dc", "#2166ac"  # as in the page's bars
+INK, MUTED, FAINT, GRID = "#222222", "#636363", "#a9a9a9", "#eeeeee"
+STYLE = {
+    "font.family": "sans-serif",
+    "font.size": 9.5,
+    "text.color": INK,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "report",
+}
+
+
+def picture(image: np.ndarray) -> str:
+    """uint8 [h, w, 3] RGB as a JPEG of at most SIDE px a side."""
+    if (longest := max(image.shape[:2])) > SIDE:
+        height, width = (max(1, round(side * SIDE / longest)) for side in image.shape[:2])
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1]
+    return embedded("jpeg", encoded.tobytes())
+
+
+def png(content: bytes) -> str:
+    """The bytes of a PNG file."""
+    return embedded("png", content)
+
+
+def sizes(table: pd.DataFrame) -> str:
+    """Width against height of the originals: a disc a size, its area the number of images.
+
+    `table`: `width`, `height` in px, `target`; blue as dark as the share of malignant ones.
+    """
+    sides = table.groupby(["width", "height"])["target"].agg(["size", "mean"]).reset_index()
+    sides = sides.sort_values("size", ascending=False).head(BUBBLES)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 3.7), layout="constrained")
+        axes = figure.subplots()
+        axes.grid(color=GRID, linewidth=0.8)
+        shares = sides["mean"].fillna(0)
+        disc = axes.scatter(
+            sides["width"],
+            sides["height"],
+            s=12 + 500 * sides["size"] / sides["size"].max(),
+            c=shares,
+            cmap="Blues",
+            vmin=-0.35 * max(float(shares.max()), 0.01),  # 0 is pale, not white
+            vmax=max(float(shares.max()), 0.01),
+            edgecolors=MUTED,
+            linewidths=0.6,
+            alpha=0.85,
+        )
+        _log_pixels(axes, sides)
+        axes.set(xlabel="width, px", ylabel="height, px")
+        bar = figure.colorbar(disc, ax=axes, shrink=0.8, aspect=28, pad=0.02)
+        bar.ax.set_ylim(0, max(float(shares.max()), 0.01))
+        bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+        bar.set_label("malignant")
+        bar.outline.set_visible(False)
+        return embedded_figure(figure)
+
+
+def _log_pixels(axes: Axes, sides: pd.DataFrame) -> None:
+    """Logarithmic axes of equal scale that say 300, 600, 1000 instead of powers of ten."""
+    ticks = [100, 200, 300, 450, 600, 1000, 1500, 2000, 3000, 4000, 6000, 10000]
+    axes.set(xscale="log", yscale="log")
+    for axis, name, least in ((axes.xaxis, "width", 5), (axes.yaxis, "height", 4)):
+        low, high = sides[name].min() / 1.35, sides[name].max() * 1.35
+        inside = [tick for tick in ticks if low <= tick <= high]
+        inside = inside[:: max(1, len(inside) // least)]
+        (axes.set_xlim if name == "width" else axes.set_ylim)(low, high)
+        axis.set_major_locator(FixedLocator(inside or [int(sides[name].iloc[0])]))
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+
+
+def angles(angles: np.ndarray, target: np.ndarray) -> str:
+    """Distribution of ITA (degrees; those of no band left out) of either class, with the bounds.
+
+    `target` float: 1 malignant, 0 benign, NaN no label (drawn with the benign ones).
+    """
+    bounds = [bound for bound in BANDS.values() if np.isfinite(bound)]
+    known = np.abs(angles) <= 90
+    low = np.percentile(angles[known], 0.5) if known.any() else 0
+    edges = np.arange(5 * min(np.floor(low / 5) - 1, 0), 91, 5)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 3.1), layout="constrained")
+        axes = figure.subplots()
+        for bound in bounds:
+            if edges[0] < bound < edges[-1]:
+                axes.axvline(bound, color=FAINT, linewidth=0.8, linestyle=(0, (3, 3)))
+        malignant = known & (target == 1)
+        for rows, label, options in (
+            (known & ~malignant, "benign", {"color": BENIGN}),
+            (malignant, "malignant", {"histtype": "step", "color": MALIGNANT, "linewidth": 1.6}),
+        ):
+            if rows.any():
+                weights = np.full(rows.sum(), 1 / rows.sum())
+                axes.hist(angles[rows], edges, weights=weights, label=label, **options)
+        axes.margins(x=0)
+        axes.set_xlim(edges[0], edges[-1])
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+        axes.set_xlabel("individual typology angle, degrees  (dark → light)")
+        axes.set_ylabel("share of the class")
+        if axes.get_legend_handles_labels()[0]:
+            figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=9)
+        return embedded_figure(figure)

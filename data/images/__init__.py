@@ -1,0 +1,1 @@
+"""From encoded images to square RGB pixels: opening, decoding, cleaning, keeping them as files."""

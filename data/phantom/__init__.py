@@ -1,0 +1,1 @@
+"""The phantom: dermoscopy-like images drawn from known factors."""

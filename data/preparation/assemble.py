@@ -1,0 +1,204 @@
+"""From decoded images to a dataset: duplicates, groups, folds, and the table that says so."""
+
+import io
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from data import folds, store
+from data.preparation.duplicates import near_duplicates
+from data.preparation.faults import in_short
+from data.preparation.ingest import Ingested
+from data.preparation.join import Joined, Policy
+from data.store import EXTRA, NO_PART, TEST
+from dermsynth.errors import UserError, some
+from dermsynth.files import write_bytes, write_text
+
+WORDS = ("image_id", "diagnosis", "patient_id", "lesion_id", "sex", "site", "source")
+PARTS = {TEST: "test", EXTRA: "extra", NO_PART: "no part"}
+
+
+def pair_up(joined: Joined, taken: Ingested, images: np.ndarray, scratch: Path) -> pd.DataFrame:
+    """Pairs of rows of `joined` that show one lesion: columns one, other (int64), kind.
+
+    `images` uint8 [k, size, size, 3] are the kept ones of `taken`, in order. Of an `identical` pair
+    `one` is kept and `other` dropped; `near` ones look alike; `declared` ones a source lists.
+    """
+    row = taken.kept["row"].to_numpy(np.int64)
+    found = {
+        "identical": taken.copies[["first", "row"]].to_numpy(np.int64),
+        "near": row[near_duplicates(images, scratch)] if len(row) else np.empty((0, 2), np.int64),
+        "declared": joined.same[np.isin(joined.same, row).all(axis=1)],
+    }
+    pairs = [
+        pd.DataFrame(both, columns=["one", "other"]).assign(kind=kind)
+        for kind, both in found.items()
+    ]
+    return pd.concat(pairs, ignore_index=True)
+
+
+def declared_only(joined: Joined) -> pd.DataFrame:
+    """What `pair_up` gives where there are no images."""
+    return pd.DataFrame(joined.same, columns=["one", "other"]).assign(kind="declared")
+
+
+def settle_copies(joined: Joined, taken: Ingested, policy: Policy) -> Joined:
+    """Apply `policy` to images that are byte for byte the same and have both targets.
+
+    One image is kept of each: `fail` raises UserError, `malignant` counts it as malignant, `keep`
+    as its first row says, `drop` takes its target away, so that it is in no part.
+    """
+    target = joined.table["target"].to_numpy(float).copy()
+    first, row = taken.copies["first"].to_numpy(), taken.copies["row"].to_numpy()
+    wrong = np.isfinite(target[first]) & np.isfinite(target[row]) & (target[first] != target[row])
+    if not wrong.any():
+        return joined
+    names = joined.table["image_id"].to_numpy()
+    shown = [f"{names[a]} and {names[b]}" for a, b in zip(first[wrong], row[wrong], strict=True)]
+    if policy == "fail":
+        raise UserError(
+            f"{len(shown)} images have both targets under two names: {some(shown)}; mend the "
+            "labels, or choose what they count as: --conflicts malignant, drop, or keep (the first)"
+        )
+    if policy != "keep":
+        target[first[wrong]] = 1.0 if policy == "malignant" else np.nan
+    conflicts = [*joined.conflicts, *({"images": pair.split(" and ")} for pair in shown)]
+    table = joined.table.assign(target=target)
+    return Joined(**{**vars(joined), "table": table, "conflicts": conflicts})
+
+
+def split(
+    table: pd.DataFrame,
+    pairs: pd.DataFrame,
+    kept: np.ndarray,
+    n_folds: int,
+    test_fraction: float,
+    seed: int,
+) -> pd.DataFrame:
+    """The kept rows of `table`, in order, with `group` and `fold`.
+
+    A copy that was dropped still ties its patient and lesion to the image that was kept. Labelled
+    rows of the first source get folds (their own, where the table has `given_fold`), external ones
+    EXTRA unless their group holds an image of the first source, all others NO_PART.
+    """
+    alive = np.unique(np.concatenate([kept, pairs["one"], pairs["other"]])).astype(np.int64)
+    both = np.searchsorted(alive, pairs[["one", "other"]].to_numpy(np.int64))
+    group = folds.group_images(table.iloc[alive].reset_index(drop=True), both)
+    group = pd.factorize(group[np.searchsorted(alive, kept)])[0].astype(np.int64)
+    table = table.iloc[kept].reset_index(drop=True)
+    external, labelled = table["external"].to_numpy(), table["target"].notna().to_numpy()
+    fold = np.full(len(table), NO_PART, np.int64)
+    own = labelled & ~external
+    if "given_fold" in table and own.any():
+        names = table["image_id"].to_numpy()[own]
+        fold[own] = folds.given_folds(table["given_fold"].to_numpy()[own], group[own], names)
+    elif own.any():
+        target = table["target"].to_numpy()[own].astype(np.uint8)
+        fold[own] = folds.assign_folds(target, group[own], n_folds, test_fraction, seed)
+    tied = np.isin(group, group[~external])
+    fold[external & labelled & ~tied] = EXTRA
+    return table.assign(group=group, fold=fold)
+
+
+def save(
+    folder: Path,
+    table: pd.DataFrame,
+    pairs: pd.DataFrame,
+    names: pd.DataFrame,
+    info: dict[str, Any],
+) -> dict[str, Any]:
+    """Write all but the images; returns what dataset.json says.
+
+    `table` as `split` gives it plus width, height, sha256 and phash; `pairs` are rows of `names`
+    (image_id, lesion_id of every row that was listed).
+    """
+    ids, lesion = names["image_id"].to_numpy(), names["lesion_id"].to_numpy()
+    one, other = pairs["one"].to_numpy(np.int64), pairs["other"].to_numpy(np.int64)
+    across = pd.notna(lesion[one]) & pd.notna(lesion[other]) & (lesion[one] != lesion[other])
+    listed = pd.DataFrame(
+        {
+            "image_id_1": ids[one],
+            "image_id_2": ids[other],
+            "kind": pairs["kind"].to_numpy(),
+            "across_lesions": across.astype(bool),
+        }
+    )
+    write_bytes(folder / "duplicates.parquet", _parquet(listed))
+    kind = Counter(listed["kind"])
+    for column in WORDS:
+        table[column] = table[column].astype("str")  # also where every value is missing
+    target = table["target"]
+    table["target"] = target.astype("UInt8" if target.isna().any() else np.uint8)
+    table = table.drop(columns=["external", "given_fold"], errors="ignore")
+    info |= {
+        "duplicates": {
+            "identical_pairs": kind["identical"],
+            "near_pairs": kind["near"],
+            "near_pairs_across_lesions": int(((listed["kind"] == "near") & across).sum()),
+            "declared_pairs": kind["declared"],
+        },
+        "counts": _counts(table),
+    }
+    store.save_table(folder, table, info)
+    return info
+
+
+def save_skipped(folder: Path, skipped: pd.DataFrame) -> None:
+    """Write skipped.csv (image_id, where, reason) unless nothing was skipped."""
+    if len(skipped):
+        write_text(folder / "skipped.csv", skipped.to_csv(index=False))
+
+
+def _parquet(table: pd.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    table.to_parquet(buffer, index=False)
+    return buffer.getvalue()
+
+
+def _counts(table: pd.DataFrame) -> dict[str, Any]:
+    def count(part: pd.DataFrame) -> dict[str, int]:
+        return {
+            "images": len(part),
+            "malignant": int(part["target"].sum()),
+            "groups": part["group"].nunique(),
+            "largest_group": int(part["group"].value_counts().max()) if len(part) else 0,
+        }
+
+    parts = {PARTS.get(f, f"fold {f}"): count(part) for f, part in table.groupby("fold")}
+    return {**count(table), "parts": parts}
+
+
+def report(out: Path, info: dict[str, Any]) -> None:
+    """Print what was kept and dropped and why: the same figures as in dataset.json."""
+    counts, duplicates = info["counts"], info["duplicates"]
+    lines = [
+        ("rows in the metadata", info.get("rows")),
+        ("drawn from the phantom", info.get("drawn")),
+        *((f"dropped: {in_short(why)}", len(names)) for why, names in info["dropped"].items()),
+        ("dropped: byte-identical to another image", duplicates["identical_pairs"] or None),
+        ("kept", counts["images"]),
+        ("files that no row names (ignored)", info.get("files_without_row") or None),
+        ("second copies of a file (ignored)", info.get("second_copies") or None),
+        ("smaller than --size (enlarged)", info.get("enlarged") or None),
+        ("lesions or images of both targets", len(info.get("conflicts", [])) or None),
+        ("duplicate pairs that the source declares", duplicates["declared_pairs"] or None),
+    ]
+    if not info["options"]["tables_only"]:
+        lines += [
+            ("near-duplicate pairs (kept, one group)", duplicates["near_pairs"]),
+            ("  of them across lesion ids", duplicates["near_pairs_across_lesions"]),
+        ]
+    print(f"\n{out}")
+    for label, value in lines:
+        if value is not None:
+            print(f"  {label:<46}{value:>8,}")
+    print(f"\n  {'part':<10}{'images':>9}{'malignant':>11}{'share':>8}{'groups':>9}{'largest':>9}")
+    for name, part in [*counts["parts"].items(), ("all", counts)]:
+        share = part["malignant"] / max(part["images"], 1)
+        print(
+            f"  {name:<10}{part['images']:>9,}{part['malignant']:>11,}{share:>8.1%}"
+            f"{part['groups']:>9,}{part['largest_group']:>9,}"
+        )

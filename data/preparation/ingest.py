@@ -1,0 +1,166 @@
+"""Files into pixels on disk, chunk by chunk: a killed process loses one chunk, not its work.
+
+After each chunk a line of the journal says what became of its files; whoever comes back reads the
+journal and goes on behind it. Memory does not grow with the number of images but for the journal:
+about 200 bytes an image.
+"""
+
+import hashlib
+import io
+import itertools
+import json
+import shutil
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from data import store
+from data.images.cleaning import before_after
+from data.images.decoding import BadImage, Decoded, Encoded, Look, decode, decode_all
+from data.images.native import ShardWriter
+from data.preparation.duplicates import SCRATCH
+from dermsynth.files import write_bytes
+
+CHUNK = 1024  # files between two entries of the journal; of a native dataset, files in a shard
+KEPT, COPY, BAD = "kept", "copy", "bad"
+FACTS = ("width", "height", "sha256", "phash")
+NATIVE = ("shard", "offset", "length")
+WORDS = ("state", "reason", "sha256", "phash")
+COLUMNS = ["row", "state", "reason", "first", *FACTS, *NATIVE]
+TYPES = {name: "str" if name in WORDS else "Int64" for name in COLUMNS}
+PIXELS = "images.npy"
+JOURNAL = "journal"
+SAMPLED, SHOWN = 200, 6  # images looked at, and shown, before and after cleaning
+SUFFIX = {b"\xff\xd8": ".jpg", b"\x89P": ".png"}  # by the first two bytes
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """What became of the files of a listing; rows are those of the listing."""
+
+    kept: pd.DataFrame  # row, width, height, sha256, phash (and shard, offset, length), in order
+    copies: pd.DataFrame  # row, first: byte for byte the file of row `first`
+    bad: dict[int, str]  # row: reason
+
+
+def ingest(
+    folder: Path,
+    names: list[str],
+    files: list[Encoded | None],
+    look: Look,
+    native: bool = False,
+    roots: tuple[Path, ...] = (),
+) -> Ingested:
+    """Decode `files` (None is passed over) into `folder`, going on where it was left.
+
+    Pixels go to `images.npy`, one image a kept file; with `native` the files themselves go to
+    shards too, under `names`. A link that leads out of `roots` is not followed. Raises OSError
+    where the disk is full.
+    """
+    (folder / JOURNAL).mkdir(exist_ok=True)
+    rows = [row for row, file in enumerate(files) if file is not None]
+    chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
+    journal = [pd.read_parquet(path) for path in sorted((folder / JOURNAL).glob("*.parquet"))]
+    seen = {
+        row.sha256: row.row
+        for entry in journal
+        for row in entry[entry["state"] == KEPT].itertuples()
+    }
+    done = len(seen)
+    if journal:
+        print(f"going on from where it was left: {done:,} images are done")
+    rest = [files[row] for row in rows[len(journal) * CHUNK :]]
+    results = decode_all(rest, look, keep_content=native, root=roots)
+    with store.image_writer(folder / PIXELS, look.size, done) as append:
+        for number, chunk in enumerate(chunks[len(journal) :], len(journal)):
+            pixels: list[np.ndarray] = []
+            with ShardWriter(folder, number) if native else nullcontext() as shard:
+                taken = [
+                    _take(row, names[row], result, seen, pixels, shard)
+                    for row, result in zip(
+                        chunk, itertools.islice(results, len(chunk)), strict=True
+                    )
+                ]
+            append(pixels)
+            entry = pd.DataFrame(taken).reindex(columns=COLUMNS).astype(TYPES)
+            buffer = io.BytesIO()
+            entry.to_parquet(buffer, index=False)
+            write_bytes(folder / JOURNAL / f"{number:06d}.parquet", buffer.getvalue())
+            journal.append(entry)
+    entries = pd.concat(journal or [pd.DataFrame(columns=COLUMNS).astype(TYPES)], ignore_index=True)
+    kept = entries[entries["state"] == KEPT].reset_index(drop=True)
+    bad = entries[entries["state"] == BAD]
+    return Ingested(
+        kept[["row", *(NATIVE if native else ()), *FACTS]],
+        entries.loc[entries["state"] == COPY, ["row", "first"]].astype(np.int64),
+        dict(zip(bad["row"].tolist(), bad["reason"].tolist(), strict=True)),
+    )
+
+
+def fingerprint(options: dict[str, object], names: list[str], files: list[Encoded | None]) -> str:
+    """SHA-256 of all that an `ingest` depends on: another one means to begin anew."""
+    digest = hashlib.sha256(json.dumps(options, sort_keys=True, default=str).encode())
+    for name, file in zip(names, files, strict=True):
+        if file is None:
+            digest.update(f"{name}\0absent\0".encode(errors="surrogateescape"))
+            continue
+        try:
+            status = file.path.stat()
+            stamp = f"{status.st_size} {status.st_mtime_ns}"
+        except OSError:
+            stamp = "unreadable"
+        line = f"{name}\0{file.path}\0{file.offset} {file.length} {stamp}\0"
+        digest.update(line.encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def forget(folder: Path, pixels_too: bool) -> None:
+    """Remove what only going on needs; `pixels_too` where the files themselves are kept."""
+    for name in (JOURNAL, SCRATCH):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    if pixels_too:
+        (folder / PIXELS).unlink()
+
+
+def show_cleaning(folder: Path, files: list[Encoded | None], taken: Ingested, look: Look) -> None:
+    """Write cleaning-NAME.png for each cleaner: the most changed of a sample, before and after."""
+    rows = taken.kept["row"].to_numpy(np.int64)
+    rows = rows[:: max(1, len(rows) // SAMPLED)][:SAMPLED]
+
+    def looked_at(clean: tuple[str, ...]) -> np.ndarray:
+        how = replace(look, clean=clean)
+        return np.stack([decode(files[row], how).pixels for row in rows])
+
+    plain = looked_at(()) if look.clean else None
+    for name in look.clean:
+        after = looked_at((name,))
+        most = np.argsort(-np.abs(plain.astype(int) - after).mean(axis=(1, 2, 3)))[:SHOWN]
+        before_after(plain[most], after[most], folder / f"cleaning-{name}.png")
+
+
+def _take(
+    row: int,
+    name: str,
+    result: Decoded | BadImage,
+    seen: dict[str, int],
+    pixels: list[np.ndarray],
+    shard: ShardWriter | None,
+) -> dict[str, object]:
+    """The journal's entry for one file; a kept one goes to `pixels`, and into the shard."""
+    if isinstance(result, BadImage):
+        return {"row": row, "state": BAD, "reason": result.reason}
+    if (first := seen.setdefault(result.sha256, row)) != row:
+        return {"row": row, "state": COPY, "first": first}
+    pixels.append(result.pixels)
+    entry = {"row": row, "state": KEPT} | {key: getattr(result, key) for key in FACTS}
+    if shard is not None:
+        content = result.content
+        entry |= {
+            "shard": shard.number,
+            "offset": shard.add(f"{name}{SUFFIX.get(content[:2], '')}", content),
+            "length": len(content),
+        }
+    return entry

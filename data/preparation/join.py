@@ -1,0 +1,105 @@
+"""Several listings into one: which rows stay, which contradict, and what an external row may be."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from data.images.decoding import Encoded
+from data.sources.listing import Fault, Listing
+from dermsynth.errors import UserError, some
+
+Policy = Literal["fail", "keep", "malignant", "drop"]
+
+
+@dataclass(frozen=True)
+class Joined:
+    """One row an image: the first source's in order of image_id, then each external one's."""
+
+    table: pd.DataFrame  # as Listing.table, plus `external` bool
+    files: list[Encoded | None]
+    faults: list[Fault]  # rows that were left out because something is wrong with them
+    same: np.ndarray  # int64 [m, 2], rows that a source declares duplicates
+    dropped: dict[str, list[str]]  # image ids left out by a rule, by reason
+    conflicts: list[dict[str, Any]]  # lesions whose images have both targets
+
+    def keep(self, stay: np.ndarray, reason: str) -> "Joined":
+        """Without the rows where `stay` (bool [n]) is False; `reason` says why they went."""
+        if stay.all():
+            return self
+        position = np.cumsum(stay) - 1
+        same = position[self.same[stay[self.same].all(axis=1)]]
+        gone = self.table["image_id"][~stay].tolist()
+        return Joined(
+            self.table[stay].reset_index(drop=True),
+            [file for file, kept in zip(self.files, stay, strict=True) if kept],
+            self.faults,
+            same,
+            self.dropped | {reason: [*self.dropped.get(reason, []), *gone]},
+            self.conflicts,
+        )
+
+
+def join(listings: list[tuple[str, Listing]]) -> Joined:
+    """Join the listings of (source, listing); the first is split, the others are external.
+
+    External rows without a label, and external images that the first source has under the same
+    image_id, are left out. Ids that mean something only within their own source get its name in
+    front, so that patient 7 of one clinic is not patient 7 of another.
+    """
+    tables, files, faults, same, start = [], [], [], [], 0
+    for number, (name, listing) in enumerate(listings):
+        table = listing.table.assign(external=number > 0)
+        if len(listings) > 1 and not listing.global_ids:
+            for column in ("image_id", "patient_id", "lesion_id"):
+                known = table[column].notna()
+                table[column] = (f"{name}-" + table[column].astype(str)).where(known, None)
+        tables.append(table)
+        files += listing.files
+        faults += listing.faults
+        same.append(listing.same + start)
+        start += len(table)
+    table = pd.concat(tables, ignore_index=True)
+    joined = Joined(table, files, faults, np.concatenate(same), {}, [])
+    external = table["external"].to_numpy()
+    unlabelled = external & table["target"].isna().to_numpy()
+    joined = joined.keep(~unlabelled, "external image without a label")
+    again = joined.table["image_id"].duplicated().to_numpy()
+    return joined.keep(~again, "external image that an earlier source has")
+
+
+def settle(joined: Joined, policy: Policy) -> Joined:
+    """Apply `policy` to lesions whose images are both malignant and benign.
+
+    `fail` raises UserError naming them; `keep` leaves every image its own target; `malignant` makes
+    all images of such a lesion malignant; `drop` leaves the lesion out. What was found is recorded.
+    """
+    table = joined.table
+    both = table.groupby("lesion_id")["target"].transform("nunique") > 1
+    if not both.any():
+        return joined
+    found = [
+        {
+            "lesion_id": name,
+            "malignant": rows.loc[rows["target"] == 1, "image_id"].tolist(),
+            "benign": rows.loc[rows["target"] == 0, "image_id"].tolist(),
+        }
+        for name, rows in table[both].groupby("lesion_id")
+    ]
+    if policy == "fail":
+        shown = [
+            f"{one['lesion_id']} ({one['malignant'][0]} malignant, {one['benign'][0]} benign)"
+            for one in found
+        ]
+        raise UserError(
+            f"{len(found)} lesions have images of both targets: {some(shown)}; mend the labels, or "
+            "choose what they count as: --conflicts malignant, drop, or keep (each its own)"
+        )
+    settled = Joined(**{**vars(joined), "conflicts": found})
+    if policy == "malignant":
+        target = table["target"].mask(both & table["target"].notna(), 1.0)
+        return Joined(**{**vars(settled), "table": table.assign(target=target)})
+    if policy == "drop":
+        return settled.keep(~both.to_numpy(), "lesion with conflicting targets")
+    return settled

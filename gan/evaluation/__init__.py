@@ -1,0 +1,1 @@
+"""How good a generator is: scores, networks that look, neighbours, drift, the generator card."""

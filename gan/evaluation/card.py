@@ -1,0 +1,216 @@
+"""The generator card: one self-contained page of what was made, from what, how, and how good it is.
+
+Pictures are embedded, nothing is loaded from elsewhere.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from data.images.decoding import skin_tone
+from dermsynth.page import templates
+from gan.evaluation import card_pictures as pictures
+from gan.evaluation.drift import ATTRIBUTES, SMALL
+from gan.evaluation.subject import Subject
+
+SAMPLES, COLUMNS = 64, 8  # pictures in a grid
+FEW = 200  # training images, below which that is a failing of its own
+LOW = 0.5  # of what real images reach: recall and coverage below are a failing
+FAR = 3  # standard errors above the floor from which KID says that something is wrong
+RARE = 0.02  # share of the training images below which a band of skin tone counts as missing
+REACH = 2.0  # standard deviations either way that the drift's bars show
+SCORES = {  # key: name, how to read it
+    "precision": ("precision", "share of synthetic images that look like some real one"),
+    "recall": ("recall", "share of real images that look like some synthetic one: variety"),
+    "density": ("density", "as precision, but outliers among the real ones count less"),
+    "coverage": ("coverage", "share of real images with a synthetic one nearby"),
+}
+PAIRS = {  # key: name, higher or lower is more alike
+    "psnr": ("PSNR, dB", "higher"),
+    "ssim": ("SSIM", "higher"),
+    "ms_gmsd": ("MS-GMSD", "lower"),
+    "mdsi": ("MDSI", "lower"),
+    "haarpsi": ("HaarPSI", "higher"),
+}
+PAIR_KINDS = {
+    "synthetic_to_training": "synthetic, its nearest training image",
+    "synthetic_to_held_out": "synthetic, its nearest held-out image",
+    "held_out_to_training": "held-out, its nearest training image",
+}
+COMPARED = {  # attribute: sentence where there is less of it, where there is more
+    "lesion_size": ("Lesions are smaller", "Lesions are larger"),
+    "lesion_lightness": ("Lesions are darker", "Lesions are lighter"),
+    "lesion_redness": ("Lesions are less red", "Lesions are redder"),
+    "lesion_yellowness": ("Lesions are bluer", "Lesions are yellower"),
+    "lesion_variety": ("Lesions have fewer colours", "Lesions have more colours"),
+    "skin_tone": ("Skin is darker", "Skin is lighter"),
+    "hair": ("Hairs are lost", "Hairs are amplified"),
+    "frame": ("Black frames are lost", "Black frames are amplified"),
+    "vignette": ("Vignettes are weaker", "Vignettes are amplified"),
+    "lattice": ("Less of a lattice than in real images", "A lattice lies over the images"),
+    "noise": ("The finest detail is missing", "Too much of the finest detail: noise"),
+    "sharpness": ("Images are blurred", "Images are too sharp or too rough"),
+}
+HOW = {  # keys of generator.json: name
+    "targets": "learned",
+    "kimg": "thousand images seen",
+    "minutes": "minutes of training",
+    "seed": "seed",
+    "size": "side, px",
+    "sha256": "weights, SHA-256",
+    "versions": "versions",
+}
+
+
+def render(
+    subject: Subject,
+    result: dict[str, Any],
+    measured: dict[str, dict[str, np.ndarray]],
+    closest: np.ndarray,
+    galleries: dict[str, Path],
+) -> str:
+    """The page as HTML.
+
+    `result` is evaluation.json's content, `measured` what `gan.drift.measure` gave of `synthetic`
+    and `training` images, `closest` the picture of the nearest ones, `galleries` PNG files.
+    """
+    environment = templates(Path(__file__).parent)
+    environment.globals |= {
+        "signed": signed,
+        "number": number,
+        "figure": figure,
+        "percent": percent,
+        "bar": bar,
+    }
+    images, description, dataset = subject.images, subject.description, subject.dataset
+    architecture, config = (description.get("architecture", {}).get(k) for k in ("name", "config"))
+    return environment.get_template("card.html.j2").render(
+        name=subject.path.resolve().name,
+        subject=subject,
+        kind="Generator card" if subject.is_generator else "Pool card",
+        title=f"{architecture} on {dataset.path.resolve().name}" if architecture else None,
+        dataset_name=dataset.path.resolve().name,
+        result=result,
+        failures=failures(result, measured["training"]),
+        architecture=architecture,
+        config=config or {},
+        how={words: description[key] for key, words in HOW.items() if key in description},
+        classes=description.get("classes") or [],
+        provenance=subject.provenance,
+        sources=licences(dataset.info),
+        synthetic=pictures.grid(images.synthetic[:SAMPLES], COLUMNS),
+        real=pictures.grid(images.held_out[images.some("held_out", SAMPLES, 0)], COLUMNS),
+        closest=pictures.jpeg(closest),
+        histograms=pictures.histograms(measured),
+        galleries={
+            name: pictures.jpeg(np.asarray(Image.open(path).convert("RGB")))
+            for name, path in galleries.items()
+        },
+        scores=SCORES,
+        attributes=ATTRIBUTES,
+        pairs=PAIRS,
+        pair_kinds=PAIR_KINDS,
+        skin={kind: bands(measured[kind]["skin_tone"]) for kind in ("training", "synthetic")},
+        small=SMALL,
+    )
+
+
+def failures(result: dict[str, Any], training: dict[str, np.ndarray]) -> list[str]:
+    """What is known to be wrong with the images, in sentences; gravest first.
+
+    `training`: attributes of the training images.
+    """
+    found = []
+    if result["memorisation_flagged"]:
+        found.append("Copies of training images are among them: do not share or use them.")
+    if result["n_training"] < FEW:
+        found.append(f"Learned from no more than {result['n_training']} images.")
+    excess = result["kid"] - result["kid_floor"]
+    if excess > FAR * result["kid_std"]:
+        found.append(
+            f"Can be told from real ones: KID lies {excess / result['kid_std']:.0f} standard "
+            "errors above what real images score."
+        )
+    for key, words in (("recall", "real images that it can make"), ("coverage", "real images met")):
+        value, floor = result[key], result["floor"][key]
+        if value < LOW * floor:
+            found.append(
+                f"Little variety: {value:.2f} is the share of {words} ({key}), where real images "
+                f"reach {floor:.2f}."
+            )
+    for name, one in result["drift"].items():
+        words = ATTRIBUTES[name].words
+        if one["verdict"] in ("more", "less"):
+            sentence = f"{one['verdict'].capitalize()} {words} than in the training images"
+            if name in COMPARED:
+                sentence = COMPARED[name][one["verdict"] == "more"]
+            if one["share_training"] is not None:
+                sentence += f" ({one['share_synthetic']:.0%} of images have any; training images"
+                sentence += f" {one['share_training']:.0%})"
+            found.append(f"{sentence}: {abs(one['difference']):.1f} standard deviations.")
+    narrow = [
+        ATTRIBUTES[name].words
+        for name, one in result["drift"].items()
+        if one["narrower"] and not ATTRIBUTES[name].artefact
+    ]
+    if narrow:
+        found.append(f"Too uniform: varies less than the training images in {', '.join(narrow)}.")
+    shares = bands(training["skin_tone"])
+    missing = [band for band in ("tan", "brown", "dark") if shares.get(band, 0) < RARE]
+    if missing:
+        found.append(
+            f"Learned from hardly any {' or '.join(missing)} skin, as far as the pictures tell."
+        )
+    return found
+
+
+def bands(angles: np.ndarray) -> dict[str, float]:
+    """Share of images of each band of skin tone, light to dark; those of no band under `none`."""
+    names = skin_tone.bands(angles)
+    shares = {band: float((names == band).mean()) for band in skin_tone.BANDS}
+    return {**shares, "none": 1 - sum(shares.values())}
+
+
+def licences(info: dict[str, Any]) -> list[dict[str, Any]]:
+    """Sources of a dataset with their licence and citation, from its dataset.json."""
+    listed = info.get("sources")
+    if not isinstance(listed, list) or not all(isinstance(source, dict) for source in listed):
+        listed = [{"name": info.get("source"), **info}]
+    keys = ("licence", "licence_url", "citation", "attribution")
+    return [
+        {"name": source.get("name") or "not named"}
+        | {key: source[key] for key in keys if source.get(key)}
+        for source in listed
+    ]
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """`0.07`; an en dash where there is none."""
+    return "–" if value is None else f"{value:,.{digits}f}".replace("-", "−")
+
+
+def figure(value: float | None) -> str:
+    """Three figures: `0.003`, `1.04`, `41.2`; an en dash where there is none."""
+    size = 0 if value is None else abs(value)
+    return number(value, 1 if size >= 10 else 2 if size >= 1 else 3)
+
+
+def signed(value: float | None) -> str:
+    """`+0.31`, `−0.31`; an en dash where there is none."""
+    return "–" if value is None else f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")
+
+
+def percent(value: float | None) -> str:
+    """`17%`; an en dash where there is none."""
+    return "–" if value is None else f"{value:.0%}"
+
+
+def bar(low: float | None, high: float | None) -> str:
+    """CSS of an interval of standard deviations on a scale of REACH either way."""
+    if low is None or high is None:
+        return "display:none"
+    left, right = (50 + 50 * min(max(end / REACH, -1), 1) for end in (low, high))
+    left = min(left, 98.0)
+    return f"left:{left:.1f}%;width:{max(right - left, 2):.1f}%"

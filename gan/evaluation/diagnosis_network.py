@@ -1,0 +1,321 @@
+"""An evaluation network that learned lesions from nothing but the dataset's training folds.
+
+A small ResNet-18 (He et al. 2016) that tells the diagnoses of a fold's training part apart. It
+shares no weight and no pretraining with any discriminator. Trained once per dataset and fold, in
+about a minute on two cores, and kept in the dataset's folder under `.evaluation/`.
+"""
+
+import hashlib
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.metrics import roc_auc_score
+from torch import nn
+
+from data.store import Dataset
+from dermsynth import checkpoint, progress
+from dermsynth.device import Compute
+from dermsynth.errors import UserError
+from dermsynth.seeds import generator, seed_torch
+from gan.augment import random_symmetry
+from gan.evaluation.features import BATCH as READ
+from gan.evaluation.features import FeatureNetwork, as_input
+
+FOLDER = ".evaluation"  # in the dataset's folder
+WIDTH = 32  # channels of the first stage, 8 times as many in the last
+SIDE = 128  # px; larger images are reduced to it
+LEAST = 8  # training images that a diagnosis needs to count
+SEEN, EPOCHS, LEAST_STEPS = 20_000, 8, 100  # images shown, at most as often as, at least steps
+BATCH, RATE, DECAY, SMOOTHING = 32, 2e-3, 0.05, 0.1  # AdamW, one cycle, label smoothing
+SHIFT = 1 / 16  # of the side, either way
+SAVE_SECONDS = 20  # between two checkpoints
+RECIPE = f"resnet18 {WIDTH} {SIDE} {SEEN} {EPOCHS} {LEAST_STEPS} {BATCH} {RATE} {DECAY} {SHIFT}"
+
+
+class Block(nn.Module):
+    """[n, inner, s, s] -> [n, outer, s / stride, s / stride]: two convolutions and a shortcut."""
+
+    def __init__(self, inner: int, outer: int, stride: int) -> None:
+        super().__init__()
+        self.main = nn.Sequential(
+            nn.Conv2d(inner, outer, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(outer),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(outer, outer, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(outer),
+        )
+        nn.init.zeros_(self.main[-1].weight)  # begins as its shortcut (Goyal et al. 2017)
+        self.shortcut = nn.Identity()
+        if stride > 1 or inner != outer:
+            conv = nn.Conv2d(inner, outer, 1, stride, bias=False)
+            self.shortcut = nn.Sequential(conv, nn.BatchNorm2d(outer))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.relu(self.shortcut(x) + self.main(x))
+
+
+class DiagnosisNetwork(nn.Module):
+    """Images float [n, 3, s, s] in 0..1 -> features [n, 256], or `logits` [n, classes].
+
+    Features are the averages of the last stage's maps, all divided by one number, so that over the
+    training images their mean square is 1: KID's kernel is not the same at every scale.
+    """
+
+    scale: torch.Tensor
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, WIDTH, 7, 2, 3, bias=False),
+            nn.BatchNorm2d(WIDTH),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(3, 2, 1),
+        )
+        widths = [WIDTH, WIDTH, 2 * WIDTH, 4 * WIDTH, 8 * WIDTH]
+        blocks: list[nn.Module] = []
+        for stage, (inner, outer) in enumerate(pairwise(widths)):
+            blocks += [Block(inner, outer, 2 if stage else 1), Block(outer, outer, 1)]
+        self.stages = nn.Sequential(*blocks)
+        self.head = nn.Linear(widths[-1], classes)
+        self.register_buffer("scale", torch.ones(()))
+
+    def pooled(self, x: torch.Tensor) -> torch.Tensor:
+        if x.shape[-1] > SIDE:
+            x = F.interpolate(x, SIDE, mode="area")
+        x = (2 * x - 1).contiguous(memory_format=torch.channels_last)
+        return self.stages(self.stem(x)).float().mean((2, 3))
+
+    def logits(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.pooled(x))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.pooled(x) / self.scale
+
+
+@dataclass(frozen=True)
+class _Lesson:
+    """What there is to learn."""
+
+    column: str  # diagnosis, or target where there are no two diagnoses
+    rows: np.ndarray  # int64 [n], of the dataset
+    labels: np.ndarray  # int64 [n]
+    names: list[str]
+    chances: np.ndarray  # float [n], sum 1: rare diagnoses are shown more often than they come
+
+    @property
+    def steps(self) -> int:
+        return max(min(SEEN, EPOCHS * len(self.rows)) // BATCH, LEAST_STEPS)
+
+
+def can_learn(dataset: Dataset, fold: int) -> bool:
+    """Whether the training part of `fold` has two diagnoses, or targets, of 8 images or more."""
+    return _lesson(dataset, fold) is not None
+
+
+def is_ready(dataset: Dataset, fold: int) -> bool:
+    """Whether the network of this dataset and fold lies there, trained to its end."""
+    lesson = _lesson(dataset, fold)
+    state = _saved(_folder(dataset, fold)) if lesson else None
+    return state is not None and state["step"] == lesson.steps
+
+
+def load_diagnosis_network(
+    dataset: Dataset, fold: int, compute: Compute
+) -> tuple[FeatureNetwork, dict[str, Any]]:
+    """The network of this dataset and fold, in eval mode, and what is known about it.
+
+    Trained if it is not there yet; what a killed process left half trained is gone on with. The
+    facts: `classes`, `n_training`, `auc` (mean over the classes, each against the rest, on the
+    validation part). Raises UserError where there are no two diagnoses to tell apart.
+    """
+    lesson = _lesson(dataset, fold)
+    if lesson is None:
+        raise UserError(
+            f"--network diagnosis: {dataset.path} has no two diagnoses with {LEAST} images or more "
+            f"in the training part of fold {fold}; use --network imagenet"
+        )
+    folder = _folder(dataset, fold)
+    state = _saved(folder)
+    seed_torch(0, "evaluation network")
+    network = DiagnosisNetwork(len(lesson.names))
+    if state is None or state["step"] < lesson.steps:
+        _train(network, dataset, lesson, folder, state, compute)
+        _finish(network, dataset, lesson, fold, folder, compute)
+        state = _saved(folder)
+        assert state is not None
+    network.load_state_dict(state["network"])
+    name = f"diagnosis-resnet18-{_fingerprint(network)}"
+    return FeatureNetwork(name, network.eval().requires_grad_(False)), state["facts"]
+
+
+def _lesson(dataset: Dataset, fold: int) -> _Lesson | None:
+    rows = dataset.rows("train", fold)
+    rows = rows[dataset.table["target"].iloc[rows].notna().to_numpy()]
+    for column in ("diagnosis", "target"):
+        labels = _labels(dataset, rows, column)
+        names, counts = np.unique(labels[labels != ""], return_counts=True)
+        names = names[counts >= LEAST]
+        if len(names) >= 2:
+            known = np.isin(labels, names)
+            numbers = np.searchsorted(names, labels[known])
+            chances = np.bincount(numbers)[numbers] ** -0.5
+            return _Lesson(column, rows[known], numbers, names.tolist(), chances / chances.sum())
+    return None
+
+
+def _labels(dataset: Dataset, rows: np.ndarray, column: str) -> np.ndarray:
+    """str [len(rows)]; empty where there is none."""
+    values = dataset.table[column].iloc[rows]
+    if column == "target":
+        values = values.map({0: "benign", 1: "malignant"})
+    return values.astype(object).fillna("").to_numpy(str)
+
+
+def _folder(dataset: Dataset, fold: int) -> Path:
+    """In the dataset's folder, or under runs/ where that cannot be written to."""
+    stem = f"diagnosis-fold{fold}-{dataset.size}px-{dataset.folds_hash[:12]}"
+    home = dataset.path if os.access(dataset.path, os.W_OK) else Path("runs")
+    return home / FOLDER / stem
+
+
+def _saved(folder: Path) -> dict[str, Any] | None:
+    """What is there and was made by this recipe; what is damaged is thrown away."""
+    try:
+        state = checkpoint.load(folder)
+    except UserError as error:
+        print(f"warning: {error}; the evaluation network is trained again")
+        shutil.rmtree(folder, ignore_errors=True)
+        return None
+    return state if state and state["recipe"] == RECIPE else None
+
+
+def _train(
+    network: DiagnosisNetwork,
+    dataset: Dataset,
+    lesson: _Lesson,
+    folder: Path,
+    state: dict[str, Any] | None,
+    compute: Compute,
+) -> None:
+    """One cycle of AdamW over random, turned and shifted images; every step depends on its number.
+
+    OneCycle: Smith and Topin 2019.
+    """
+    network = network.to(compute.device, memory_format=torch.channels_last)
+    network.train()
+    optimizer = torch.optim.AdamW(network.parameters(), RATE, (0.9, 0.99), weight_decay=DECAY)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, RATE, total_steps=lesson.steps + 1, pct_start=0.2
+    )
+    parts = {"network": network, "optimizer": optimizer, "cycle": cycle}
+    first = 0
+    if state is not None:
+        first = state["step"]
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+    print(
+        f"evaluation network: {len(lesson.names)} diagnoses of {len(lesson.rows)} training images; "
+        f"trained once, then kept in {folder}"
+    )
+    saved = time.monotonic()
+    total = lesson.steps * BATCH
+    with progress.bar(total, "evaluation network", "img", initial=first * BATCH) as bar:
+        for step in range(first, lesson.steps):
+            if time.monotonic() - saved > SAVE_SECONDS:
+                states = {name: part.state_dict() for name, part in parts.items()}
+                checkpoint.save(folder, {"recipe": RECIPE, "step": step, **states})
+                saved = time.monotonic()
+            images, labels = _batch(dataset, lesson, step)
+            with compute.autocast():
+                logits = network.logits(as_input(images, compute))
+            wanted = torch.from_numpy(labels).to(compute.device)
+            loss = F.cross_entropy(logits.float(), wanted, label_smoothing=SMOOTHING)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            cycle.step()
+            compute.step()
+            bar.update(BATCH)
+
+
+def _batch(dataset: Dataset, lesson: _Lesson, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 [BATCH, s, s, 3], int64 [BATCH] of a step: turned, flipped, shifted over their rim."""
+    rng = generator(0, "evaluation network", step)
+    chosen = rng.choice(len(lesson.rows), BATCH, p=lesson.chances)
+    images = np.asarray(dataset.images[lesson.rows[chosen]])
+    images = random_symmetry(images, rng.integers(0, 8, BATCH))
+    side = images.shape[1]
+    reach = round(SHIFT * side)
+    down, right = rng.integers(0, 2 * reach + 1, 2)
+    rims = ((0, 0), (reach, reach), (reach, reach), (0, 0))
+    padded = np.pad(images, rims, mode="reflect")
+    return padded[:, down : down + side, right : right + side], lesson.labels[chosen]
+
+
+@torch.no_grad()
+def _finish(
+    network: DiagnosisNetwork,
+    dataset: Dataset,
+    lesson: _Lesson,
+    fold: int,
+    folder: Path,
+    compute: Compute,
+) -> None:
+    """Fix the features' scale, see what the network can do, keep it without its optimizer."""
+    network.eval()
+    rng = generator(0, "evaluation network", "scale")
+    some = rng.permutation(lesson.rows)[:1000]
+    pooled, _ = _see(network, dataset, some, compute)
+    network.scale.fill_(float(np.sqrt(np.square(pooled).mean())))
+    facts = {
+        "classes": lesson.names,
+        "n_training": len(lesson.rows),
+        "auc": _auc(network, dataset, lesson, fold, compute),
+    }
+    final = {"recipe": RECIPE, "step": lesson.steps, "network": network.state_dict()}
+    checkpoint.save(folder, {**final, "facts": facts})
+    (folder / checkpoint.PREVIOUS).unlink(missing_ok=True)
+
+
+def _see(
+    network: DiagnosisNetwork, dataset: Dataset, rows: np.ndarray, compute: Compute
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pooled features [n, 256] and probabilities [n, classes] of rows of the dataset."""
+    pooled, chances = [], []
+    for start in range(0, len(rows), READ):
+        images = as_input(np.asarray(dataset.images[rows[start : start + READ]]), compute)
+        with compute.autocast():
+            pooled.append(network.pooled(images))
+            chances.append(network.head(pooled[-1]).float().softmax(1))
+    return torch.cat(pooled).cpu().numpy(), torch.cat(chances).cpu().numpy()
+
+
+def _auc(
+    network: DiagnosisNetwork, dataset: Dataset, lesson: _Lesson, fold: int, compute: Compute
+) -> float | None:
+    """Mean AUC of each class against the rest on the validation part; None where it has one."""
+    rows = dataset.rows("val", fold)
+    labels = _labels(dataset, rows, lesson.column)
+    _, chances = _see(network, dataset, rows, compute)
+    found = [
+        roc_auc_score(labels == name, chances[:, number])
+        for number, name in enumerate(lesson.names)
+        if 0 < (labels == name).sum() < len(rows)
+    ]
+    return float(np.mean(found)) if found else None
+
+
+def _fingerprint(network: nn.Module) -> str:
+    """Eight hex digits of the weights: another training gives other features."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:8]

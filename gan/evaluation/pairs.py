@@ -1,0 +1,79 @@
+"""Pairs of images: who is whose nearest neighbour, and five figures of how alike the two are.
+
+PSNR, SSIM, MS-GMSD, MDSI and HaarPSI compare a picture with the one it should be. A synthetic
+lesion should be no particular one, so that on pairs by index they say nothing. Here each is
+compared with the real image nearest to it, turned and flipped to fit, and the same figures are
+given for held-out real images: a generator that copies is more alike than real images are.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+
+from dermsynth.vision import library
+from gan.augment import symmetry
+
+THUMBNAIL = 16  # side at which pixels are compared: a shifted or slightly changed copy is near
+BATCH = 32
+FIGURES = {  # name: function of piq
+    "psnr": "psnr",
+    "ssim": "ssim",
+    "ms_gmsd": "multi_scale_gmsd",
+    "mdsi": "mdsi",
+    "haarpsi": "haarpsi",
+}
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """For each of q images its nearest real one."""
+
+    index: np.ndarray  # int64 [q], of the real image
+    version: np.ndarray  # int64 [q], the symmetry (0..7) of the image that is nearest to it
+
+
+def versions(images: np.ndarray) -> np.ndarray:
+    """All eight symmetries of every image: [n, s, s, 3] -> [8, n, s, s, 3], identities first."""
+    return np.stack([symmetry(images, number) for number in range(8)])
+
+
+def thumbnails(images: np.ndarray) -> np.ndarray:
+    """Small flat pictures of all eight symmetries: uint8 [n, s, s, 3] -> float32 [8, n, pixels]."""
+    side = (THUMBNAIL, THUMBNAIL)
+    small = [cv2.resize(picture, side, interpolation=cv2.INTER_AREA) for picture in images]
+    return versions(np.stack(small).astype(np.float32)).reshape(8, len(images), -1)
+
+
+def nearest(distances: np.ndarray, best: np.ndarray) -> Nearest:
+    """The nearest of r real images, from `gan.metrics.nearest_distances`' two arrays [q, r]."""
+    index = distances.argmin(1)
+    return Nearest(index, best[np.arange(len(index)), index])
+
+
+def aligned(images: np.ndarray, found: Nearest) -> np.ndarray:
+    """uint8 [q, s, s, 3]: each image turned and flipped as it is nearest to its neighbour."""
+    turned = [symmetry(image, int(n)) for image, n in zip(images, found.version, strict=True)]
+    return np.stack(turned)
+
+
+@torch.inference_mode()
+def figures(images: np.ndarray, references: np.ndarray) -> dict[str, np.ndarray]:
+    """FIGURES of pairs of uint8 [n, s, s, 3]: each float64 [n].
+
+    PSNR in dB, at most 80, SSIM (Wang et al. 2004) and HaarPSI (Reisenhofer et al. 2018), at most
+    1: higher is more alike. MS-GMSD (Zhang et al. 2017) and MDSI (Nafchi et al. 2016): 0 for equal
+    images, lower is more alike.
+    """
+    piq = library("piq")  # here: it takes seconds
+    found: dict[str, list[np.ndarray]] = {name: [] for name in FIGURES}
+    for start in range(0, len(images), BATCH):
+        one, other = (
+            torch.from_numpy(np.array(part[start : start + BATCH])).permute(0, 3, 1, 2) / 255
+            for part in (images, references)
+        )
+        for name, function in FIGURES.items():
+            values = getattr(piq, function)(one, other, reduction="none")
+            found[name].append(values.double().numpy())
+    return {name: np.concatenate(parts) for name, parts in found.items()}

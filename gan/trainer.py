@@ -1,0 +1,332 @@
+"""Generator against discriminator: one step of each, and all of their state."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from dermsynth.device import Compute
+from dermsynth.errors import UserError
+from dermsynth.seeds import seed_torch
+from gan import ada
+from gan.augment import DRAWS, diff_augment, translate
+from gan.distributed import Processes
+from gan.hyperparameters import Recipe
+from gan.losses import LOSSES, PENALTIES, Heads
+from gan.networks import architecture, describe
+
+VERSION = 2  # of the checkpoint's content
+ADA_STEPS = 4  # between two changes of ADA's p
+SPREAD_SIDE = 8  # px at which the diversity of a batch is measured
+
+Labels = torch.Tensor | None
+Part = tuple[torch.Tensor, Labels]
+
+
+class Game:
+    """Both networks, the generator's moving average (EMA), both optimizers, the step count.
+
+    `config` says how they are trained. Randomness depends on (seed, step) only, so `state`, saved
+    after any step, is all that an exact resume needs. `accumulate` parts of a batch are computed
+    one after the other, to save memory; each of `processes` computes its share of a batch.
+    """
+
+    def __init__(
+        self,
+        arch: str,
+        config: Recipe,
+        seed: int,
+        compute: Compute,
+        accumulate: int = 1,
+        processes: Processes | None = None,
+    ) -> None:
+        parts = architecture(arch)
+        self.arch, self.config, self.seed, self.compute = arch, config, seed, compute
+        self.accumulate, self.processes, self.step = accumulate, processes or Processes(), 0
+        seed_torch(seed, "gan/initial weights")
+        self.generator = self._place(parts.generator(config))
+        self.discriminator = self._place(parts.discriminator(config))
+        self.ema = self._place(parts.generator(config)).eval().requires_grad_(False)
+        self.ema.load_state_dict(self.generator.state_dict())
+        self.judging = [p for p in self.discriminator.parameters() if p.requires_grad]
+        self.generator_optimizer, self.discriminator_optimizer = (
+            torch.optim.Adam(parameters, lr * share, tuple(beta**share for beta in config.betas))
+            for parameters, lr, share in (
+                (self.generator.parameters(), config.lr_generator, 1.0),
+                (self.judging, config.lr_discriminator, config.penalty_share),
+            )
+        )
+        self.loss = LOSSES[config.loss]
+        self.sums: dict[str, torch.Tensor] = {}  # of what was measured since `take_means`
+        self.ada_p = torch.zeros((), device=compute.device)
+        self.ada_signs = torch.zeros((), device=compute.device)  # mean since the last change of p
+
+    @property
+    def images_a_step(self) -> int:
+        """Real images that one step takes, over all processes."""
+        return self.config.batch * self.config.critic_steps
+
+    @property
+    def seen(self) -> int:
+        """Real images that the discriminator has seen."""
+        return self.step * self.images_a_step
+
+    def begin_from(self, images: np.ndarray) -> None:
+        """Before the first step: show uint8 [n, size, size, 3] training images to a generator that
+        begins from them (`begin_from`)."""
+        if hasattr(self.generator, "begin_from"):
+            self.generator.begin_from(self._to_input(torch.from_numpy(images)))
+            self.ema.load_state_dict(self.generator.state_dict())
+
+    def play(self, real: torch.Tensor, labels: Labels = None) -> None:
+        """`critic_steps` steps of the discriminator, one of the generator.
+
+        `real` uint8 [images_a_step / processes, size, size, 3]; `labels` int64, one an image,
+        where the networks are conditional: the fakes get the same ones. Never waits for the device.
+        """
+        alone = self.processes.count == 1
+        seed_torch(self.seed, "gan/step", self.step, *([] if alone else [self.processes.rank]))
+        real = self._to_input(real)
+        labels = None if labels is None else labels.to(self.compute.device)
+        turns = list(_split(real, labels, self.config.critic_steps))
+        for number, (images, classes) in enumerate(turns):
+            parts = list(_split(images, classes, self.accumulate))
+            # The generator learns from the fakes of the last turn, a generator pass saved.
+            share = number == len(turns) - 1 and len(parts) == 1
+            fake = self._discriminator_step(parts, share)
+        self._generator_step(parts, fake)
+        if self.config.augment == "ada" and self.step % ADA_STEPS == ADA_STEPS - 1:
+            self._adjust_ada()
+        self.step += 1
+        self._average()
+        self.compute.step()
+
+    def _discriminator_step(self, parts: list[Part], share: bool) -> torch.Tensor | None:
+        """One update on real (and as many fake) images; returns the fakes if they are to `share`.
+
+        With `share` there is one part.
+        """
+        self.discriminator_optimizer.zero_grad(set_to_none=True)
+        for real, labels in parts:
+            with torch.set_grad_enabled(share):
+                fake = self._fakes(len(real), labels)
+            loss = self._discriminator_loss(real, fake.detach(), labels)
+            (loss / len(parts)).backward()
+        self._descend(self.discriminator_optimizer)
+        return fake if share else None
+
+    def _discriminator_loss(
+        self, real: torch.Tensor, fake: torch.Tensor, labels: Labels
+    ) -> torch.Tensor:
+        config = self.config
+        seen = self._augment(real), self._augment(fake)
+        with self.compute.autocast():  # apart: batch norm must not mix them
+            on_real, real_classes, missing = self._judge(seen[0], labels, reconstruct=True)
+            on_fake, fake_classes, _ = self._judge(seen[1], labels)
+        loss = self.loss.discriminator(on_real, on_fake)
+        share = self.accumulate * config.critic_steps
+        self._note(share, loss_d=loss, score_real=on_real[0].float().mean())
+        self._note(share, score_fake=on_fake[0].float().mean())
+        self._note(share, spread_real=_spread(real), spread_fake=_spread(fake))
+        if real_classes is not None:
+            named = sum(_cross_entropy(c, labels) for c in (real_classes, fake_classes))
+            loss = loss + config.class_weight * named
+            self._note(share, loss_class=named)
+        if missing is not None:
+            loss = loss + missing.float()
+            self._note(share, loss_reconstruction=missing)
+        if config.penalty != "none" and self.step % config.penalty_every == 0:
+            penalty = PENALTIES[config.penalty](lambda x: self.discriminator(x, labels), *seen)
+            loss = loss + config.penalty_strength * config.penalty_every * penalty
+            self._note(share, penalty=penalty * config.penalty_every)
+        if config.augment == "ada":
+            signs = torch.stack([head.detach().float().sign().mean() for head in on_real]).mean()
+            self.ada_signs = self.ada_signs + signs / (share * ADA_STEPS)
+        return loss
+
+    def _generator_step(self, parts: list[Part], fake: torch.Tensor | None) -> None:
+        """One update; makes its own fakes where the discriminator's are not shared."""
+        _learn(self.judging, False)
+        self.generator_optimizer.zero_grad(set_to_none=True)
+        for real, labels in parts:
+            made = self._fakes(len(real), labels) if fake is None else fake
+            seen = self._augment(made)
+            with self.compute.autocast():
+                verdict, classes, _ = self._judge(seen, labels)
+                on_real = None
+                if self.loss.paired:
+                    on_real, *_ = self._judge(self._augment(real), labels)
+            loss = self.loss.generator(verdict, on_real)
+            self._note(self.accumulate, loss_g=loss)
+            if classes is not None:
+                loss = loss + self.config.class_weight * _cross_entropy(classes, labels)
+            (loss / len(parts)).backward()
+        self._descend(self.generator_optimizer)
+        _learn(self.judging, True)
+
+    def _fakes(self, count: int, labels: Labels) -> torch.Tensor:
+        z = torch.randn(count, self.generator.latent_dim, device=self.compute.device)
+        with self.compute.autocast():
+            return self.generator(z, labels)
+
+    def _judge(
+        self, images: torch.Tensor, labels: Labels, reconstruct: bool = False
+    ) -> tuple[Heads, torch.Tensor | None, torch.Tensor | None]:
+        """Logits a head; class logits and reconstruction loss of a discriminator that has them."""
+        network = self.discriminator
+        if hasattr(network, "forward_with_classes"):
+            return *network.forward_with_classes(images), None
+        if reconstruct and hasattr(network, "forward_with_reconstruction"):
+            heads, missing = network.forward_with_reconstruction(images)
+            return heads, None, missing
+        return network(images, labels), None, None
+
+    def _augment(self, images: torch.Tensor) -> torch.Tensor:
+        if self.config.augment == "none":
+            return images
+        if self.config.augment == "ada":
+            draws = torch.rand(len(images), ada.DRAWS, device=images.device)
+            return ada.ada(images, self.ada_p, draws)
+        if self.config.augment == "translation":
+            return translate(images, torch.rand(len(images), 2, device=images.device))
+        return diff_augment(images, torch.rand(len(images), DRAWS, device=images.device))
+
+    def _descend(self, optimizer: torch.optim.Optimizer) -> None:
+        parameters = optimizer.param_groups[0]["params"]
+        self.processes.mean_(p.grad for p in parameters if p.grad is not None)
+        optimizer.step()
+
+    def _adjust_ada(self) -> None:
+        """Move ADA's p towards the target, on the device."""
+        self.processes.mean_([self.ada_signs])
+        images = ADA_STEPS * self.images_a_step
+        target = self.config.ada_target, self.config.ada_kimg
+        self.ada_p = ada.adjust(self.ada_p, self.ada_signs, images, *target)
+        self.ada_signs = torch.zeros_like(self.ada_signs)
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Move the EMA, batch statistics included, towards the generator."""
+        if self.processes.count > 1:
+            for network in (self.generator, self.discriminator):
+                saved = network.state_dict()  # without what never changes
+                buffers = (b for name, b in network.named_buffers() if name in saved)
+                self.processes.mean_(b for b in buffers if b.is_floating_point())
+        half_life = min(self.config.ema_kimg * 1000, self.config.ema_share * self.seen)
+        keep = 0.5 ** (self.images_a_step / max(half_life, 1e-8))
+        ours, theirs = self.ema.state_dict(), self.generator.state_dict()
+        floating = [name for name, value in ours.items() if value.is_floating_point()]
+        torch._foreach_lerp_(
+            [ours[name] for name in floating], [theirs[name] for name in floating], 1 - keep
+        )
+
+    def _note(self, share: int, **values: torch.Tensor) -> None:
+        """Add one of `share` equal parts of what a step measured."""
+        for name, value in values.items():
+            part = value.detach().float() / share
+            self.sums[name] = self.sums[name] + part if name in self.sums else part
+
+    def take_means(self, steps: int) -> dict[str, float]:
+        """Means over the last `steps` steps; starts over. Waits for the device.
+
+        `diversity`: the spread of a batch of fakes over that of reals; `augment_p`: ADA's p now.
+        """
+        self.processes.mean_(self.sums.values())
+        values = (torch.stack(list(self.sums.values())) / steps).tolist()
+        means = dict(zip(self.sums, values, strict=True))
+        self.sums = {}
+        spread_real, spread_fake = means.pop("spread_real"), means.pop("spread_fake")
+        means["diversity"] = spread_fake / max(spread_real, 1e-8)
+        if self.config.augment == "ada":
+            means["augment_p"] = float(self.ada_p)
+        return means
+
+    def is_finite(self) -> bool:
+        """False once a loss or a weight is not a number. Waits for the device."""
+        networks = self.generator, self.discriminator
+        tensors = [*self.sums.values(), *(p for network in networks for p in network.parameters())]
+        return bool(torch.stack([torch.isfinite(tensor).all() for tensor in tensors]).all())
+
+    def state(self) -> dict[str, Any]:
+        """Everything that later steps depend on, for `dermsynth.checkpoint`."""
+        self.processes.mean_(self.sums.values())
+        states = {name: part.state_dict() for name, part in self._parts().items()}
+        own = {"step": self.step, "sums": self.sums, "version": VERSION}
+        ada = {"ada_p": self.ada_p, "ada_signs": self.ada_signs}
+        return states | own | ada | {"architecture": describe(self.arch, self.config)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from `state`. Raises UserError for one of another version or architecture."""
+        self._check_fits(state)
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        device = self.compute.device
+        self.step = state["step"]
+        self.sums = {name: value.to(device) for name, value in state["sums"].items()}
+        self.ada_p, self.ada_signs = state["ada_p"].to(device), state["ada_signs"].to(device)
+
+    def _check_fits(self, state: dict[str, Any]) -> None:
+        if state.get("version") != VERSION:
+            raise UserError(
+                f"the checkpoint has version {state.get('version')}, this code writes {VERSION}; "
+                "go on with the version of the code that wrote it, or start a new run"
+            )
+        ours, theirs = describe(self.arch, self.config), state["architecture"]
+        before, now = (
+            {"arch": d["name"], **{name: _plain(value) for name, value in d["config"].items()}}
+            for d in (theirs, ours)
+        )
+        if before != now:
+            lines = "".join(
+                f"\n  {name}: was {before.get(name)}, now {now.get(name)}"
+                for name in {**now, **before}
+                if before.get(name) != now.get(name)
+            )
+            raise UserError(
+                "the checkpoint is of another architecture; give the same options or start a new "
+                f"run{lines}"
+            )
+
+    def _parts(self) -> dict[str, Any]:
+        """The three networks and both optimizers by name."""
+        return {
+            "generator": self.generator,
+            "discriminator": self.discriminator,
+            "ema": self.ema,
+            "generator_optimizer": self.generator_optimizer,
+            "discriminator_optimizer": self.discriminator_optimizer,
+        }
+
+    def _to_input(self, images: torch.Tensor) -> torch.Tensor:
+        """uint8 [n, size, size, 3] -> float [n, 3, size, size] in -1..1 on the device."""
+        return images.to(self.compute.device).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+
+    def _place(self, network: nn.Module) -> nn.Module:
+        return network.to(self.compute.device, memory_format=torch.channels_last)
+
+
+def _learn(parameters: list[nn.Parameter], learn: bool) -> None:
+    for parameter in parameters:
+        parameter.requires_grad_(learn)
+
+
+def _split(images: torch.Tensor, labels: Labels, parts: int) -> Iterator[Part]:
+    """Images and their labels in `parts` equal parts."""
+    pieces = images.chunk(parts)
+    return zip(pieces, labels.chunk(parts) if labels is not None else [None] * parts, strict=True)
+
+
+def _cross_entropy(logits: torch.Tensor, labels: Labels) -> torch.Tensor:
+    return F.cross_entropy(logits.float(), labels)
+
+
+def _spread(images: torch.Tensor) -> torch.Tensor:
+    """How much the images of a batch differ in the large: mean standard deviation at 8x8 px."""
+    return F.adaptive_avg_pool2d(images.detach(), SPREAD_SIDE).std(0).mean()
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

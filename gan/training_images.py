@@ -1,0 +1,143 @@
+"""The real images that a GAN learns from: which rows, of which classes, in which order."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from data.prepare import default_dataset
+from data.store import Dataset, load_dataset
+from dermsynth.errors import UserError, some
+from dermsynth.seeds import generator
+from gan.augment import random_symmetry
+
+LEAST_IMAGES, FEW_IMAGES = 8, 50
+LEAST_HELD_OUT = 8  # images that a comparison needs
+
+ClassesName = Literal["none", "target", "diagnosis"]
+
+
+@dataclass(frozen=True)
+class Learning:
+    """What is learnt from; without classes it is the malignant images alone."""
+
+    rows: np.ndarray  # int64 [n], ascending row numbers of the dataset
+    labels: np.ndarray  # int64 [n], 0 where there are no classes
+    classes: list[dict[str, Any]]  # a class: name, target (0/1), count; [] for none
+
+
+def open_dataset(path: Path | None) -> Dataset:
+    """The dataset at `path`; without one the phantom, prepared if it is not there yet."""
+    return load_dataset(path or default_dataset())
+
+
+def training_rows(dataset: Dataset, fold: int) -> np.ndarray:
+    """Row numbers of the malignant images in the training part of `fold`.
+
+    Raises UserError with fewer than 8; warns with fewer than 50.
+    """
+    rows = dataset.rows("train", fold)
+    rows = rows[dataset.targets(rows) == 1]
+    if len(rows) < LEAST_IMAGES:
+        raise UserError(
+            f"{dataset.path}: {len(rows)} malignant images in the training part of fold {fold}; "
+            f"a GAN needs {LEAST_IMAGES} at the very least, some hundreds to be of use"
+        )
+    if len(rows) < FEW_IMAGES:
+        print(f"warning: only {len(rows)} malignant images to learn from: expect copies of them")
+    return rows
+
+
+def held_out_rows(dataset: Dataset, fold: int) -> np.ndarray:
+    """Row numbers of the malignant images in the validation part of `fold`."""
+    rows = dataset.rows("val", fold)
+    return rows[dataset.targets(rows) == 1]
+
+
+def learn_from(dataset: Dataset, fold: int, classes: ClassesName) -> Learning:
+    """The training part of `fold`: malignant images alone, or all by target or by diagnosis.
+
+    Classes with fewer than 8 images are left out, and said. Raises UserError with fewer than 8
+    malignant images, or where no two classes are left.
+    """
+    malignant = training_rows(dataset, fold)
+    if classes == "none":
+        return Learning(malignant, np.zeros(len(malignant), np.int64), [])
+    rows = dataset.rows("train", fold)
+    targets = dataset.targets(rows)
+    if classes == "target":
+        names = np.where(targets == 1, "malignant", "benign")
+    else:
+        names = dataset.table["diagnosis"].iloc[rows].fillna("").to_numpy(str)
+    found, counts = np.unique(names, return_counts=True)
+    kept = [str(n) for n, c in zip(found, counts, strict=True) if n and c >= LEAST_IMAGES]
+    rare = [str(name) for name in found if name and str(name) not in kept]
+    if rare:
+        print(f"warning: fewer than {LEAST_IMAGES} images of {some(rare)}: left out")
+    if len(kept) < 2:
+        raise UserError(
+            f"--classes {classes}: {dataset.path} has {len(kept)} class with {LEAST_IMAGES} images "
+            f"or more in the training part of fold {fold}; use --classes none"
+        )
+    chosen = np.isin(names, kept)
+    rows, targets, names = rows[chosen], targets[chosen], names[chosen]
+    described = [
+        {
+            "name": name,
+            "target": int(targets[names == name].mean() > 0.5),
+            "count": int((names == name).sum()),
+        }
+        for name in kept
+    ]
+    return Learning(rows, np.searchsorted(kept, names).astype(np.int64), described)
+
+
+class Reals:
+    """Batches of real images: each image of a class once an epoch, each time flipped or turned.
+
+    Classes take turns, so that a rare one is seen as often as a frequent one. What a step gets
+    depends on the seed and the step's number alone.
+    """
+
+    def __init__(self, dataset: Dataset, learning: Learning, seed: int) -> None:
+        # a memory map is read as it is needed; encoded files are decoded once
+        mapped = isinstance(dataset.images, np.ndarray)
+        self.images = dataset.images if mapped else dataset.images[learning.rows]
+        self.rows = learning.rows if mapped else np.arange(len(learning.rows))
+        self.labels, self.seed = learning.labels, seed
+        classes = range(max(len(learning.classes), 1))
+        self.members = [np.flatnonzero(self.labels == number) for number in classes]
+
+    def first(self, count: int) -> np.ndarray:
+        """Images as they are, classes in turn: uint8 [count or fewer, size, size, 3]."""
+        turns = len(self.members)
+        places = range(min(count, len(self.labels)))
+        numbers = [
+            self.members[i % turns][i // turns % len(self.members[i % turns])] for i in places
+        ]
+        return np.asarray(self.images[self.rows[numbers]])
+
+    def batch(
+        self, step: int, count: int, rank: int = 0, processes: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """uint8 [n, size, size, 3], labels int64 [n]: the share of `rank` in a step's `count`."""
+        mine = slice(rank * count // processes, (rank + 1) * count // processes)
+        numbers = self._stream(np.arange(step * count, (step + 1) * count)[mine])
+        draws = generator(self.seed, "gan/symmetry", step).integers(0, 8, count)[mine]
+        pictures = np.asarray(self.images[self.rows[numbers]])
+        return random_symmetry(pictures, draws), self.labels[numbers]
+
+    def _stream(self, places: np.ndarray) -> np.ndarray:
+        """Which images stand at these places of the run's endless stream."""
+        orders: dict[tuple[int, int], np.ndarray] = {}
+        numbers = []
+        for place in places:
+            number, label = divmod(int(place), len(self.members))
+            epoch, at = divmod(number, len(self.members[label]))
+            if (label, epoch) not in orders:
+                words = ("gan/order", epoch, *([label] if len(self.members) > 1 else []))
+                order = generator(self.seed, *words).permutation(len(self.members[label]))
+                orders[label, epoch] = order
+            numbers.append(self.members[label][orders[label, epoch][at]])
+        return np.array(numbers)
