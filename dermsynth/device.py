@@ -9,9 +9,7 @@ from typing import Literal
 import torch
 
 from dermsynth.errors import UserError
-
-DeviceName = Literal["auto", "cpu", "cuda", "xla", "tpu"]
-PrecisionName = Literal["auto", "fp32", "bf16"]
+from dermsynth.options import DeviceName, PrecisionName
 
 
 @dataclass(frozen=True)

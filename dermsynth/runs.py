@@ -5,9 +5,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from dermsynth.cli import as_plain, read_yaml, save_options
+from dermsynth.cli import read_yaml, save_options
 from dermsynth.errors import UserError
 from dermsynth.files import check_replaceable
+from dermsynth.options import as_plain
 
 CONFIG = "config.yaml"
 

@@ -11,9 +11,10 @@ import os
 import secrets
 import threading
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-TrackingMode = Literal["auto", "wandb", "offline", "none"]
+from dermsynth.options import TrackingMode
+
 PATIENCE = 20  # seconds that W&B's server may take to answer before we go on offline
 
 
