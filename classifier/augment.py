@@ -2,8 +2,8 @@
 
 The default, dihedral-colour, works on whole batches: dermoscopy has no up and no down, so the eight
 symmetries of the square are exact; colour changes as between cameras: brightness, white balance,
-saturation, contrast. The others are albumentations pipelines (classifier.pipelines), an image at a
-time.
+saturation, contrast. The others are albumentations pipelines, an image at a time
+(classifier.published_augment).
 """
 
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from classifier.published_augment import AugmentName, SeededViews
+from dermsynth.symmetries import turn_each
 
 BRIGHTNESS, BALANCE, SATURATION, CONTRAST = 0.15, 0.03, 0.15, 0.15
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
@@ -33,7 +34,7 @@ class Views:
     def apply(self, images: np.ndarray) -> torch.Tensor:
         """float32 [n, s, s, 3] in 0..1 of uint8 images [n, s, s, 3]."""
         batch = torch.from_numpy(np.ascontiguousarray(images))
-        pixels = turn(batch, self.symmetry).float().div_(255).flatten(1, 2)  # [n, s*s, 3]
+        pixels = turn_each(batch, self.symmetry).float().div_(255).flatten(1, 2)  # [n, s*s, 3]
         matrix = torch.from_numpy(self.colour * self.contrast[:, None, None]).transpose(1, 2)
         mean = pixels.mean(1, keepdim=True) @ torch.from_numpy(self.colour).transpose(1, 2)
         offset = mean * torch.from_numpy(1 - self.contrast)[:, None, None]
@@ -75,13 +76,3 @@ def load_batch(images: np.ndarray, size: int, views: Views | SeededViews | None)
 def _resize(image: np.ndarray, size: int) -> np.ndarray:
     way = cv2.INTER_AREA if size < image.shape[0] else cv2.INTER_CUBIC
     return cv2.resize(image, (size, size), interpolation=way)
-
-
-def turn(batch: torch.Tensor, symmetry: np.ndarray) -> torch.Tensor:
-    """Images [n, s, s, c], each in its symmetry of the square, int64 [n] in 0..7 as in `Views`."""
-    turned = torch.empty_like(batch)
-    for kind in np.unique(symmetry):
-        chosen = torch.from_numpy(np.flatnonzero(symmetry == kind))
-        part = torch.rot90(batch[chosen], int(kind) % 4, (1, 2))
-        turned[chosen] = part.flip(2) if kind >= 4 else part
-    return turned

@@ -6,7 +6,6 @@ operation of fixed shape (translation is a product with shifted identities), so 
 recompiles on accelerators and no gradient goes through slow indexing.
 """
 
-import numpy as np
 import torch
 
 DRAWS = 7  # uniform numbers that one image's changes take
@@ -30,17 +29,6 @@ def diff_augment(images: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
 def translate(images: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
     """Of `diff_augment` the translation alone: `draws` float [n, 2], uniform in 0..1."""
     return _translate(images, *draws.unbind(1))
-
-
-def random_symmetry(images: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """Flip and rotate by quarter turns: [n, s, s, 3] each by its draw (0..7), see `symmetry`."""
-    return np.stack([symmetry(image, int(d)) for image, d in zip(images, draws, strict=True)])
-
-
-def symmetry(image: np.ndarray, number: int) -> np.ndarray:
-    """One of the square's eight symmetries, 0 the identity; [..., s, s, c], axes -3 and -2."""
-    turned = np.rot90(image, number % 4, axes=(-3, -2))
-    return turned[..., ::-1, :] if number >= 4 else turned
 
 
 def _colour(

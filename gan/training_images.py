@@ -10,7 +10,7 @@ from data.prepare import default_dataset
 from data.store import Dataset, load_dataset
 from dermsynth.errors import UserError, some
 from dermsynth.seeds import generator
-from gan.augment import random_symmetry
+from dermsynth.symmetries import turn_each
 
 LEAST_IMAGES, FEW_IMAGES = 8, 50
 LEAST_HELD_OUT = 8  # images that a comparison needs
@@ -126,7 +126,7 @@ class Reals:
         numbers = self._stream(np.arange(step * count, (step + 1) * count)[mine])
         draws = generator(self.seed, "gan/symmetry", step).integers(0, 8, count)[mine]
         pictures = np.asarray(self.images[self.rows[numbers]])
-        return random_symmetry(pictures, draws), self.labels[numbers]
+        return turn_each(pictures, draws), self.labels[numbers]
 
     def _stream(self, places: np.ndarray) -> np.ndarray:
         """Which images stand at these places of the run's endless stream."""

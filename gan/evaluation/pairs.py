@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import torch
 
+from dermsynth.symmetries import COUNT, turn
 from dermsynth.vision import library
-from gan.augment import symmetry
 
 THUMBNAIL = 16  # side at which pixels are compared: a shifted or slightly changed copy is near
 BATCH = 32
@@ -36,7 +36,7 @@ class Nearest:
 
 def versions(images: np.ndarray) -> np.ndarray:
     """All eight symmetries of every image: [n, s, s, 3] -> [8, n, s, s, 3], identities first."""
-    return np.stack([symmetry(images, number) for number in range(8)])
+    return np.stack([turn(images, number) for number in range(COUNT)])
 
 
 def thumbnails(images: np.ndarray) -> np.ndarray:
@@ -54,7 +54,7 @@ def nearest(distances: np.ndarray, best: np.ndarray) -> Nearest:
 
 def aligned(images: np.ndarray, found: Nearest) -> np.ndarray:
     """uint8 [q, s, s, 3]: each image turned and flipped as it is nearest to its neighbour."""
-    turned = [symmetry(image, int(n)) for image, n in zip(images, found.version, strict=True)]
+    turned = [turn(image, int(n)) for image, n in zip(images, found.version, strict=True)]
     return np.stack(turned)
 
 

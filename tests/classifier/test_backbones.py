@@ -16,6 +16,7 @@ from classifier.model.backbones import block_count, default_frozen
 from classifier.model.classifier import Classifier, ModelSpec
 from classifier.model.classifier import weights as weights_module
 from classifier.model.weights import load_weights as fill
+from dermsynth.efficientnet_lite import weights_file
 from dermsynth.errors import UserError
 
 
@@ -128,7 +129,7 @@ def test_shipped_weights_fill_everything_but_the_last_layer():
     head = model.head.layers[-1].weight.clone()
     assert "not used of it: _fc.bias, _fc.weight" in load_weights(model, "imagenet")
     assert torch.equal(head, model.head.layers[-1].weight)
-    file = torch.load(weights_module.shipped_weights("efficientnet-lite0"), weights_only=True)
+    file = torch.load(weights_file("efficientnet-lite0"), weights_only=True)
     for name, tensor in model.backbone.net.state_dict().items():
         assert torch.equal(tensor, file[name])
 

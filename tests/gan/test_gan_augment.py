@@ -1,10 +1,9 @@
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gan.augment import DRAWS, diff_augment, random_symmetry, symmetry, translate
+from gan.augment import DRAWS, diff_augment, translate
 
 # draws that change nothing: no brightness, saturation and contrast 1, no shift; the cut-out square
 # cannot be drawn away, so it lies in a corner
@@ -66,17 +65,6 @@ def test_draws_differ_from_image_to_image():
     x = images(1).expand(8, -1, -1, -1)
     out = diff_augment(x, torch.rand(8, DRAWS))
     assert len({image.numpy().tobytes() for image in out}) == 8
-
-
-def test_the_eight_symmetries_are_the_squares():
-    image = np.arange(27).reshape(3, 3, 3)
-    versions = {symmetry(image, number).tobytes() for number in range(8)}
-    assert len(versions) == 8
-    assert (symmetry(image, 0) == image).all()
-    again = {symmetry(symmetry(image, a), b).tobytes() for a in range(8) for b in range(8)}
-    assert again == versions  # closed under composition
-    batch = random_symmetry(np.stack([image, image]), np.array([0, 5]))
-    assert (batch[1] == symmetry(image, 5)).all()
 
 
 def test_translation_alone_shifts_by_whole_pixels_and_repeats_the_rim():

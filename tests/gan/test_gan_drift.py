@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dermsynth.seeds import generator
-from gan.augment import symmetry
+from dermsynth.symmetries import turn as symmetry
 from gan.evaluation.drift import (
     ATTRIBUTES,
     THINNEST,

@@ -10,7 +10,7 @@ from PIL import Image
 import gan.evaluation.diagnosis_network
 from data.pool import write_pool
 from dermsynth.errors import UserError
-from gan.augment import symmetry
+from dermsynth.symmetries import turn as symmetry
 from gan.evaluate import EvaluateOptions, evaluate
 from gan.networks import ARCHITECTURES
 from gan.training_images import training_rows

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.signal import convolve2d
 
-from gan.augment import symmetry
+from dermsynth.symmetries import turn as symmetry
 from gan.evaluation.metrics import nearest_distances
 from gan.evaluation.pairs import FIGURES, aligned, figures, nearest, thumbnails
 

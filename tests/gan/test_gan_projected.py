@@ -8,6 +8,7 @@ from torch import nn
 
 from dermsynth import checkpoint
 from dermsynth.device import Compute
+from dermsynth.efficientnet_lite import weights_file
 from dermsynth.errors import UserError
 from dermsynth.files import sha256
 from gan.networks import frozen
@@ -67,7 +68,7 @@ def test_features_have_nothing_to_train_to_save_or_to_switch(features):
     assert list(features.parameters()) == []
     assert features.state_dict() == {}
     assert not any(isinstance(m, nn.BatchNorm2d | nn.Dropout) for m in features.modules())
-    assert features.sha256 == sha256(frozen._weights_file())
+    assert features.sha256 == sha256(weights_file("efficientnet-lite1"))
     x = torch.rand(2, 3, 128, 128)
     again = [m.clone() for m in features.train()(x)]
     torch.testing.assert_close(again, features.eval()(x))
@@ -129,7 +130,9 @@ def test_trained_layers_have_spectral_norm_one():
 def test_a_checkpoint_made_with_other_features_is_refused():
     discriminator = Discriminator(Config(size=64, **NARROW))
     state = discriminator.state_dict()
-    assert bytes(state["judge.features_sha256"].tolist()).hex() == sha256(frozen._weights_file())
+    assert bytes(state["judge.features_sha256"].tolist()).hex() == sha256(
+        weights_file("efficientnet-lite1")
+    )
     assert sum(value.numel() for value in state.values()) < 500_000  # Lite1 has 5.4 M
     discriminator.load_state_dict(state)
     other = state | {"judge.features_sha256": state["judge.features_sha256"].flip(0)}
