@@ -27,7 +27,7 @@ import tyro
 from classifier.evaluate import MARKER, EvaluateOptions, evaluate
 from classifier.model.classifier import Classifier
 from classifier.options import RECIPES, TrainOptions
-from classifier.training.outputs import METRICS, RUN
+from classifier.run_folder import METRICS, RUN
 from classifier.training.setup import resolve
 from dermsynth import cli, device
 from dermsynth.errors import UserError

@@ -18,7 +18,8 @@ import pandas as pd
 import tyro
 from scipy.stats import rankdata
 
-from classifier.evaluation.cross_validation import COLUMNS, percentile
+from classifier.evaluation.cross_validation import percentile
+from classifier.run_folder import COLUMNS
 from data.store import MARKER, TEST, load_table
 from dermsynth import cli
 from dermsynth.errors import UserError, some

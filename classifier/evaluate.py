@@ -24,8 +24,8 @@ from classifier.evaluation import (
 from classifier.evaluation import page_figures as plots
 from classifier.evaluation.operating_points import Freedom
 from classifier.evaluation.parts import Part, read_run
-from classifier.predict import Trained, fold_runs, load_run
-from classifier.training.outputs import RUN
+from classifier.run_folder import RUN, fold_runs
+from classifier.trained import Trained, load_trained
 from data.card.pictures import picture
 from dermsynth import cli, progress
 from dermsynth.errors import UserError
@@ -213,7 +213,7 @@ def draw_gallery(run: Path, part: Part, views: int, folder: Path) -> dict[str, A
         else:
             found["means_over"].append(f"the models of {len(folds)} folds")
     try:
-        trained = load_run(run)
+        trained = load_trained(run)
     except UserError as error:
         return found | {"cam_missing": str(error)}
     found |= _cam(trained, part, rows, folder)

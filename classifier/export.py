@@ -18,8 +18,8 @@ import torch
 from torch import nn
 
 from classifier.augment import load_batch
-from classifier.predict import Trained, load_run
-from classifier.training.outputs import METRICS, MODEL, RUN
+from classifier.run_folder import METRICS, MODEL, RUN
+from classifier.trained import Trained, load_trained
 from data.store import MARKER, load_dataset, load_table
 from dermsynth import cli
 from dermsynth.cli import read_yaml
@@ -58,7 +58,7 @@ def export(options: ExportOptions) -> float:
         raise UserError(
             f"--run {options.run}: holds no {MODEL}; give a run of one fold by classifier.train"
         )
-    trained = load_run(options.run)
+    trained = load_trained(options.run)
     spec = trained.model.spec
     graph = to_onnx(trained)
     for key, value in about(options.run, trained).items():

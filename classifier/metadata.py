@@ -16,8 +16,8 @@ from sklearn.naive_bayes import GaussianNB
 
 from classifier.evaluation.cross_validation import pool, pooled_metrics
 from classifier.evaluation.metrics import Metrics, measure_parts
+from classifier.run_folder import METRICS, RUN, prediction_rows
 from classifier.targets import BINARY
-from classifier.training.outputs import METRICS, RUN, prediction_rows
 from data.metadata import CATEGORIES, MetadataEncoder
 from data.store import Dataset, load_table
 from dermsynth import cli, runs

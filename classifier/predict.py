@@ -6,7 +6,6 @@ folder takes the path that the training images took: the same crop, cleaning and
 """
 
 import io
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,22 +14,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import SafetensorError, safe_open
 
-from classifier.model.classifier import Classifier, ModelSpec
-from classifier.published_augment import AugmentName
-from classifier.targets import Target
-from classifier.training.metadata_inputs import Fusion, load_fusion
-from classifier.training.outputs import MODEL, check_finished
-from classifier.tta import check_tta, probabilities
-from data.images.decoding import BadImage, Look, decode_all, find_images
-from data.store import MARKER, Dataset, load_dataset, load_table
+from classifier.trained import Trained, load_folds
+from classifier.tta import check_tta
+from data.images.decoding import BadImage, decode_all, find_images
+from data.store import MARKER, Dataset, load_dataset
 from dermsynth import cli, device, progress
-from dermsynth.cli import read_yaml
-from dermsynth.device import Compute, DeviceName, PrecisionName
+from dermsynth.device import DeviceName, PrecisionName
 from dermsynth.errors import UserError, some
 from dermsynth.files import write_bytes
-from dermsynth.runs import CONFIG
 
 Batch = tuple[np.ndarray, Dataset | None, np.ndarray | None]  # images, their dataset and rows
 
@@ -56,7 +48,7 @@ def predict(options: PredictOptions) -> pd.DataFrame:
     """
     if options.out.exists() and not options.overwrite:
         raise UserError(f"--out {options.out}: exists already; give another or --overwrite")
-    trained = load_runs(options.run)
+    trained = load_folds(options.run)
     first = trained[0]
     check_tta(options.tta, first.augment)
     compute = device.resolve(options.device, options.precision)
@@ -82,81 +74,6 @@ def predict(options: PredictOptions) -> pd.DataFrame:
     write_bytes(options.out, text.getvalue().encode())
     print(f"{len(rows):,} rows, mean {rows['target'].mean():.3f}: {options.out}")
     return rows
-
-
-@dataclass(frozen=True)
-class Trained:
-    """The best model of a finished run, in eval mode, and all that its scores depend on."""
-
-    model: Classifier
-    target: Target
-    augment: AugmentName
-    fusion: Fusion | None  # where the model looks at metadata
-    look: Look  # how its training images were made
-
-    def scores(
-        self,
-        images: np.ndarray,
-        compute: Compute,
-        tta: int = 1,
-        dataset: Dataset | None = None,
-        rows: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """Probability of malignant, float64 [n], of uint8 images [n, s, s, 3].
-
-        A model that looks at metadata needs the dataset and the rows that the images are of.
-        """
-        metadata = self.fusion.of(dataset, rows) if self.fusion else None  # type: ignore[arg-type]
-        args = (self.model, self.target, images, compute, tta, self.augment, metadata)
-        return self.target.scores(probabilities(*args))
-
-
-def load_runs(run: Path) -> list[Trained]:
-    """The model of a run, or those of all folds of a run with `--fold all`.
-
-    Raises UserError where the run is not finished or a model damaged.
-    """
-    check_finished(run)
-    return [load_run(fold) for fold in fold_runs(run).values() or [run]]
-
-
-def load_run(run: Path) -> Trained:
-    """The model of one fold's run. Raises UserError where it is not finished or damaged."""
-    check_finished(run)
-    try:
-        with safe_open(run / MODEL, "pt") as file:
-            about = json.loads((file.metadata() or {})["classifier"])
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        model = Classifier(ModelSpec(**about["spec"]))
-        model.load_state_dict(state)
-        target = about["target"]
-        target = Target(target["name"], tuple(target["classes"]), tuple(target["malignant"]))
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{run / MODEL}: missing or damaged ({reason}); train it again") from None
-    if about["leaky"]:
-        print(f"warning: {run} was trained with a leak ({about['leaky']})")
-    fusion = load_fusion(run) if model.spec.columns else None
-    return Trained(model.eval(), target, about["augment"], fusion, _look(run, model.spec.size))
-
-
-def fold_runs(run: Path) -> dict[int, Path]:
-    """The folders of a run with `--fold all`, by fold; none of another run."""
-    named = ((path.name.removeprefix("fold"), path) for path in run.glob("fold*"))
-    return dict(sorted((int(number), path) for number, path in named if number.isdecimal()))
-
-
-def _look(run: Path, size: int) -> Look:
-    """The training images' crop, cleaning and size; the usual ones where their dataset is gone."""
-    data = Path(read_yaml(run / CONFIG)["data"])
-    if not (data / MARKER).exists():
-        print(f"warning: {data} is gone; images are cropped to their centre and not cleaned")
-        return Look(size)
-    made = load_table(data)[1].get("look")
-    if made is None:
-        return Look(size)
-    stored = size if (data / "shards").exists() else made["size"]
-    return Look(stored, made["fit"], tuple(made["clean"]))
 
 
 def _batches(data: Path, trained: Trained) -> tuple[list[str], Iterator[Batch]]:

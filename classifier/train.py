@@ -17,10 +17,9 @@ from classifier.evaluation.cross_validation import pool, pooled_metrics
 from classifier.evaluation.metrics import Metrics
 from classifier.evaluation.plots import draw_fold_plots, title_of
 from classifier.options import TrainOptions
+from classifier.run_folder import METRICS, PREDICTIONS
 from classifier.training.loop import Loop, out_of_memory
 from classifier.training.outputs import (
-    METRICS,
-    PREDICTIONS,
     describe,
     metrics_table,
     options_dict,

@@ -9,9 +9,9 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from classifier.evaluation.metrics import Metrics, best_threshold, measure
+from classifier.run_folder import COLUMNS
 from dermsynth.errors import UserError, some
 
-COLUMNS = ("image_id", "group", "fold", "part", "target", "score")
 NOT_AVERAGED = ("n", "n_malignant", "threshold", "leaky")  # of a fold's metrics
 
 

@@ -7,16 +7,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from classifier.evaluation.cross_validation import COLUMNS
 from classifier.evaluation.operating_points import Scored
-from classifier.training.outputs import METRICS, PREDICTIONS, check_finished
+from classifier.run_folder import COLUMNS, METRICS, PREDICTIONS, VALIDATION, check_finished
 from data.store import Dataset, load_dataset, load_table
 from dermsynth.cli import read_yaml
 from dermsynth.errors import UserError, some
 from dermsynth.files import read_json
 from dermsynth.runs import CONFIG
-
-VALIDATION = ("val", "oof")  # what thresholds and temperature are fitted on; oof: cross-validated
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from classifier.augment import draw_views, load_batch
 from classifier.model.classifier import Classifier
+from classifier.run_folder import prediction_rows
 from classifier.targets import UNKNOWN
 from classifier.training.ema import Average
 from classifier.training.losses import Loss, class_weights
 from classifier.training.mixup import mix_batch
-from classifier.training.outputs import prediction_rows
 from classifier.training.schedule import best_epoch, learning_rate
 from classifier.training.setup import Job
 from classifier.training.training_set import DataOrder

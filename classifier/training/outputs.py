@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,47 +11,10 @@ from safetensors.torch import save
 
 from classifier.evaluation.metrics import Metrics, measure_parts
 from classifier.evaluation.plots import draw_plots, title_of
-from classifier.targets import Target
+from classifier.run_folder import METRICS, MODEL, PREDICTIONS, RUN
 from classifier.training.setup import Job
-from data.store import Dataset
-from dermsynth.errors import UserError
 from dermsynth.files import write_bytes, write_json, write_text
 from dermsynth.machine import versions
-
-MODEL, METRICS, RUN = "model.safetensors", "metrics.json", "run.json"
-PREDICTIONS = "predictions.parquet"
-
-
-def check_finished(run: Path) -> None:
-    """Raises UserError where `run` is not the folder of a finished run."""
-    if not (run / METRICS).exists():
-        raise UserError(
-            f"--run {run}: no finished run of classifier.train there (no {METRICS}); train one, or "
-            f"go on with `python -m classifier.train --out {run} --resume`"
-        )
-
-
-def prediction_rows(
-    dataset: Dataset, rows: np.ndarray, part: str, probabilities: np.ndarray, target: Target
-) -> pd.DataFrame:
-    """Rows of predictions.parquet for one part; `probabilities` float64 [n, classes].
-
-    With `--target diagnosis` also the true diagnosis and a score of every class.
-    """
-    table = dataset.table.iloc[rows]
-    columns = {
-        "image_id": table["image_id"].to_numpy(),
-        "group": table["group"].astype(str).to_numpy(),
-        "fold": table["fold"].to_numpy(np.int64),
-        "part": part,
-        "target": table["target"].to_numpy(np.int64),
-        "score": target.scores(probabilities),
-    }
-    if target.name == "diagnosis":
-        columns["diagnosis"] = table["diagnosis"].to_numpy()
-        for name, score in zip(target.classes, probabilities.T, strict=True):
-            columns[f"score_{name}"] = score
-    return pd.DataFrame(columns)
 
 
 def write_outputs(

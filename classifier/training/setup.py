@@ -9,11 +9,12 @@ import torch
 
 from classifier.model.backbones import block_count, default_frozen, multi_level_limit
 from classifier.model.classifier import Classifier, ModelSpec
+from classifier.model.fusion import Fusion
 from classifier.model.weights import load_weights
 from classifier.options import Monitor, TrainOptions, check_numbers
 from classifier.targets import Target, target_of
 from classifier.training import training_set
-from classifier.training.metadata_inputs import Fusion, fit_fusion
+from classifier.training.metadata_inputs import fit_fusion
 from classifier.training.training_set import parse_share
 from classifier.tta import check_tta
 from data.pool import Pool

@@ -12,8 +12,8 @@ from safetensors import safe_open
 from sklearn.metrics import roc_auc_score
 
 from classifier.options import TrainOptions
-from classifier.predict import load_run
 from classifier.train import train
+from classifier.trained import load_trained
 from classifier.training import loop as loop_module
 from classifier.training import outputs
 from classifier.training import setup as job_module
@@ -90,7 +90,7 @@ def test_a_run_from_end_to_end(options, tiny, other, pool):
 
 def assert_rebuilds(out, dataset, table):
     """model.safetensors and its header give the same scores as predictions.parquet."""
-    trained = load_run(out)
+    trained = load_trained(out)
     scores = trained.scores(dataset.images[dataset.rows("test", 0)], resolve("cpu", "fp32"))
     expected = table.loc[table["part"] == "test", "score"].to_numpy()
     np.testing.assert_allclose(scores, expected, atol=1e-3)

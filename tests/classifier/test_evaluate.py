@@ -14,7 +14,7 @@ from sklearn.metrics import recall_score
 
 from classifier.evaluate import EvaluateOptions, evaluate
 from classifier.evaluation import error_gallery, metrics, page_figures
-from classifier.evaluation.cross_validation import COLUMNS
+from classifier.run_folder import COLUMNS
 from classifier.train import train
 from classifier.training import outputs
 from classifier.training.setup import TrainOptions

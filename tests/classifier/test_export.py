@@ -12,10 +12,10 @@ from safetensors.torch import save_file
 from classifier import export as module
 from classifier.export import ExportOptions, export
 from classifier.model.classifier import Classifier, ModelSpec
+from classifier.model.fusion import Fusion
 from classifier.model.weights import load_weights
-from classifier.predict import load_run
 from classifier.targets import BINARY, Target
-from classifier.training.metadata_inputs import Fusion
+from classifier.trained import load_trained
 from data.metadata import MetadataEncoder
 from data.store import write_dataset
 from dermsynth import cli, device
@@ -66,7 +66,7 @@ def test_the_file_gives_the_scores_of_predict_for_any_number_of_images(file, run
     assert (one.name, one.type, one.shape[1:]) == ("images", "tensor(float)", [3, 32, 32])
     assert (other.name, other.type, len(other.shape)) == ("malignant", "tensor(float)", 1)
     assert isinstance(one.shape[0], str)  # a name, so any number
-    trained = load_run(run)
+    trained = load_trained(run)
     compute = device.resolve("cpu", "fp32")
     for n in (1, 2, 5, 17):
         images = np.array(tiny.images[:n])
@@ -134,7 +134,7 @@ def test_age_sex_and_site_are_a_second_input_that_the_file_explains(run, tiny, t
     ready = np.ascontiguousarray(images.transpose(0, 3, 1, 2)).astype(np.float32) / 255
     (found,) = session.run(None, {"images": ready, "columns": columns})
     compute = device.resolve("cpu", "fp32")
-    expected = load_run(out).scores(images, compute, 1, data, rows)
+    expected = load_trained(out).scores(images, compute, 1, data, rows)
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert np.ptp(found) > 1e-4
 

@@ -5,10 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
+from classifier.model.fusion import load_fusion
 from classifier.options import TrainOptions
 from classifier.targets import BINARY
 from classifier.training import training_set
-from classifier.training.metadata_inputs import fit_fusion, load_fusion
+from classifier.training.metadata_inputs import fit_fusion
 from data.store import write_dataset
 from dermsynth.errors import UserError
 
