@@ -16,7 +16,7 @@ from classifier.evaluation.operating_points import (
     at_threshold,
     auc_figure,
 )
-from data.images.decoding import skin_tone
+from data.images import skin_tone
 
 AGES = {"<30": 30, "30-44": 45, "45-59": 60, "60-74": 75, "75+": np.inf}  # name: age below, years
 LEAST_GROUPS = 5  # malignant and benign groups below which no figure is given
