@@ -2,8 +2,8 @@
 
 The images of a patient or lesion are not independent, so the verdict rests on a group bootstrap
 of the AUC difference, with percentile levels widened for the few malignant groups that a test set
-has. The paired DeLong test stands beside it to compare with the literature only. docs/statistics.md
-gives the reasons and the measured error rates.
+has. The paired DeLong test stands beside it to compare with the literature only. Reasons:
+docs/guides/statistics.md; measured error rates: docs/measurements/statistics.md.
 """
 
 from collections.abc import Sequence

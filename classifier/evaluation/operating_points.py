@@ -2,9 +2,9 @@
 
 A threshold is chosen on validation and applied elsewhere, which is what a user of the classifier
 can do; points read off a part's own ROC curve are kept apart, because they pick the threshold with
-the answers at hand. Intervals resample groups (classifier.group_bootstrap) with the percentile
-levels widened for few groups, as docs/statistics.md describes. They hold for the model and the
-thresholds as they are, not for another training or another validation part.
+the answers at hand. Intervals resample groups (dermsynth.group_bootstrap) with the percentile
+levels widened for few groups, as docs/guides/statistics.md describes. They hold for the model and
+the thresholds as they are, not for another training or another validation part.
 """
 
 from collections.abc import Callable, Sequence
