@@ -42,7 +42,7 @@ class Features(nn.Module):
         network = efficientnet_lite.fold_batch_norm(
             efficientnet_lite.pretrained(NETWORK, size=128), blocks
         )
-        del network._conv_head, network._bn1
+        del network._conv_head, network._bn1, network._dropout
         self.network = network
         for module in network.modules():  # neither the optimizer nor the checkpoint holds them
             for name, parameter in list(module.named_parameters(recurse=False)):

@@ -12,9 +12,9 @@ from efficientnet_pytorch import EfficientNet
 from safetensors.torch import save_file
 from torch import nn
 
+from classifier.model import weights as weights_module
 from classifier.model.backbones import block_count, default_frozen
 from classifier.model.classifier import Classifier, ModelSpec
-from classifier.model.classifier import weights as weights_module
 from classifier.model.weights import load_weights as fill
 from dermsynth.efficientnet_lite import weights_file
 from dermsynth.errors import UserError
