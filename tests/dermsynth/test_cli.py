@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -96,9 +96,58 @@ def test_from_mapping_names_its_source():
         from_mapping(Options, {"frozen": "many"}, "arm real")
 
 
+@dataclass(frozen=True)
+class Model:
+    """What is trained."""
+
+    backbone: str = "b3"  # its name
+    dropout: float = 0.2  # before the last layer
+
+
+@dataclass(frozen=True)
+class Grouped:
+    data: Path | None = None  # a prepared dataset
+    model: Model = field(default_factory=Model)
+
+
+def test_groups_have_flat_names_everywhere(tmp_path: Path):
+    options = Grouped(Path("x"), Model(dropout=0.5))
+    assert parse(Grouped, ["--data", "x", "--dropout", "0.5"], "prog", "") == options
+    assert from_mapping(Grouped, {"data": "x", "dropout": 0.5}, "arm") == options
+    save_options(options, tmp_path)
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text()) == {
+        **{"data": "x", "backbone": "b3", "dropout": 0.5}
+    }
+    assert parse(Grouped, ["--config", str(tmp_path / "config.yaml")], "prog", "") == options
+
+
+def test_help_shows_the_first_options_in_groups_and_all_on_demand(capsys: pytest.CaptureFixture):
+    def shown(*argv: str) -> str:
+        with pytest.raises(SystemExit) as stop:
+            parse(Grouped, list(argv), "prog", "What it does.", first=("data", "backbone"))
+        assert stop.value.code == 0
+        return capsys.readouterr().out
+
+    short, whole = shown("--help"), shown("--help-all")
+    assert "--backbone" in short
+    assert "its name" in short
+    assert "What is trained." in short
+    assert "--dropout" not in short
+    assert "--help-all shows all 3 options" in " ".join(short.split())
+    assert "before the last layer" in whole
+    assert parse(Grouped, ["--dropout", "0.1"], "prog", "", first=("data",)).model.dropout == 0.1
+
+
+def test_configs_are_found_by_name(tmp_path: Path):
+    (tmp_path / "default.yaml").write_text("frozen: 7")
+    assert parse(Options, ["--config", "default"], "prog", "", configs=tmp_path).frozen == 7
+    with pytest.raises(UserError, match="--config defualt: did you mean default"):
+        parse(Options, ["--config", "defualt"], "prog", "", configs=tmp_path)
+
+
 COMMAND = """
 import errno, sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from dermsynth.cli import run
 from dermsynth.errors import UserError
 
