@@ -30,7 +30,7 @@ from data.card.counts import (
     resolutions,
     with_rows,
 )
-from data.images.decoding import skin_tone
+from data.images import skin_tone
 from dermsynth import cli, progress
 from dermsynth.errors import UserError, some
 from dermsynth.files import write_text

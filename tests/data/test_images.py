@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data.images import decoding
 from data.images.decoding import (
     BadImage,
     Encoded,
@@ -14,7 +15,6 @@ from data.images.decoding import (
     decode,
     decode_all,
     decode_bytes,
-    decoding,
     find_files,
     find_images,
     leads_out,

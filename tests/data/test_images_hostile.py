@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data.images import decoding, opening
 from data.images.decoding import (
     BadImage,
     Encoded,
@@ -20,8 +21,6 @@ from data.images.decoding import (
     decode,
     decode_all,
     decode_bytes,
-    decoding,
-    opening,
 )
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"

@@ -211,10 +211,10 @@ def test_ctrl_c_says_how_to_go_on(options, tmp_path):
     heard = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
     slow = (
         heard
-        + "import data.images, time\nreal = data.images.decode_bytes\n"
+        + "import data.images.decoding, time\nreal = data.images.decoding.decode_bytes\n"
         + (
             "def wait(*a):\n    time.sleep(0.5)\n    return real(*a)\n"
-            "data.images.decode_bytes = wait\n"
+            "data.images.decoding.decode_bytes = wait\n"
             "import sys\nfrom data.prepare import *\n"
             'run(PrepareOptions, prepare, "data.prepare", "x")\n'
         )

@@ -171,7 +171,7 @@ def test_without_a_network_there_is_one_line_and_no_folder(tmp_path: Path) -> No
     code = (
         "import runpy, sys, data.download as d\nfrom dataclasses import replace\n"
         "d.SOURCES['isic2019'] = replace(d.SOURCES['isic2019'], base='http://127.0.0.1:9/x')\n"
-        "from runtime.cli import run\n"
+        "from dermsynth.cli import run\n"
         "run(d.DownloadOptions, d.download, 'data.download', d.__doc__)\n"
     )
     done = subprocess.run(
@@ -277,7 +277,7 @@ def test_ctrl_c_reaches_the_tool(isic: Path, server: Any, tmp_path: Path) -> Non
         "import sys, data.download as d\nfrom dataclasses import replace\n"
         f"sys.executable = {str(isic.parent / 'python')!r}\n"
         f"d.SOURCES['isic-archive'] = replace(d.SOURCES['isic-archive'], base={server.url!r})\n"
-        "from runtime.cli import run\n"
+        "from dermsynth.cli import run\n"
         "run(d.DownloadOptions, d.download, 'data.download', d.__doc__)\n"
     )
     python = Path(sys.prefix) / "bin/python"  # sys.executable is the stand-in's
