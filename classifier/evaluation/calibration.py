@@ -5,27 +5,30 @@ the log loss of validation images alone. T above 1: the classifier was too sure.
 order of images, so the AUC, stays as it is; for several classes the most probable one does.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_expit, log_softmax, logit, softmax
-from statsmodels.stats.proportion import proportion_confint
+from scipy.stats import binomtest
 
-from classifier.evaluation.metrics import ECE_BINS, ece_bin
-from classifier.evaluation.operating_points import (
+from classifier.evaluation.intervals import (
     ALPHA,
     UNDEFINED,
     Figure,
     Freedom,
+    Resampling,
     Scored,
     figure,
     resample,
 )
+from classifier.evaluation.metrics import ECE_BINS, ece_bin
+from classifier.evaluation.multiclass import ScoredClasses
 
 LEAST, MOST = 0.02, 50.0  # temperatures that are tried
 LARGEST_LOGIT = 36.0  # logit of 1 - 2e-16: beyond it float64 has no other probability than 1
-QUALITY = ("log_loss", "brier", "ece")
+QUALITY = ("log_loss", "brier", "ece")  # all of them better the smaller
 
 
 # --- temperature ---------------------------------------------------------------------------------
@@ -66,13 +69,13 @@ def scale_classes(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     return softmax(_log(probabilities) / temperature, axis=1)
 
 
-def _least(loss: Any) -> float:
+def _least(loss: Callable[[float], float]) -> float:
     """The temperature of the least loss, looked for over its logarithm."""
     bounds = (np.log(LEAST), np.log(MOST))
-    found = minimize_scalar(
+    best = minimize_scalar(
         lambda power: loss(np.exp(power)), bounds=bounds, method="bounded", options={"xatol": 1e-6}
     )
-    return float(np.exp(found.x))
+    return float(np.exp(best.x))
 
 
 def _logits(score: np.ndarray) -> np.ndarray:
@@ -86,15 +89,13 @@ def _log(probabilities: np.ndarray) -> np.ndarray:
 # --- how good probabilities are ------------------------------------------------------------------
 
 
-def calibration(
-    rows: Scored, temperature: float | None, replicates: int, seed: int
-) -> dict[str, Any]:
+def calibration(rows: Scored, temperature: float | None, resampling: Resampling) -> dict[str, Any]:
     """Log loss, Brier score and ECE of a part `before` and `after` scaling, and their `change`.
 
     Figures; the change is paired (the same resamples). Brier: mean squared error of `score`; ECE:
     15 bins of equal width, as in metrics.json; `ece_of_noise`: what calibrated scores would show on
     average with so many images in such groups. `bins` of both for a reliability diagram. Without a
-    temperature only `before` is there.
+    temperature `after` and `change` are undefined.
     """
     scores = {"before": rows.score}
     if temperature is not None:
@@ -103,32 +104,27 @@ def calibration(
         name: _judge(_loss(rows.target, score), (score - rows.target) ** 2, score, rows.target)
         for name, score in scores.items()
     }
-    found = _quality(rows, judged, replicates, seed)
-    return {**found, "bins": {name: bins(rows.target, score) for name, score in scores.items()}}
+    bins_by_name = {name: bins(rows.target, score) for name, score in scores.items()}
+    return {**_quality(rows, judged, resampling), "bins": bins_by_name}
 
 
 def class_calibration(
-    truth: np.ndarray,
-    probabilities: np.ndarray,
-    group: np.ndarray,
-    temperature: float | None,
-    replicates: int,
-    seed: int,
+    classes: ScoredClasses, temperature: float | None, resampling: Resampling
 ) -> dict[str, Any]:
-    """As `calibration` for classes: `truth` int [n], `probabilities` [n, k].
+    """As `calibration`, of all classes together and without bins.
 
     Brier: squared error summed over classes (0 to 2); ECE: of the most probable class's
     probability against how often it is right (Guo et al. 2017).
     """
-    each = {"before": probabilities}
+    probabilities = {"before": classes.probabilities}
     if temperature is not None:
-        each["after"] = scale_classes(probabilities, temperature)
-    rows, judged = np.arange(len(truth)), {}
-    for name, p in each.items():
-        wrong = ((p - np.eye(p.shape[1])[truth]) ** 2).sum(1)
-        right = p.argmax(1) == truth
-        judged[name] = _judge(-_log(p)[rows, truth], wrong, p.max(1), right)
-    return _quality(Scored.of(rows * 0, rows * 0.0, group), judged, replicates, seed, most_brier=2)
+        probabilities["after"] = scale_classes(classes.probabilities, temperature)
+    truth, rows, judged = classes.truth, np.arange(len(classes.truth)), {}
+    for name, p in probabilities.items():
+        brier = ((p - np.eye(p.shape[1])[truth]) ** 2).sum(1)
+        judged[name] = _judge(-_log(p)[rows, truth], brier, p.max(1), p.argmax(1) == truth)
+    grouped = Scored.of(rows * 0, rows * 0.0, classes.group)
+    return _quality(grouped, judged, resampling, most_brier=2)
 
 
 def bins(target: np.ndarray, score: np.ndarray) -> list[dict[str, float | int]]:
@@ -137,16 +133,23 @@ def bins(target: np.ndarray, score: np.ndarray) -> list[dict[str, float | int]]:
     `low`, `high` edges, `n`, mean `predicted`, `observed` share, `wilson_low`, `wilson_high` (which
     takes images for independent).
     """
-    found, place = [], ece_bin(score)
-    for number in range(ECE_BINS):
-        chosen = place == number
+    lines, places = [], ece_bin(score)
+    for place in np.unique(places).tolist():
+        chosen = places == place
         n, hits = int(chosen.sum()), int(target[chosen].sum())
-        if n:
-            low, high = proportion_confint(hits, n, method="wilson")
-            edges = {"low": number / ECE_BINS, "high": (number + 1) / ECE_BINS, "n": n}
-            shares = {"predicted": float(score[chosen].mean()), "observed": hits / n}
-            found.append({**edges, **shares, "wilson_low": float(low), "wilson_high": float(high)})
-    return found
+        wilson = binomtest(hits, n).proportion_ci(method="wilson")
+        lines.append(
+            {
+                "low": place / ECE_BINS,
+                "high": (place + 1) / ECE_BINS,
+                "n": n,
+                "predicted": float(score[chosen].mean()),
+                "observed": hits / n,
+                "wilson_low": float(wilson.low),
+                "wilson_high": float(wilson.high),
+            }
+        )
+    return lines
 
 
 def _loss(target: np.ndarray, score: np.ndarray) -> np.ndarray:
@@ -163,39 +166,37 @@ def _judge(
 
 
 def _quality(
-    rows: Scored, judged: dict[str, np.ndarray], replicates: int, seed: int, most_brier: float = 1
+    rows: Scored, judged: dict[str, np.ndarray], resampling: Resampling, most_brier: float = 1
 ) -> dict[str, dict[str, Any]]:
     sums = rows.group_sums(np.hstack([np.ones((len(rows.target), 1)), *judged.values()]))
     whole = _means(np.ones((1, rows.n_groups)), sums, len(judged))
 
     def draw(weights: np.ndarray) -> np.ndarray:
-        parts = _means(weights, sums, len(judged))
-        noise = [_figures(part - at)[:, 2] for part, at in zip(parts, whole, strict=True)]
-        return np.column_stack([*(_figures(part) for part in parts), *noise])
+        means = _means(weights, sums, len(judged))
+        noise = [_figures(mean - at)[:, 2] for mean, at in zip(means, whole, strict=True)]
+        return np.column_stack([*(_figures(mean) for mean in means), *noise])
 
-    values = np.hstack([_figures(part)[0] for part in whole])
-    drawn = resample(rows, draw, replicates, seed)
-    drawn, noise = drawn[:, : len(values)], drawn[:, len(values) :]
+    values, drawn = resample(rows, draw, resampling)
+    count = len(QUALITY) * len(judged)
+    values, drawn, noise = values[:count], drawn[:, :count], drawn[:, count:]
+    names = list(judged)
     if len(judged) > 1:  # paired: both under the same resample
+        names.append("change")
         values = np.append(values, values[3:] - values[:3])
         drawn = np.hstack([drawn, drawn[:, 3:] - drawn[:, :3]])
-    df, limits = Freedom.of(rows).all, {"log_loss": LARGEST_LOGIT, "brier": most_brier, "ece": 1.0}
-    found: dict[str, dict[str, Any]] = {}
-    for at, name in enumerate([*judged, *(["change"] if len(judged) > 1 else [])]):
-        found[name] = {
-            key: figure(
-                *(values[3 * at + of], drawn[:, 3 * at + of], df),
-                *((-most if name == "change" else 0.0, most), None),
-            )
-            for of, (key, most) in enumerate(limits.items())
-        }
-        if name != "change":
-            found[name]["ece"] = _mirrored(found[name]["ece"], noise[:, at])
-            found[name]["ece_of_noise"] = float(noise[:, at].mean())
+    df, most = Freedom.of(rows).all, (LARGEST_LOGIT, most_brier, 1.0)
+    quality: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for at, (name, key) in enumerate((name, key) for name in names for key in QUALITY):
+        limit = most[at % len(QUALITY)]
+        limits = (-limit if name == "change" else 0.0, limit)
+        quality[name][key] = figure(values[at], drawn[:, at], df, limits)
+    for at, name in enumerate(judged):
+        quality[name]["ece"] = _mirrored(quality[name]["ece"], noise[:, at])
+        quality[name]["ece_of_noise"] = float(noise[:, at].mean())
     if len(judged) == 1:
         nothing = dict.fromkeys(QUALITY, UNDEFINED)
-        found |= {"after": {**nothing, "ece_of_noise": None}, "change": nothing}
-    return found
+        quality |= {"after": {**nothing, "ece_of_noise": None}, "change": nothing}
+    return quality
 
 
 def _means(weights: np.ndarray, sums: np.ndarray, count: int) -> list[np.ndarray]:
@@ -209,16 +210,16 @@ def _figures(means: np.ndarray) -> np.ndarray:
     return np.column_stack([means[:, :2], np.abs(means[:, 2:]).sum(1)])
 
 
-def _mirrored(one: Figure, noise: np.ndarray) -> Figure:
+def _mirrored(ece: Figure, noise: np.ndarray) -> Figure:
     """The basic bootstrap interval of an ECE: percentiles mirrored at the value, from 0 on.
 
     ECE adds up absolute gaps, so noise only raises it: that of a resample lies above that of the
     sample about as the sample's lies above the truth. Where noise alone (the gaps of resamples less
     those of the sample) reaches the value in one of 40 resamples, the truth may be 0.
     """
-    value, low, high = one["value"], one["low"], one["high"]
+    value, low, high = ece["value"], ece["low"], ece["high"]
     if value is None or low is None or high is None:
-        return one
+        return ece
     least = 0.0 if value <= np.quantile(noise, 1 - ALPHA / 2) else 2 * value - high
     ends = np.clip([least, max(2 * value - low, 0.0)], 0, 1)
     return {"value": value, "low": float(ends[0]), "high": float(ends[1])}

@@ -16,7 +16,7 @@ NOT_AVERAGED = ("n", "n_malignant", "threshold", "leaky")  # of a fold's metrics
 
 
 def pool(frames: list[pd.DataFrame]) -> pd.DataFrame:
-    """One frame from the predictions.parquet of every fold (COLUMNS and perhaps more, see train).
+    """One frame from the predictions.parquet of every fold (run_folder.COLUMNS and perhaps more).
 
     Part "oof": each fold's validation rows. "test" and "external/NAME": one row an image, with the
     mean over folds of `score` and of every `score_CLASS`. `rank` (float64, above 0, to 1) is the
@@ -30,7 +30,9 @@ def pool(frames: list[pd.DataFrame]) -> pd.DataFrame:
     leaky = any("leaky" in frame and frame["leaky"].any() for frame in frames)
     frames = [frame.drop(columns="leaky", errors="ignore") for frame in frames]
     names = _check(frames)
-    frames = [frame.assign(rank=_ranks(frame)) for frame in frames]
+    frames = [
+        frame.assign(rank=frame.groupby("part")["score"].transform(percentile)) for frame in frames
+    ]
     parts = [frame[frame["part"] == "val"].assign(part="oof") for frame in frames]
     _refuse_twice(pd.concat(parts), "the folds' validation parts overlap")
     for part in dict.fromkeys(name for frame in frames for name in frame["part"].unique()):
@@ -52,19 +54,22 @@ def pooled_metrics(
     """
     oof = pooled[pooled["part"] == "oof"]
     threshold = best_threshold(oof["target"].to_numpy(), oof["score"].to_numpy())
-    found = {"oof": measure(oof, threshold)}
     ranked = oof.assign(score=oof["rank"])
     by_rank = best_threshold(ranked["target"].to_numpy(), ranked["score"].to_numpy())
-    found["oof_ranked"] = measure(ranked, by_rank) | {"brier": None, "ece": None}
-    found["val_mean"] = _mean_metrics([metrics["val"] for metrics in fold_metrics])
+    validation = [metrics["val"] for metrics in fold_metrics]
+    metrics = {
+        "oof": measure(oof, threshold),
+        "oof_ranked": measure(ranked, by_rank) | {"brier": None, "ece": None},
+        "val_mean": _mean_metrics(validation),
+    }
     others = [part for part in pooled["part"].unique() if part not in ("oof", "test")]
     for part in ("test", *others):
-        found[part] = measure(pooled[pooled["part"] == part], threshold, oof)
+        metrics[part] = measure(pooled[pooled["part"] == part], threshold, oof)
     if "leaky" in pooled:
-        reasons = {str(of["val"]["leaky"]) for of in fold_metrics if of["val"].get("leaky")}
-        for part in found.values():
-            part["leaky"] = "; ".join(sorted(reasons)) or "a fold is leaky"  # type: ignore[assignment]
-    return found
+        reasons = {str(fold["leaky"]) for fold in validation if fold.get("leaky")}
+        for part_metrics in metrics.values():
+            part_metrics["leaky"] = "; ".join(sorted(reasons)) or "a fold is leaky"  # type: ignore[assignment]
+    return metrics
 
 
 def percentile(scores: np.ndarray) -> np.ndarray:
@@ -121,20 +126,14 @@ def _mean(frames: list[pd.DataFrame], names: list[str], part: str) -> pd.DataFra
 
 
 def _mean_metrics(metrics: list[Metrics]) -> Metrics:
-    found: Metrics = {}
-    for key in metrics[0]:
-        if key in NOT_AVERAGED:
-            continue
-        values = [value for of in metrics if (value := of[key]) is not None]
+    means: Metrics = {}
+    for key in (key for key in metrics[0] if key not in NOT_AVERAGED):
+        values = [value for fold in metrics if (value := fold[key]) is not None]
         defined = len(values) == len(metrics)
-        found[key] = float(np.mean(values)) if defined else None
+        means[key] = float(np.mean(values)) if defined else None
         spread = defined and len(values) > 1  # of one number there is none
-        found[f"{key}_std"] = float(np.std(values, ddof=1)) if spread else None
-    return found | {"folds": len(metrics)}
-
-
-def _ranks(frame: pd.DataFrame) -> pd.Series:
-    return frame.groupby("part")["score"].transform(percentile)
+        means[f"{key}_std"] = float(np.std(values, ddof=1)) if spread else None
+    return means | {"folds": len(metrics)}
 
 
 def _refuse_twice(rows: pd.DataFrame, where: str) -> None:

@@ -1,41 +1,126 @@
-"""Pictures of a part: where the classifier is most wrong, and where its evidence lies (Grad-CAM).
+"""Pictures of a part: where the classifier is most wrong, and where its evidence lies."""
 
-Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391): feature maps of the last convolution, weighted
-by the mean gradient of the malignancy logit, negative sums cut off. It shows where evidence for
-malignant lies, at the resolution of those maps (an image's side / 32 for EfficientNets), and not
-why; a map is scaled to its own highest value, so that two maps do not compare.
-"""
-
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pandas as pd
-import torch
-from torch import nn
 
-from classifier.augment import load_batch
-from classifier.model.classifier import Classifier
-from classifier.targets import Target
-from dermsynth.vision import library
+from classifier.evaluation import page_figures
+from classifier.evaluation.grad_cam import grad_cam, overlay
+from classifier.evaluation.parts import Part
+from classifier.run_folder import fold_runs
+from classifier.trained import Trained, load_trained
+from data.card.pictures import picture
+from dermsynth.errors import UserError
 
 WORST = 12  # images of either class in the failure gallery
-OPAQUE = 0.6  # share of the colour where there is most evidence
-SEEN = 4  # images of each kind in the Grad-CAM grid
+IN_CAM = 4  # images of each kind in the Grad-CAM grid
 KINDS = ("hit", "miss", "false alarm")
+
+Tiles = list[dict[str, Any]]  # `pictures` as data: URIs, `words` below them
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What Grad-CAM gave for n images."""
+class Gallery:
+    """What the page shows, or why there is nothing to show."""
 
-    heat: np.ndarray  # float32 [n, size, size] in 0..1; all 0 where nothing speaks for malignant
-    score: np.ndarray  # float64 [n], the model's probability of malignant for this very input
-    cells: tuple[int, int]  # height and width of the maps before they are enlarged
+    part: str
+    missing: str | None  # why there are no pictures
+    cam_missing: str | None = None  # why there is no Grad-CAM
+    cam_fold: int | None = None  # whose model it shows, of a cross-validated run
+    score_gap: float | None = None  # largest difference of the run's scores from the saved model's
+    failures: dict[str, Tiles] = field(default_factory=dict)
+    cam: dict[str, Tiles] = field(default_factory=dict)
+    cells: tuple[int, int] | None = None  # of the Grad-CAM maps
+    means_over: tuple[str, ...] = ()  # what scores are means over, so that no one model gave them
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What evaluation.json says of it."""
+        names = ("part", "missing", "cam_missing", "cam_fold", "score_gap")
+        return {name: getattr(self, name) for name in names}
 
 
-# --- which images --------------------------------------------------------------------------------
+def draw_gallery(run: Path, part: Part, views: int, folder: Path) -> Gallery:
+    """Tiles of the worst failures and of Grad-CAM; writes failures.png and gradcam.png to `folder`.
+
+    Of a cross-validated run Grad-CAM shows its first fold's model, on images that are new to it.
+    `views`: those an image that the run's scores are means over.
+    """
+    gallery = Gallery(part.name, part.missing)
+    if part.dataset is None or part.table is None:
+        return replace(gallery, cam_missing=part.missing)
+    rows = part.rows.assign(diagnosis=part.table["diagnosis"])
+    means_over = [f"{views} views"] if views > 1 else []
+    gallery = replace(gallery, failures=_draw_failures(part, rows, folder))
+    if folds := fold_runs(run):
+        number, run = min(folds.items())
+        gallery = replace(gallery, cam_fold=number)
+        if part.name == "oof":
+            rows = rows[rows["fold"] == number]
+        else:
+            means_over.append(f"the models of {len(folds)} folds")
+    gallery = replace(gallery, means_over=tuple(means_over))
+    try:
+        trained = load_trained(run)
+    except UserError as error:
+        return replace(gallery, cam_missing=str(error))
+    return _draw_cam(gallery, trained, part, rows, folder)
+
+
+def _draw_failures(part: Part, rows: pd.DataFrame, folder: Path) -> dict[str, Tiles]:
+    tiles, sheet = {}, []
+    for name, chosen in failures(rows).items():
+        images, words = part.images(chosen.index.to_numpy()), captions(chosen)
+        tiles[name] = _tiles([[image] for image in images], words)
+        sheet.append((f"{name}, most wrong first", images, ["\n".join(lines) for lines in words]))
+    page_figures.sheet(sheet, folder / "failures.png")
+    return tiles
+
+
+def _draw_cam(
+    gallery: Gallery, trained: Trained, part: Part, rows: pd.DataFrame, folder: Path
+) -> Gallery:
+    """The gallery with Grad-CAM.
+
+    Parameters
+    ----------
+    gallery : without
+    trained : the model whose evidence is shown
+    part, rows : the part, and those of its rows that are new to the model
+    folder : of gradcam.png
+    """
+    chosen = cam_rows(rows)
+    index = chosen.index.to_numpy()
+    images = part.images(index)
+    metadata = trained.fusion.of(part.dataset, part.places[index]) if trained.fusion else None
+    maps = grad_cam(trained.model, trained.target, images, metadata)
+    pairs = [[image, overlay(image, heat)] for image, heat in zip(images, maps.heat, strict=True)]
+    words, kinds, sheet = captions(chosen), chosen["kind"].to_numpy(), []
+    tiles: dict[str, Tiles] = {}
+    for kind in KINDS:
+        members = np.flatnonzero(kinds == kind)
+        tiles[kind] = _tiles([pairs[at] for at in members], [words[at] for at in members])
+        line = [image for at in members for image in pairs[at]]
+        below = [text for at in members for text in ("\n".join(words[at]), "Grad-CAM")]
+        sheet.append((kind, line, below))
+    page_figures.sheet(sheet, folder / "gradcam.png")
+    gap = None  # the scores are not those of this one model
+    if not gallery.means_over:
+        gap = float(np.abs(maps.score - chosen["score"].to_numpy()).max())
+    return replace(gallery, cam=tiles, cells=maps.cells, score_gap=gap)
+
+
+def _tiles(images: list[list[np.ndarray]], words: list[list[str]]) -> Tiles:
+    return [
+        {"pictures": [picture(image) for image in pictures], "words": lines}
+        for pictures, lines in zip(images, words, strict=True)
+    ]
+
+
+# --- which images, and their captions ------------------------------------------------------------
 
 
 def failures(part: pd.DataFrame, count: int = WORST) -> dict[str, pd.DataFrame]:
@@ -51,7 +136,7 @@ def failures(part: pd.DataFrame, count: int = WORST) -> dict[str, pd.DataFrame]:
     }
 
 
-def cam_rows(part: pd.DataFrame, count: int = SEEN) -> pd.DataFrame:
+def cam_rows(part: pd.DataFrame, count: int = IN_CAM) -> pd.DataFrame:
     """Rows for Grad-CAM with `kind`: the surest true malignant, the worst misses, false alarms.
 
     At most `count` of each; no row twice, where there are few malignant ones.
@@ -59,69 +144,8 @@ def cam_rows(part: pd.DataFrame, count: int = SEEN) -> pd.DataFrame:
     by_fall = part.sort_values(["score", "image_id"], ascending=[False, True])
     hits = by_fall[by_fall["target"] == 1].head(count)
     wrong = failures(part.drop(index=hits.index), count)
-    found = (hits, wrong["malignant"], wrong["benign"])
-    return pd.concat([rows.assign(kind=kind) for kind, rows in zip(KINDS, found, strict=True)])
-
-
-# --- Grad-CAM ------------------------------------------------------------------------------------
-
-
-class _LogOdds(nn.Module):
-    """The log odds of malignant [n, 1], as grad-cam expects."""
-
-    def __init__(
-        self, model: Classifier, target: Target, metadata: torch.Tensor | None = None
-    ) -> None:
-        super().__init__()
-        self.model, self.metadata = model, metadata
-        self.malignant = torch.tensor(target.malignant)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        logits = self.model(x, self.metadata)
-        if logits.shape[1] == 1:
-            return logits
-        bad, good = logits[:, self.malignant], logits[:, ~self.malignant]
-        return bad.logsumexp(1, keepdim=True) - good.logsumexp(1, keepdim=True)
-
-
-def _first_output(outputs: torch.Tensor) -> torch.Tensor:
-    return outputs[0]
-
-
-def grad_cam(
-    model: Classifier, target: Target, images: np.ndarray, metadata: np.ndarray | None = None
-) -> Seen:
-    """Grad-CAM of the log odds of malignant for uint8 [n, s, s, 3] RGB.
-
-    It reads the last map before pooling, `model.top`: behind batch norm, whose mean would otherwise
-    enter as a constant. `metadata` float32 [n, columns] for a model that looks at it.
-    """
-    device = next(model.parameters()).device
-    batch = load_batch(images, model.spec.size, None).to(device)
-    columns = None if metadata is None else torch.from_numpy(metadata).to(device)
-    odds = _LogOdds(model, target, columns)
-    cells: list[tuple[int, int]] = []
-    handle = model.top.register_forward_hook(lambda *args: cells.append(tuple(args[2].shape[2:])))
-    try:
-        with library("pytorch_grad_cam").GradCAM(model=odds, target_layers=[model.top]) as cam:
-            heat = cam(input_tensor=batch, targets=[_first_output] * len(images))
-            logits = cam.outputs.detach()[:, 0]
-    finally:
-        handle.remove()
-    score = torch.sigmoid(logits.double()).cpu().numpy()
-    return Seen(np.asarray(heat, np.float32), score, cells[0])
-
-
-def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Heat float [size, size] in 0..1 over an image uint8 [s, s, 3] RGB: uint8 [s, s, 3].
-
-    The less heat the less colour: where there is none the image stays as it is. (The library's own
-    overlay tints and brightens an image without any evidence as well.)
-    """
-    heat = cv2.resize(heat, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-    coloured = cv2.applyColorMap((255 * heat).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
-    share = OPAQUE * heat[..., None]
-    return np.rint(image * (1 - share) + coloured * share).astype(np.uint8)
+    rows_by_kind = zip(KINDS, (hits, wrong["malignant"], wrong["benign"]), strict=True)
+    return pd.concat([rows.assign(kind=kind) for kind, rows in rows_by_kind])
 
 
 def captions(rows: pd.DataFrame) -> list[list[str]]:

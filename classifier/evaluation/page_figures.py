@@ -57,8 +57,8 @@ def roc(parts: dict[str, pd.DataFrame], result: dict[str, Any], path: Path) -> s
             fpr, tpr, _ = roc_curve(rows["target"], rows["score"], drop_intermediate=False)
             label = f"{name}: AUC {result[name]['auc']['value']:.3f}"
             axes.plot(fpr, tpr, color=colour, linewidth=1.6, label=label)
-            for key, there in (result[name]["at_validation_thresholds"] or {}).items():
-                place = 1 - there["specificity"]["value"], there["sensitivity"]["value"]
+            for key, rates in (result[name]["at_validation_thresholds"] or {}).items():
+                place = 1 - rates["specificity"]["value"], rates["sensitivity"]["value"]
                 style = {"marker": THRESHOLDS[key][1], "markeredgecolor": colour}
                 axes.plot(*place, markerfacecolor="white", markersize=6.5, zorder=3, **style)
         axes.set(xlabel="1 − specificity", ylabel="sensitivity")
@@ -69,13 +69,13 @@ def roc(parts: dict[str, pd.DataFrame], result: dict[str, Any], path: Path) -> s
 def precision_recall(parts: dict[str, pd.DataFrame], result: dict[str, Any], path: Path) -> str:
     """Precision against recall of each part; dotted, the share of malignant images."""
     curves = {
-        name: (rows["target"].to_numpy(), rows["score"].to_numpy(), "average_precision")
+        f"{name}: AP {result[name]['average_precision']['value']:.3f}": (
+            rows["target"].to_numpy(),
+            rows["score"].to_numpy(),
+        )
         for name, rows in parts.items()
     }
-    labels = {
-        name: f"{name}: AP {result[name]['average_precision']['value']:.3f}" for name in parts
-    }
-    return _precision_recall(curves, labels, path)
+    return _precision_recall(curves, path)
 
 
 def class_precision_recall(
@@ -83,27 +83,27 @@ def class_precision_recall(
 ) -> str:
     """Precision against recall of each class that is there, `one_hot` and `probabilities` [n, k].
 
-    `figures`: `classes` of `evaluate_classes`, in the order of the columns.
+    `figures`: `classes` of `measure_classes`, in the order of the columns.
     """
-    known = [
-        (at, name, one["average_precision"])
-        for at, (name, one) in enumerate(figures.items())
-        if one["average_precision"] is not None
-    ]
-    curves = {name: (one_hot[:, at], probabilities[:, at], "") for at, name, _ in known}
-    return _precision_recall(curves, {name: f"{name}: AP {ap:.3f}" for _, name, ap in known}, path)
+    curves = {
+        f"{name}: AP {ap:.3f}": (one_hot[:, at], probabilities[:, at])
+        for at, (name, of_class) in enumerate(figures.items())
+        if (ap := of_class["average_precision"]) is not None
+    }
+    return _precision_recall(curves, path)
 
 
-def _precision_recall(curves: dict[str, Any], labels: dict[str, str], path: Path) -> str:
+def _precision_recall(curves: dict[str, tuple[np.ndarray, np.ndarray]], path: Path) -> str:
+    """Curves of (target, score) by their label in the legend."""
     with matplotlib.rc_context(WORDS):
         columns = 1 if len(curves) < 5 else 2
         figure, axes = _square(4.5 + 0.19 * -(-len(curves) // columns))
-        for (name, (target, score, _)), colour in zip(
+        for (label, (target, score)), colour in zip(
             curves.items(), _colours(len(curves)), strict=True
         ):
             precision, recall, _ = precision_recall_curve(target, score)
             style = {"color": colour, "linewidth": 1.6, "drawstyle": "steps-post"}
-            axes.plot(recall, precision, label=labels[name], **style)
+            axes.plot(recall, precision, label=label, **style)
             axes.axhline(np.mean(target), color=colour, linewidth=0.8, linestyle=":")
         axes.set(xlabel="sensitivity (recall)", ylabel="precision")
         figure.legend(loc="outside lower center", frameon=False, fontsize=9, ncols=columns)
@@ -127,22 +127,15 @@ def reliability(bins: dict[str, list[dict[str, float]]], path: Path) -> str:
         figure = Figure(figsize=(WIDTH, 5.2), layout="constrained")
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1.1))
         upper.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8, linestyle=(0, (4, 4)))
-        for name, found in bins.items():
-            colour, face = styles[name]
-            x, y, low, high, n, left, right = (
-                np.array([one[key] for one in found])
-                for key in (
-                    *("predicted", "observed", "wilson_low", "wilson_high"),
-                    *("n", "low", "high"),
-                )
-            )
-            upper.vlines(x, low, high, color=colour, linewidth=1.2, alpha=0.8)
-            upper.plot(x, y, "o", color=colour, markerfacecolor=face, markersize=5, label=name)
-            edges = np.append(left, right[-1])
+        for name, lines in bins.items():
+            table, (colour, face) = pd.DataFrame(lines), styles[name]
+            x, wilson = table["predicted"], (table["wilson_low"], table["wilson_high"])
+            upper.vlines(x, *wilson, color=colour, linewidth=1.2, alpha=0.8)
+            style = {"color": colour, "markerfacecolor": face, "markersize": 5, "label": name}
+            upper.plot(x, table["observed"], "o", **style)
             shift = 0.35 if name == "before" else 0.65
-            lower.bar(
-                edges[:-1] + shift / 15, n, 0.28 / 15, color=BENIGN if shift < 0.5 else colour
-            )
+            places = table["low"] + shift / 15
+            lower.bar(places, table["n"], 0.28 / 15, color=BENIGN if shift < 0.5 else colour)
         upper.set(xlim=(-0.01, 1.01), ylim=(-0.02, 1.02), ylabel="share malignant (observed)")
         lower.set(yscale="log", xlabel="probability of malignant (predicted)", ylabel="images")
         lower.set_ylim(0.7, None)
@@ -166,9 +159,9 @@ def forest(
     """
     narrow = path is None
     lines: list[tuple[str, dict[str, Any] | None]] = []
-    for variable, found in groups.items():
+    for variable, subgroups in groups.items():
         lines.append((TITLES[variable], None))
-        lines += [(one["name"], one) for one in found]
+        lines += [(subgroup["name"], subgroup) for subgroup in subgroups]
     with matplotlib.rc_context(WORDS):
         size = (NARROW if narrow else WIDE, 0.235 * len(lines) + 0.9)
         ratio = {} if narrow else {"width_ratios": (2, 1.15)}
@@ -178,18 +171,17 @@ def forest(
             axes.axvline(whole["value"], color=FAINT, linewidth=1, zorder=0)
         if whole["low"] is not None and whole["high"] is not None:
             axes.axvspan(whole["low"], whole["high"], color=GRID, linewidth=0, zorder=-1)
-        for place, (_, one) in enumerate(lines):
-            if one is not None:
-                _forest_line(axes, one, -place)
+        for place, (_, subgroup) in enumerate(lines):
+            if subgroup is not None:
+                _forest_line(axes, subgroup["auc"], -place)
         axes.set(ylim=(-len(lines) + 0.4, 0.9), xlim=_limits(groups, whole), xlabel="AUC")
         _forest_names(axes, lines, narrow)
-        for each in beside:
-            _forest_numbers(each, lines)
+        for numbers in beside:
+            _forest_numbers(numbers, lines)
         return _finish(figure, path)
 
 
-def _forest_line(axes: Axes, one: dict[str, Any], y: float) -> None:
-    auc = one["auc"]
+def _forest_line(axes: Axes, auc: dict[str, float | None], y: float) -> None:
     if auc["value"] is not None:
         low, high = (auc["value"] if auc[end] is None else auc[end] for end in ("low", "high"))
         axes.plot([low, high], [y, y], color=MALIGNANT, linewidth=2.2, solid_capstyle="butt")
@@ -202,22 +194,22 @@ def _forest_numbers(axes: Axes, lines: Sequence[tuple[str, Any]]) -> None:
     places, style = (0.17, 0.44, 1.0), {"va": "center", "ha": "right", "size": 9}
     for x, words in zip(places, ("images", "malignant", "AUC [95% interval]"), strict=True):
         axes.text(x, 0, words, color=MUTED, **style)
-    for place, (_, one) in enumerate(lines):
-        if one is not None:
-            few = one["auc"]["value"] is None
-            words = (f"{one['n']:,}", f"{one['n_malignant']:,}", _span(one["auc"]))
+    for place, (_, subgroup) in enumerate(lines):
+        if subgroup is not None:
+            auc, few = subgroup["auc"], subgroup["auc"]["value"] is None
+            words = (f"{subgroup['n']:,}", f"{subgroup['n_malignant']:,}", _span(auc))
             for x, word in zip(places, words, strict=True):
                 axes.text(x, -place, word, color=MUTED if few else INK, **style)
 
 
 def _forest_names(axes: Axes, lines: Sequence[tuple[str, Any]], narrow: bool) -> None:
     names = [
-        f"{name}  ({one['n_malignant']:,}/{one['n']:,})" if narrow and one else name
-        for name, one in lines
+        f"{name}  ({subgroup['n_malignant']:,}/{subgroup['n']:,})" if narrow and subgroup else name
+        for name, subgroup in lines
     ]
     axes.set_yticks([-place for place in range(len(lines))], names)
-    for label, (_, one) in zip(axes.get_yticklabels(), lines, strict=True):
-        label.set(color=INK, size=9 if one else 9.5, weight="normal" if one else "bold")
+    for label, (_, subgroup) in zip(axes.get_yticklabels(), lines, strict=True):
+        label.set(color=INK, size=9 if subgroup else 9.5, weight="normal" if subgroup else "bold")
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x", color=GRID, linewidth=0.8)
@@ -227,29 +219,29 @@ def _forest_names(axes: Axes, lines: Sequence[tuple[str, Any]], narrow: bool) ->
 def _limits(
     groups: dict[str, list[dict[str, Any]]], whole: dict[str, float | None]
 ) -> tuple[float, float]:
-    figures = [whole, *(one["auc"] for found in groups.values() for one in found)]
-    ends = [one[key] for one in figures for key in ("value", "low", "high")]
+    figures = [whole, *(line["auc"] for subgroups in groups.values() for line in subgroups)]
+    ends = [figure[key] for figure in figures for key in ("value", "low", "high")]
     least = min([value for value in ends if value is not None], default=0.0)
     return max(-0.02, least - 0.03), 1.01
 
 
-def _span(one: dict[str, float | None]) -> str:
-    if one["value"] is None:
+def _span(auc: dict[str, float | None]) -> str:
+    if auc["value"] is None:
         return "too few"
-    low, high = ("–" if one[end] is None else f"{one[end]:.3f}" for end in ("low", "high"))
-    return f"{one['value']:.3f} [{low}, {high}]"
+    low, high = ("–" if auc[end] is None else f"{auc[end]:.3f}" for end in ("low", "high"))
+    return f"{auc['value']:.3f} [{low}, {high}]"
 
 
 # --- classes and pictures ------------------------------------------------------------------------
 
 
-def confusion(found: dict[str, Any], path: Path, called: str = "most probable class") -> str:
+def confusion(matrix: dict[str, Any], path: Path, called: str = "most probable class") -> str:
     """Confusion matrix, true classes in rows: the rate of the row in colour, rate over count.
 
-    `found`: `confusion` of `evaluate_classes`; `called`: what the columns are.
+    `matrix`: `confusion` of `measure_classes`; `called`: what the columns are.
     """
-    names, counts = found["names"], np.array(found["counts"])
-    rates = np.array([row or [np.nan] * len(names) for row in found["rates"]], float)
+    names, counts = matrix["names"], np.array(matrix["counts"])
+    rates = np.array([row or [np.nan] * len(names) for row in matrix["rates"]], float)
     with matplotlib.rc_context(WORDS):
         figure = Figure(figsize=(WIDTH, WIDTH + 0.4), layout="constrained")
         axes = figure.subplots()

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from classifier.evaluation.operating_points import Scored
+from classifier.evaluation.intervals import Scored
+from classifier.evaluation.multiclass import ScoredClasses, class_numbers
 from classifier.run_folder import COLUMNS, METRICS, PREDICTIONS, VALIDATION, check_finished
 from data.store import Dataset, load_dataset, load_table
 from dermsynth.cli import read_yaml
@@ -35,9 +36,13 @@ class Part:
         return self.rows[[f"score_{name}" for name in self.classes]].to_numpy(np.float64)
 
     @property
-    def known(self) -> np.ndarray:
-        """bool [n], rows whose diagnosis is one of `classes`."""
-        return self.rows["diagnosis"].astype(str).isin(self.classes).to_numpy()
+    def scored_classes(self) -> ScoredClasses:
+        """The rows whose diagnosis is one of `classes`."""
+        known = self.rows["diagnosis"].astype(str).isin(self.classes).to_numpy()
+        truth = class_numbers(self.rows["diagnosis"][known], self.classes)
+        return ScoredClasses(
+            self.classes, truth, self.probabilities[known], self.scored.group[known]
+        )
 
     def images(self, rows: np.ndarray) -> np.ndarray:
         """uint8 [len(rows), s, s, 3] RGB."""
@@ -60,7 +65,7 @@ def read_run(run: Path) -> tuple[dict[str, Part], dict[str, Any], str | None]:
     classes = _check_predictions(table, path)
     table["target"] = table["target"].astype(int)
     parts, order = {}, [*VALIDATION, "test"]
-    for name in sorted(table["part"].unique(), key=lambda name: [name != each for each in order]):
+    for name in sorted(table["part"].unique(), key=lambda name: [name != first for first in order]):
         rows = table[table["part"] == name].reset_index(drop=True)
         scored = Scored.of(rows["target"], rows["score"], rows["group"].astype(str))
         parts[name] = _described(Part(name, rows, scored, classes), config)
@@ -75,11 +80,11 @@ def _check_predictions(table: pd.DataFrame, path: Path) -> list[str]:
     classes = [name.removeprefix("score_") for name in table.columns if name.startswith("score_")]
     if classes and "diagnosis" not in table:
         raise UserError(f"{path}: scores of classes but no column diagnosis; train the run again")
-    found = [name for name in VALIDATION if (table["part"] == name).any()]
-    if len(found) != 1:
+    validation = [name for name in VALIDATION if (table["part"] == name).any()]
+    if len(validation) != 1:
         raise UserError(
             f"{path}: expected one validation part, val or oof, found "
-            f"{' and '.join(found) or 'none'} among {some(list(table['part'].unique()))}; "
+            f"{' and '.join(validation) or 'none'} among {some(list(table['part'].unique()))}; "
             "train the run again"
         )
     for words, bad in (

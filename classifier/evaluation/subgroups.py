@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from classifier.evaluation.operating_points import (
+from classifier.evaluation.intervals import (
     UNDEFINED,
     Freedom,
+    Resampling,
     Scored,
-    at_threshold,
     auc_figure,
 )
+from classifier.evaluation.operating_points import at_threshold
 from data.images import skin_tone
 
 AGES = {"<30": 30, "30-44": 45, "45-59": 60, "60-74": 75, "75+": np.inf}  # name: age below, years
@@ -38,45 +39,42 @@ def labels(table: pd.DataFrame, tones: np.ndarray | None) -> dict[str, np.ndarra
     where there are no images. What is missing is `unknown`. `source` is left out where there is
     only one.
     """
-    found = {
+    names = {
         "sex": _words(table["sex"]),
         "age": age_bands(table["age"]),
         "site": _words(table["site"]),
     }
     if tones is not None:
         bands = skin_tone.bands(tones)
-        found["skin_tone"] = np.array([band or UNKNOWN for band in bands], dtype=object)
+        names["skin_tone"] = np.array([band or UNKNOWN for band in bands], dtype=object)
     source = _words(table["source"])
     if len(set(source)) > 1:
-        found["source"] = source
-    return found
+        names["source"] = source
+    return names
 
 
 def age_bands(ages: pd.Series) -> np.ndarray:
     """Names of AGES, object [n]; `unknown` where the age is missing or below 0."""
     years = pd.to_numeric(ages, errors="coerce").to_numpy(np.float64, na_value=np.nan)
-    names = np.array(list(AGES), dtype=object)
-    found = names[np.searchsorted(list(AGES.values())[:-1], np.nan_to_num(years), side="right")]
-    found[~(years >= 0)] = UNKNOWN
-    return found
+    number = np.searchsorted(list(AGES.values())[:-1], np.nan_to_num(years), side="right")
+    names = np.array(list(AGES), dtype=object)[number]
+    names[~(years >= 0)] = UNKNOWN
+    return names
 
 
 def angles(images: Any, rows: np.ndarray) -> np.ndarray:
-    """ITA (data.skin_tone), degrees, float64 [len(rows)], of rows of a dataset's images."""
-    found: list[float] = []
-    for start in range(0, len(rows), BATCH):
-        found += [skin_tone.ita(image) for image in images[rows[start : start + BATCH]]]
-    return np.array(found, np.float64)
+    """ITA (data.images.skin_tone), degrees, float64 [len(rows)], of rows of a dataset's images."""
+    batches = (images[rows[start : start + BATCH]] for start in range(0, len(rows), BATCH))
+    return np.array([skin_tone.ita(image) for batch in batches for image in batch], np.float64)
 
 
 def subgroups(
     rows: Scored,
-    of: dict[str, np.ndarray],
+    names_by_variable: dict[str, np.ndarray],
     threshold: float | None,
-    replicates: int,
-    seed: int,
+    resampling: Resampling,
 ) -> dict[str, list[dict[str, Any]]]:
-    """Figures of every subgroup by variable; `of` as `labels` gives it.
+    """Figures of every subgroup by variable; `names_by_variable` as `labels` gives it.
 
     A line has `name, n, n_malignant, n_groups, n_malignant_groups, n_benign_groups` and the Figures
     `auc`, `sensitivity` and `specificity` at `threshold` (chosen on validation; None: not given).
@@ -85,32 +83,32 @@ def subgroups(
     """
     return {
         variable: [
-            {"name": name, **_line(rows.take(names == name), threshold, replicates, seed)}
+            {"name": name, **_line(rows.take(names == name), threshold, resampling)}
             for name in _ordered(variable, names)
         ]
-        for variable, names in of.items()
+        for variable, names in names_by_variable.items()
     }
 
 
-def _line(rows: Scored, threshold: float | None, replicates: int, seed: int) -> dict[str, Any]:
-    behind = Freedom.of(rows)
+def _line(rows: Scored, threshold: float | None, resampling: Resampling) -> dict[str, Any]:
+    freedom = Freedom.of(rows)
     enough = {
-        "sensitivity": behind.n_malignant >= LEAST_GROUPS,
-        "specificity": behind.n_benign >= LEAST_GROUPS,
+        "sensitivity": freedom.n_malignant >= LEAST_GROUPS,
+        "specificity": freedom.n_benign >= LEAST_GROUPS,
     }
-    found = dict.fromkeys(("auc", *enough), UNDEFINED)
+    figures = dict.fromkeys(("auc", *enough), UNDEFINED)
     if all(enough.values()):
-        found["auc"] = auc_figure(rows, replicates, seed)
+        figures["auc"] = auc_figure(rows, resampling)
     if threshold is not None and any(enough.values()):
-        there = at_threshold(rows, threshold, replicates, seed)
-        found |= {name: there[name] for name in enough if enough[name]}
+        rates = at_threshold(rows, threshold, resampling)
+        figures |= {name: rates[name] for name in enough if enough[name]}
     return {
         "n": len(rows.target),
         "n_malignant": int(rows.target.sum()),
         "n_groups": rows.n_groups,
-        "n_malignant_groups": behind.n_malignant,
-        "n_benign_groups": behind.n_benign,
-        **found,
+        "n_malignant_groups": freedom.n_malignant,
+        "n_benign_groups": freedom.n_benign,
+        **figures,
     }
 
 

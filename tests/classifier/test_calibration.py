@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from scipy.special import expit, logit, softmax
 from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
-from statsmodels.stats.proportion import proportion_confint
 
 from classifier.evaluation.calibration import (
     LEAST,
@@ -20,8 +19,9 @@ from classifier.evaluation.calibration import (
     scale,
     scale_classes,
 )
+from classifier.evaluation.intervals import UNDEFINED, Resampling, Scored
 from classifier.evaluation.metrics import calibration_error
-from classifier.evaluation.operating_points import UNDEFINED, Scored
+from classifier.evaluation.multiclass import ScoredClasses
 
 
 def draw(n, sharpness, seed=0):
@@ -53,7 +53,9 @@ def test_the_class_temperature_undoes_what_was_done():
     mended = scale_classes(sharp, temperature)
     np.testing.assert_allclose(mended, softmax(3 * logits / temperature, 1), atol=1e-9)
     assert (mended.argmax(1) == sharp.argmax(1)).all()
-    found = class_calibration(truth, sharp, np.arange(8000), temperature, 200, 0)
+    found = class_calibration(
+        ScoredClasses(range(4), truth, sharp, np.arange(8000)), temperature, Resampling(200, 0)
+    )
     assert found["before"]["log_loss"]["value"] == pytest.approx(log_loss(truth, sharp))
     assert found["after"]["log_loss"]["value"] == pytest.approx(log_loss(truth, mended))
     assert found["after"]["ece"]["value"] < 0.03 < found["before"]["ece"]["value"]
@@ -81,7 +83,7 @@ def test_certain_scores_stay_certain():
     score[:4] = [0, 1, 0, 1]
     target[:4] = [1, 0, 0, 1]  # two of them certain and wrong
     assert 1 < fit_temperature(target, score) < MOST
-    found = calibration(Scored.of(target, score, np.arange(500)), 2.0, 200, 0)
+    found = calibration(Scored.of(target, score, np.arange(500)), 2.0, Resampling(200, 0))
     assert np.isfinite(found["before"]["log_loss"]["value"])
 
 
@@ -91,7 +93,9 @@ def test_one_class_has_no_temperature_and_separated_ones_the_least():
     target = np.arange(40) % 2
     assert fit_temperature(target, 0.3 + 0.4 * target) == pytest.approx(LEAST, rel=0.01)
     assert fit_temperature(target, 0.7 - 0.4 * target) == pytest.approx(MOST, rel=0.01)
-    found = calibration(Scored.of(np.ones(5), np.full(5, 0.7), np.arange(5)), None, 200, 0)
+    found = calibration(
+        Scored.of(np.ones(5), np.full(5, 0.7), np.arange(5)), None, Resampling(200, 0)
+    )
     assert found["after"]["brier"] == found["change"]["ece"] == UNDEFINED
     assert list(found["bins"]) == ["before"]
     assert found["before"]["brier"]["value"] == pytest.approx(0.09)
@@ -99,7 +103,7 @@ def test_one_class_has_no_temperature_and_separated_ones_the_least():
 
 def test_figures_are_those_of_scikit_learn_and_metrics_json():
     target, score = draw(400, 2)
-    found = calibration(Scored.of(target, score, np.arange(400) // 2), 2.0, 400, 0)
+    found = calibration(Scored.of(target, score, np.arange(400) // 2), 2.0, Resampling(400, 0))
     for name, of in (("before", score), ("after", scale(score, 2))):
         assert found[name]["log_loss"]["value"] == pytest.approx(log_loss(target, of))
         assert found[name]["brier"]["value"] == pytest.approx(brier_score_loss(target, of))
@@ -117,7 +121,9 @@ def test_ece_intervals_hold_the_truth_that_noise_hides():
     held, raw, noise = 0, 0.0, 0.0
     for seed in range(100):
         target, score = draw(200, 1, seed)
-        found = calibration(Scored.of(target, score, np.arange(200)), None, 200, 0)["before"]
+        found = calibration(Scored.of(target, score, np.arange(200)), None, Resampling(200, 0))[
+            "before"
+        ]
         held += found["ece"]["low"] == 0
         raw += found["ece"]["value"] / 100
         noise += found["ece_of_noise"] / 100
@@ -143,4 +149,14 @@ def test_bins_count_every_image_once_and_have_wilson_intervals():
         half = z / (1 + z**2 / n) * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
         assert one["wilson_low"] == pytest.approx(centre - half, abs=1e-6)
         assert one["wilson_high"] == pytest.approx(centre + half, abs=1e-6)
-    assert proportion_confint(0, 10, method="wilson")[1] > 0.2  # and none observed is no certainty
+
+
+@pytest.mark.parametrize(
+    ("hits", "n", "low", "high"),  # as statsmodels 0.14 has them
+    [(0, 10, 0.0, 0.27753279986288926), (3, 7, 0.15821985525146964, 0.7495416354723428)],
+)
+def test_wilson_intervals_have_known_ends_and_none_observed_is_no_certainty(hits, n, low, high):
+    line = bins((np.arange(n) < hits).astype(int), np.full(n, 0.5))[0]
+    assert (line["observed"], line["n"]) == (hits / n, n)
+    assert line["wilson_low"] == pytest.approx(low, abs=1e-12)
+    assert line["wilson_high"] == pytest.approx(high, abs=1e-12)

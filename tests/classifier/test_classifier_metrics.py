@@ -4,7 +4,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from classifier.evaluation.metrics import best_threshold, calibration_error, evaluate, partial_auc
+from classifier.evaluation.metrics import (
+    best_threshold,
+    calibration_error,
+    measure_scores,
+    partial_auc,
+)
 
 KEYS = {
     *("auc", "average_precision", "balanced_accuracy", "sensitivity_at_95_specificity"),
@@ -21,7 +26,7 @@ def sample(n=400, seed=0, gap=1.0):
 
 def test_against_scikit_learn():
     targets, scores = sample()
-    found = evaluate(targets, scores, 0.4)
+    found = measure_scores(targets, scores, 0.4)
     assert set(found) == KEYS
     assert found["auc"] == pytest.approx(sk.roc_auc_score(targets, scores))
     assert found["average_precision"] == pytest.approx(sk.average_precision_score(targets, scores))
@@ -42,7 +47,7 @@ def test_operating_points_against_every_threshold(seed, n):
     for threshold in [*np.unique(scores), 2.0]:
         called = scores >= threshold
         points.append((called[targets == 1].mean(), 1 - called[targets == 0].mean()))
-    found = evaluate(targets, scores, 0.5)
+    found = measure_scores(targets, scores, 0.5)
     best = max(sens for sens, spec in points if spec >= 0.95 - 1e-12)
     assert found["sensitivity_at_95_specificity"] == pytest.approx(best)
     best = max(spec for sens, spec in points if sens >= 0.95 - 1e-12)
@@ -78,7 +83,7 @@ def test_calibration_error_known_answers():
 
 def test_undefined_is_none_and_never_nan():
     for targets in (np.zeros(5, int), np.ones(5, int), np.zeros(0, int)):
-        found = evaluate(targets, np.linspace(0.1, 0.9, len(targets)), 0.5)
+        found = measure_scores(targets, np.linspace(0.1, 0.9, len(targets)), 0.5)
         assert found["auc"] is None
         assert found["partial_auc_tpr80"] is None
         assert set(found) == KEYS

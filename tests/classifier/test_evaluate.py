@@ -100,7 +100,9 @@ def test_every_figure_of_metrics_json_with_an_interval(options):
     val = of["val"]
     threshold = metrics.best_threshold(val["target"].to_numpy(), val["score"].to_numpy())
     for name, rows in of.items():
-        expected = metrics.evaluate(rows["target"].to_numpy(), rows["score"].to_numpy(), threshold)
+        expected = metrics.measure_scores(
+            rows["target"].to_numpy(), rows["score"].to_numpy(), threshold
+        )
         part = found["parts"][name]
         for key in FIGURES:
             assert part[key]["value"] == pytest.approx(expected.pop(key), abs=1e-9)

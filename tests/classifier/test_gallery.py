@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from classifier.augment import load_batch
-from classifier.evaluation.error_gallery import cam_rows, captions, failures, grad_cam, overlay
+from classifier.evaluation.error_gallery import cam_rows, captions, failures
+from classifier.evaluation.grad_cam import grad_cam, overlay
 from classifier.model.classifier import Classifier, ModelSpec
 from classifier.targets import BINARY, Target
 

@@ -11,9 +11,15 @@ from scipy.special import softmax
 from scipy.stats import norm
 from sklearn import metrics as sk
 
+from classifier.evaluation.intervals import Resampling
 from classifier.evaluation.metrics import measure, measure_parts
-from classifier.evaluation.multiclass import class_numbers, equal_prior, evaluate_classes
-from classifier.evaluation.operating_points import class_intervals
+from classifier.evaluation.multiclass import (
+    ScoredClasses,
+    class_intervals,
+    class_numbers,
+    equal_prior,
+    measure_classes,
+)
 from dermsynth.errors import UserError
 
 NAMES = ["mel", "nv", "bcc", "akiec"]
@@ -29,7 +35,7 @@ def draw(n=240, seed=0, names=NAMES):
 
 def test_every_figure_is_scikit_learns():
     truth, diagnosis, p = draw()
-    found = evaluate_classes(diagnosis, p, NAMES)
+    found = measure_classes(diagnosis, p, NAMES)
     assert found["macro_auc"] == pytest.approx(
         sk.roc_auc_score(truth, p, multi_class="ovr", average="macro")
     )
@@ -65,7 +71,7 @@ def test_the_scores_of_the_isic_challenge():
             weights,
             ClassificationMetric.BALANCED_ACCURACY,
         )
-    found = evaluate_classes(diagnosis, p, NAMES)
+    found = measure_classes(diagnosis, p, NAMES)
     assert found["balanced_accuracy"] == pytest.approx(isic.overall)
     assert found["macro_auc"] == pytest.approx(isic.macro_average["auc"])
     assert found["macro_average_precision"] == pytest.approx(isic.macro_average["ap"])
@@ -77,7 +83,7 @@ def test_an_absent_class_is_none_named_and_out_of_the_means():
     truth, diagnosis, p = draw()
     present = truth != 2
     truth, diagnosis, p = truth[present], diagnosis[present], p[present]
-    found = evaluate_classes(diagnosis, p, NAMES)
+    found = measure_classes(diagnosis, p, NAMES)
     assert found["absent"] == ["bcc"]
     assert found["classes"]["bcc"] == {
         "n": 0,
@@ -96,7 +102,7 @@ def test_an_absent_class_is_none_named_and_out_of_the_means():
 
 def test_one_class_alone_has_no_auc_but_a_recall():
     _, _, p = draw(20)
-    found = evaluate_classes(["nv"] * 20, p, NAMES)
+    found = measure_classes(["nv"] * 20, p, NAMES)
     assert found["macro_auc"] is None
     assert found["classes"]["nv"]["auc"] is None
     assert found["balanced_accuracy"] == found["accuracy"] == (p.argmax(1) == 1).mean()
@@ -107,24 +113,26 @@ def test_a_diagnosis_that_is_no_class_is_left_out_and_counted():
     _, diagnosis, p = draw(50)
     more = np.append(diagnosis, ["scc", None, "scc"])
     all_p = np.vstack([p, np.full((3, 4), 0.25)])
-    found = evaluate_classes(more, all_p, NAMES)
+    found = measure_classes(more, all_p, NAMES)
     assert found.pop("left_out") == {"None": 1, "scc": 2}
-    expected = evaluate_classes(diagnosis, p, NAMES)
+    expected = measure_classes(diagnosis, p, NAMES)
     expected.pop("left_out")
     assert found == expected
-    nothing = evaluate_classes(["scc"], all_p[-1:], NAMES)
+    nothing = measure_classes(["scc"], all_p[-1:], NAMES)
     assert (nothing["n"], nothing["accuracy"], nothing["macro_auc"]) == (0, None, None)
+
+
+def intervals(truth, p, group):
+    return class_intervals(ScoredClasses(NAMES, truth, p, group), Resampling(300, 0))
 
 
 def test_intervals_of_copies_are_those_of_their_originals():
     truth, _, p = draw(120)
-    once = class_intervals(truth, p, np.arange(120), NAMES, 300, 0)
-    copies = class_intervals(
-        truth.repeat(3), p.repeat(3, axis=0), np.arange(120).repeat(3), NAMES, 300, 0
-    )
+    once = intervals(truth, p, np.arange(120))
+    copies = intervals(truth.repeat(3), p.repeat(3, axis=0), np.arange(120).repeat(3))
     assert once["balanced_accuracy"] == pytest.approx(copies["balanced_accuracy"])
     assert once["accuracy"]["value"] == pytest.approx((p.argmax(1) == truth).mean())
-    found = evaluate_classes(np.array(NAMES, object)[truth], p, NAMES)
+    found = measure_classes(np.array(NAMES, object)[truth], p, NAMES)
     for name in NAMES:
         assert once["auc"][name]["value"] == pytest.approx(found["classes"][name]["auc"])
         assert once["auc"][name]["low"] < once["auc"][name]["value"] < once["auc"][name]["high"]
@@ -139,9 +147,9 @@ def test_a_rare_class_that_never_varies_does_not_blow_up_the_balanced_accuracy()
     p = np.column_stack([p, np.zeros(300)])
     p = np.vstack([p, np.tile([0.0, 0.9, 0.1, 0.0], (4, 1))])
     truth = np.append(truth, [3] * 4)
-    found = class_intervals(truth, p, np.arange(304), NAMES, 300, 0)["balanced_accuracy"]
+    found = intervals(truth, p, np.arange(304))["balanced_accuracy"]
     assert 0.02 < found["high"] - found["low"] < 0.3
-    one = class_intervals(truth[:301], p[:301], np.arange(301), NAMES, 300, 0)["balanced_accuracy"]
+    one = intervals(truth[:301], p[:301], np.arange(301))["balanced_accuracy"]
     assert (one["low"], one["high"]) == (0, 1)  # of a class with one lesion nothing is known
 
 
@@ -186,7 +194,7 @@ def test_bad_probabilities_are_named():
 
     def refused(match, probabilities, names=NAMES):
         with pytest.raises(UserError, match=match):
-            evaluate_classes(diagnosis, probabilities, names)
+            measure_classes(diagnosis, probabilities, names)
 
     refused(r"\[10, 3\].*expected \[10, 4\]", p[:, :3])
     refused("1 images.*row 4", np.where(np.arange(10)[:, None] == 4, np.nan, p))

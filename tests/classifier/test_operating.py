@@ -10,16 +10,19 @@ from hypothesis import strategies as st
 from isic_challenge_scoring.classification import ClassificationMetric, ClassificationScore
 from sklearn import metrics as sk
 
-from classifier.evaluation.metrics import evaluate
-from classifier.evaluation.operating_points import (
+from classifier.evaluation.intervals import (
     UNDEFINED,
-    Curve,
     Freedom,
+    Resampling,
     Scored,
-    at_threshold,
     auc_figure,
-    choose_thresholds,
     figure,
+)
+from classifier.evaluation.metrics import measure_scores
+from classifier.evaluation.operating_points import (
+    Curve,
+    at_threshold,
+    choose_thresholds,
     notes,
     operating_points,
     ranking_figures,
@@ -52,11 +55,11 @@ def draw(n=300, groups=120, share=0.3, seed=0, ties=0.0):
 def test_every_ranking_figure_is_that_of_metrics_json(rows):
     target, score = np.array([r[0] for r in rows]), np.array([r[1] for r in rows]) / 8
     scored = Scored.of(target, score, np.arange(len(rows)))
-    found = ranking_figures(scored, 5, 0)
-    expected = evaluate(target.astype(int), score, 0.5)
+    found = ranking_figures(scored, Resampling(5, 0))
+    expected = measure_scores(target.astype(int), score, 0.5)
     for mine, theirs in RANKED.items():
         assert found[mine]["value"] == pytest.approx(expected[theirs], abs=1e-9)
-    assert auc_figure(scored, 5, 0)["value"] == pytest.approx(expected["auc"], abs=1e-9)
+    assert auc_figure(scored, Resampling(5, 0))["value"] == pytest.approx(expected["auc"], abs=1e-9)
 
 
 def test_group_weights_are_image_weights_of_scikit_learn():
@@ -76,7 +79,7 @@ def test_group_weights_are_image_weights_of_scikit_learn():
 
 def test_figures_at_a_threshold_are_scikit_learns():
     target, score, group = draw()
-    there = at_threshold(Scored.of(target, score, group), 0.5, 300, 0)
+    there = at_threshold(Scored.of(target, score, group), 0.5, Resampling(300, 0))
     called = score >= 0.5
     assert there["sensitivity"]["value"] == pytest.approx(sk.recall_score(target, called))
     assert there["specificity"]["value"] == pytest.approx(
@@ -103,10 +106,10 @@ def test_the_scores_of_the_isic_challenge():
     isic = theirs.per_category.loc["m"] if "m" in theirs.per_category.index else None
     isic = theirs.per_category.iloc[0] if isic is None else isic
     rows = Scored.of(target, score, group)
-    found = operating_points(rows, None, 20, 0)
+    found = operating_points(rows, None, Resampling(20, 0))
     assert found["auc"]["value"] == pytest.approx(isic["auc"])
     assert found["average_precision"]["value"] == pytest.approx(isic["ap"])
-    there = at_threshold(rows, 0.5 + 1e-9, 20, 0)  # theirs calls malignant above 0.5
+    there = at_threshold(rows, 0.5 + 1e-9, Resampling(20, 0))  # theirs calls malignant above 0.5
     assert there["sensitivity"]["value"] == pytest.approx(isic["sensitivity"])
     assert there["specificity"]["value"] == pytest.approx(isic["specificity"])
     # Theirs reaches down to the axis; the ISIC 2024 area, and ours, ends at a sensitivity of 0.8.
@@ -120,7 +123,7 @@ def test_the_scores_of_the_isic_challenge():
 
 def test_the_auc_interval_is_the_experiments():
     target, score, group = draw()
-    found = auc_figure(Scored.of(target, score, group), 500, 7)
+    found = auc_figure(Scored.of(target, score, group), Resampling(500, 7))
     assert tuple(found.values()) == auc_interval(target, score, group, 500, 7)
 
 
@@ -133,7 +136,9 @@ def test_thresholds_hold_what_they_promise_and_no_more():
     lower, higher = score[score < chosen["specificity_95"]], score[score > chosen["sensitivity_95"]]
     assert (benign < lower.max()).mean() < 0.95  # the next score down no longer holds it
     assert (malignant >= higher.min()).mean() < 0.95
-    at = at_threshold(Scored.of(target, score, np.arange(len(score))), chosen["youden"], 20, 0)
+    at = at_threshold(
+        Scored.of(target, score, np.arange(len(score))), chosen["youden"], Resampling(20, 0)
+    )
     fpr, tpr, _ = sk.roc_curve(target, score)
     youden = at["sensitivity"]["value"] + at["specificity"]["value"] - 1
     assert youden == pytest.approx((tpr - fpr).max())
@@ -144,16 +149,16 @@ def test_a_threshold_that_nothing_reaches_is_a_number():
     target, score = np.array([0, 0, 1, 1]), np.array([0.2, 1.0, 1.0, 1.0])
     chosen = choose_thresholds(target, score)
     assert 1.0 < chosen["specificity_95"] < 1.001
-    assert at_threshold(Scored.of(target, score, target), chosen["specificity_95"], 20, 0)[
-        "sensitivity"
-    ]["value"] == pytest.approx(0)
+    assert at_threshold(
+        Scored.of(target, score, target), chosen["specificity_95"], Resampling(20, 0)
+    )["sensitivity"]["value"] == pytest.approx(0)
 
 
 def test_one_class_leaves_figures_undefined_and_says_so():
     target, score = np.zeros(8, int), np.linspace(0.1, 0.8, 8)
     rows = Scored.of(target, score, np.arange(8))
     assert choose_thresholds(target, score) is None
-    found = operating_points(rows, {"youden": 0.5}, 200, 0)
+    found = operating_points(rows, {"youden": 0.5}, Resampling(200, 0))
     names = ("auc", *RANKED, "balanced_accuracy")
     assert all(found[name] == UNDEFINED for name in names)
     assert found["own_youden"] == {"sensitivity": UNDEFINED, "specificity": UNDEFINED}
@@ -161,7 +166,7 @@ def test_one_class_leaves_figures_undefined_and_says_so():
     assert there["sensitivity"] == UNDEFINED
     assert there["specificity"]["value"] == 0.5
     assert "Only benign images" in notes(rows)[0]
-    assert operating_points(rows, None, 200, 0)["at_validation_thresholds"] is None
+    assert operating_points(rows, None, Resampling(200, 0))["at_validation_thresholds"] is None
 
 
 def test_copies_of_an_image_tell_nothing_new():
@@ -170,7 +175,9 @@ def test_copies_of_an_image_tell_nothing_new():
     once = Scored.of(target, score, group)
     copies = Scored.of(*(np.repeat(each, 4) for each in (target, score, group)))
     alone = Scored.of(*(np.repeat(each, 4) for each in (target, score)), np.arange(480))
-    found = [at_threshold(rows, 0.5, 400, 0)["sensitivity"] for rows in (once, copies, alone)]
+    found = [
+        at_threshold(rows, 0.5, Resampling(400, 0))["sensitivity"] for rows in (once, copies, alone)
+    ]
     assert found[0] == found[1]
     width = [each["high"] - each["low"] for each in found]
     assert width[2] < 0.7 * width[1]  # taking copies for independent would claim twice the data
@@ -179,18 +186,20 @@ def test_copies_of_an_image_tell_nothing_new():
 def test_the_interval_of_a_perfect_figure_is_the_exact_binomial_one():
     target = np.repeat([1, 0], [12, 30])
     rows = Scored.of(target, target * 0.5 + 0.2, np.arange(42) // 2)
-    there = at_threshold(rows, 0.5, 300, 0)
+    there = at_threshold(rows, 0.5, Resampling(300, 0))
     assert there["sensitivity"]["low"] == pytest.approx(0.025 ** (1 / 6))
     assert there["specificity"]["low"] == pytest.approx(0.025 ** (1 / 15))
-    assert auc_figure(rows, 300, 0)["low"] == pytest.approx(0.025 ** (1 / 6))
-    assert ranking_figures(rows, 300, 0)["average_precision"]["low"] is None  # not known
-    missed = at_threshold(rows, 0.9, 300, 0)["sensitivity"]
+    assert auc_figure(rows, Resampling(300, 0))["low"] == pytest.approx(0.025 ** (1 / 6))
+    assert (
+        ranking_figures(rows, Resampling(300, 0))["average_precision"]["low"] is None
+    )  # not known
+    missed = at_threshold(rows, 0.9, Resampling(300, 0))["sensitivity"]
     assert (missed["value"], missed["high"]) == (0, pytest.approx(1 - 0.025 ** (1 / 6)))
 
 
 def test_one_group_knows_nothing():
     rows = Scored.of([1, 1, 1, 0, 0], [0.9, 0.2, 0.8, 0.1, 0.3], [0, 0, 0, 1, 2])
-    found = at_threshold(rows, 0.5, 300, 0)["sensitivity"]
+    found = at_threshold(rows, 0.5, Resampling(300, 0))["sensitivity"]
     assert found == {"value": pytest.approx(2 / 3), "low": 0.0, "high": 1.0}
     assert Freedom.of(rows).malignant == 0
     assert "1 malignant patients or lesions" in notes(rows)[0]
@@ -212,6 +221,6 @@ def test_sensitivity_intervals_hold_the_truth_about_as_often_as_promised():
         lesion = rng.normal(0, 1, 25).repeat(3)
         score = lesion + rng.normal(0, 0.5, 75)  # truth: P(score >= -0.94) = 0.80
         rows = Scored.of(np.ones(75), score, np.arange(75) // 3)
-        found = at_threshold(rows, -0.941, 400, 0)["sensitivity"]
+        found = at_threshold(rows, -0.941, Resampling(400, 0))["sensitivity"]
         held += found["low"] <= 0.80 <= found["high"]
     assert 0.90 <= held / 120 <= 0.99

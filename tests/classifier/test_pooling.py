@@ -5,7 +5,7 @@ from scipy.stats import rankdata
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from classifier.evaluation.cross_validation import pool, pooled_metrics
-from classifier.evaluation.metrics import best_threshold, evaluate
+from classifier.evaluation.metrics import best_threshold, measure_scores
 from dermsynth.errors import UserError
 
 
@@ -40,7 +40,7 @@ def frames():
 def _metrics(frame):
     val = frame[frame["part"] == "val"]
     targets, scores = val["target"].to_numpy(), val["score"].to_numpy()
-    return {"val": evaluate(targets, scores, best_threshold(targets, scores))}
+    return {"val": measure_scores(targets, scores, best_threshold(targets, scores))}
 
 
 def test_every_validation_image_comes_once_with_its_own_score_and_rank(frames):
@@ -102,7 +102,7 @@ def test_figures_are_those_of_scikit_learn(frames):
 
 def test_one_class_has_no_auc(frames):
     benign = [frame.assign(target=0) for frame in frames]
-    nothing = {"val": evaluate(np.zeros(40, int), np.linspace(0, 1, 40), 0.5)}
+    nothing = {"val": measure_scores(np.zeros(40, int), np.linspace(0, 1, 40), 0.5)}
     found = pooled_metrics(pool(benign), [nothing] * 3)
     assert {of["auc"] for of in found.values()} == {None}
     assert found["val_mean"]["auc_std"] is None

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from classifier.evaluation.operating_points import UNDEFINED, Scored, auc_figure
+from classifier.evaluation.intervals import UNDEFINED, Resampling, Scored, auc_figure
 from classifier.evaluation.subgroups import age_bands, angles, labels, subgroups
 from data.images.skin_tone import bands, ita
 
@@ -61,7 +61,10 @@ def test_skin_tone_is_that_of_the_images_asked_for():
 def test_a_subgroup_has_the_figures_of_its_images_alone():
     rows = rows_of()
     names = np.where(np.arange(400) % 3 == 0, "a", "b").astype(object)
-    found = {line["name"]: line for line in subgroups(rows, {"site": names}, 0.5, 300, 0)["site"]}
+    found = {
+        line["name"]: line
+        for line in subgroups(rows, {"site": names}, 0.5, Resampling(300, 0))["site"]
+    }
     for name in ("a", "b"):
         part, line = names == name, found[name]
         assert line["n"] == part.sum()
@@ -73,8 +76,8 @@ def test_a_subgroup_has_the_figures_of_its_images_alone():
         called = rows.score[part] >= 0.5
         assert line["sensitivity"]["value"] == pytest.approx(called[rows.target[part]].mean())
         assert line["specificity"]["value"] == pytest.approx((~called)[~rows.target[part]].mean())
-    everyone = subgroups(rows, {"site": np.full(400, "x", object)}, 0.5, 300, 0)["site"]
-    assert everyone[0]["auc"] == auc_figure(rows, 300, 0)
+    everyone = subgroups(rows, {"site": np.full(400, "x", object)}, 0.5, Resampling(300, 0))["site"]
+    assert everyone[0]["auc"] == auc_figure(rows, Resampling(300, 0))
 
 
 def test_too_few_groups_give_numbers_and_no_figures():
@@ -83,12 +86,12 @@ def test_too_few_groups_give_numbers_and_no_figures():
     target = np.append(np.ones(40, int), np.zeros(30, int))
     rows = Scored.of(target, np.linspace(0, 1, 70), group)
     names = np.full(70, "few", object)
-    line = subgroups(rows, {"sex": names}, 0.5, 200, 0)["sex"][0]
+    line = subgroups(rows, {"sex": names}, 0.5, Resampling(200, 0))["sex"][0]
     assert (line["n"], line["n_malignant"], line["n_malignant_groups"]) == (70, 40, 4)
     assert line["auc"] == line["sensitivity"] == UNDEFINED
     assert line["specificity"]["value"] is not None
     enough = Scored.of(target[35:], np.linspace(0, 1, 35), np.arange(35))
-    line = subgroups(enough, {"sex": names[35:]}, None, 200, 0)["sex"][0]
+    line = subgroups(enough, {"sex": names[35:]}, None, Resampling(200, 0))["sex"][0]
     assert line["auc"]["value"] is not None
     assert line["sensitivity"] == UNDEFINED  # no threshold
 
@@ -97,6 +100,6 @@ def test_the_order_of_lines():
     rows = rows_of(40)
     site = np.array(["arm"] * 5 + ["unknown"] * 20 + ["leg"] * 15, object)
     age = np.array(["75+", "unknown", "<30", "45-59"] * 10, object)
-    found = subgroups(rows, {"site": site, "age": age}, 0.5, 200, 0)
+    found = subgroups(rows, {"site": site, "age": age}, 0.5, Resampling(200, 0))
     assert [line["name"] for line in found["site"]] == ["leg", "arm", "unknown"]
     assert [line["name"] for line in found["age"]] == ["<30", "45-59", "75+", "unknown"]

@@ -1,0 +1,114 @@
+"""The evaluation's page: plots by part, the error gallery and all figures in one HTML file."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from classifier.evaluation import calibration, page_figures, subgroups
+from classifier.evaluation.error_gallery import Gallery
+from classifier.evaluation.parts import Part
+from classifier.run_folder import RUN
+from dermsynth.files import read_json
+from dermsynth.page import templates
+
+
+def draw_plots(parts: dict[str, Part], result: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Write the PNG plots; returns them as `data:` URIs, by kind and then by part."""
+    both = {name: part.rows for name, part in parts.items() if part.scored.both}
+    drawn: dict[str, Any] = {"curves": [], "reliability": {}, "forest": {}, "classes": {}}
+    if both:
+        drawn["curves"] = [
+            page_figures.roc(both, result["parts"], folder / "roc.png"),
+            page_figures.precision_recall(both, result["parts"], folder / "precision-recall.png"),
+        ]
+    for name, part in parts.items():
+        figures, stem = result["parts"][name], re.sub(r"[^\w.-]+", "-", name)
+        path = folder / f"reliability-{stem}.png"
+        drawn["reliability"][name] = page_figures.reliability(figures["calibration"]["bins"], path)
+        if figures["subgroups"]:
+            drawn["forest"][name] = [
+                page_figures.forest(figures["subgroups"], figures["auc"], path)
+                for path in (folder / f"subgroups-{stem}.png", None)
+            ]
+        if figures["classes"] and figures["classes"]["n"]:
+            drawn["classes"][name] = _draw_classes(part, figures["classes"], folder, stem)
+    return drawn
+
+
+def _draw_classes(part: Part, figures: dict[str, Any], folder: Path, stem: str) -> list[str]:
+    classes = part.scored_classes
+    one_hot = np.eye(len(classes.names))[classes.truth]
+    even, even_path = figures["equal_prior"]["confusion"], folder / f"confusion-even-{stem}.png"
+    return [
+        page_figures.confusion(figures["confusion"], folder / f"confusion-{stem}.png"),
+        page_figures.confusion(even, even_path, "the same, classes equally common"),
+        page_figures.class_precision_recall(
+            one_hot, classes.probabilities, figures["classes"], folder / f"classes-{stem}.png"
+        ),
+    ]
+
+
+def render(
+    run: Path,
+    config: dict[str, Any],
+    result: dict[str, Any],
+    gallery: Gallery,
+    drawn: dict[str, Any],
+) -> str:
+    """The HTML.
+
+    Parameters
+    ----------
+    run : folder of the run; `config` its options
+    result : what evaluation.json holds
+    gallery : the pictures; its part is what the page is about
+    drawn : plots as `draw_plots` gives them
+    """
+    main, validation = gallery.part, result["validation_part"]
+    environment = templates(Path(__file__).parent)
+    environment.globals |= {"number": number}
+    return environment.get_template("page.html.j2").render(
+        name=run.resolve().name,
+        config=config,
+        facts=read_json(run / RUN) if (run / RUN).exists() else {},
+        result=result,
+        main=main,
+        shown=[name for name in result["parts"] if name != validation or name == main],
+        gallery=gallery,
+        drawn=drawn,
+        thresholds=page_figures.THRESHOLDS,
+        titles=subgroups.TITLES,
+        least_groups=subgroups.LEAST_GROUPS,
+        bounds=(calibration.LEAST, calibration.MOST),
+    )
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """`0.873`; an en dash where there is none."""
+    if value is None:
+        return "–"
+    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")  # + 0.0: no minus zero
+
+
+def screen_table(result: dict[str, Any]) -> str:
+    """The main figures for the screen, what to know before trusting them and what is missing."""
+    keys = {"auc": "AUC", "average_precision": "AP", "balanced_accuracy": "bal. acc."}
+    width = max(len(name) for name in result["parts"]) + 2
+    lines = [" " * width + "".join(f"{word:<24}" for word in keys.values()) + "malignant / n"]
+    if result["leaky"]:
+        lines.insert(0, f"LEAKY: these are not results ({result['leaky']})")
+    notes, missing = [], {result["gallery"]["cam_missing"]}
+    for name, part in result["parts"].items():
+        cells = [
+            f"{number(figure['value'])} [{number(figure['low'])}, {number(figure['high'])}]"
+            for figure in (part[key] for key in keys)
+        ]
+        counts = f"{part['n_malignant']} / {part['n']}"
+        lines.append(f"{name:<{width}}" + "".join(f"{cell:<24}" for cell in cells) + counts)
+        notes += [f"{name}: {note}" for note in part["notes"]]
+        missing.add(part["missing"])
+    return "\n".join(
+        [*lines, *notes, *(f"missing: {why}" for why in sorted(filter(None, missing)))]
+    )

@@ -1,0 +1,81 @@
+"""All figures of evaluation.json: thresholds and temperatures from validation, then each part."""
+
+from typing import Any
+
+import numpy as np
+
+from classifier.evaluation import calibration, multiclass, operating_points, subgroups
+from classifier.evaluation.intervals import Freedom, Resampling
+from classifier.evaluation.parts import Part
+from dermsynth import progress
+
+
+def summarise(parts: dict[str, Part], resampling: Resampling) -> dict[str, Any]:
+    """Figures of all parts; thresholds and temperatures come from the first, validation."""
+    fitted = _fit(next(iter(parts.values())))
+    figures = {}
+    with progress.bar(len(parts), "parts", "part") as bar:
+        for name, part in parts.items():
+            figures[name] = _part_figures(part, fitted, resampling)
+            bar.update(1)
+    counts = {"replicates": resampling.replicates, "seed": resampling.seed}
+    return {**counts, **fitted, "parts": figures}
+
+
+def _fit(validation: Part) -> dict[str, Any]:
+    """What is chosen on validation, and applied to every part."""
+    target, score = validation.scored.target, validation.scored.score
+    fitted: dict[str, Any] = {
+        "validation_part": validation.name,
+        "thresholds": operating_points.choose_thresholds(target, score),
+        "temperature": calibration.fit_temperature(target, score),
+        "class_temperature": None,
+        "class_means": None,
+    }
+    if validation.classes:
+        classes = validation.scored_classes
+        temperature = calibration.fit_class_temperature(classes.truth, classes.probabilities)
+        fitted["class_temperature"] = temperature
+        fitted["class_means"] = validation.probabilities.mean(0).tolist()
+    return fitted
+
+
+def _part_figures(part: Part, fitted: dict[str, Any], resampling: Resampling) -> dict[str, Any]:
+    rows, thresholds = part.scored, fitted["thresholds"]
+    calibrated = calibration.calibration(rows, fitted["temperature"], resampling)
+    names = None
+    if part.table is not None:
+        tones = subgroups.angles(part.dataset.images, part.places) if part.dataset else None
+        names = subgroups.labels(part.table, tones)
+    youden = thresholds["youden"] if thresholds else None
+    return {
+        "n": len(rows.target),
+        "n_malignant": int(rows.target.sum()),
+        "n_groups": rows.n_groups,
+        "n_malignant_groups": Freedom.of(rows).n_malignant,
+        "notes": operating_points.notes(rows),
+        **operating_points.operating_points(rows, thresholds, resampling),
+        **{name: calibrated["before"][name] for name in ("brier", "ece")},
+        "calibration": calibrated,
+        "classes": _class_figures(part, fitted, resampling) if part.classes else None,
+        "subgroups": names and subgroups.subgroups(rows, names, youden, resampling),
+        "missing": part.missing,
+    }
+
+
+def _class_figures(part: Part, fitted: dict[str, Any], resampling: Resampling) -> dict[str, Any]:
+    diagnosis, classes = part.rows["diagnosis"], part.scored_classes
+    figures = multiclass.measure_classes(diagnosis, part.probabilities, part.classes)
+    if not len(classes.truth):
+        return figures
+    common = np.array(fitted["class_means"])
+    even = multiclass.equal_prior(classes.probabilities, common)
+    all_even = multiclass.equal_prior(part.probabilities, common)
+    confusion = multiclass.measure_classes(diagnosis, all_even, part.classes)["confusion"]
+    recalls = multiclass.recall_intervals(classes.truth, even.argmax(1), classes.group, resampling)
+    temperature = fitted["class_temperature"]
+    return figures | {
+        "intervals": multiclass.class_intervals(classes, resampling),
+        "equal_prior": recalls | {"confusion": confusion},
+        "calibration": calibration.class_calibration(classes, temperature, resampling),
+    }
