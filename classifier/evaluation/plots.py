@@ -1,5 +1,7 @@
 """Learning curves, ROC and precision-recall curves of a run."""
 
+from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,32 @@ COLOURS = ["#4477aa", "#cc6677", "#228833", "#ccbb44", "#aa3377", "#66ccee"]
 LEAKY = "LEAKY"  # how the title of a leaky run begins
 
 
+@dataclass(frozen=True)
+class Kind:
+    """A kind of curve, and how it looks."""
+
+    figure: str  # of metrics.json: the area below it
+    word: str
+    x: str
+    y: str
+    axes: dict[str, Any]
+    legend: str  # where it leaves room
+
+    def draw(self, rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+        """x and y, rising x, of rows `target, score`."""
+        target, score = rows["target"], rows["score"]
+        if self is ROC:
+            return roc_curve(target, score, drop_intermediate=False)[:2]
+        precision, recall, _ = precision_recall_curve(target, score)
+        return recall[::-1], precision[::-1]
+
+
+ROC = Kind("auc", "AUC", "1 - specificity", "sensitivity", {"aspect": "equal"}, "lower right")
+LIMITS = {"xlim": (0, 1), "ylim": (0, 1.02)}
+PR = Kind("average_precision", "AP", "sensitivity (recall)", "precision", LIMITS, "best")
+KINDS = {"roc.png": ROC, "pr.png": PR}
+
+
 def draw_plots(
     folder: Path,
     history: list[dict[str, Any]],
@@ -25,16 +53,30 @@ def draw_plots(
     metrics: dict[str, dict[str, Any]],
     title: str,
 ) -> None:
-    """Write curves.png, roc.png and pr.png to `folder`.
+    """Write curves.png, roc.png and pr.png; parts whose AUC is undefined are left out.
 
-    `history` is one dict an epoch (epoch, train_loss, val_loss, val_auc). Parts whose AUC is
-    undefined are left out.
+    Parameters
+    ----------
+    folder : where
+    history : an epoch each: epoch, train_loss, val_loss, val_auc
+    predictions : predictions.parquet of the run
+    metrics : its metrics.json
+    title : of every plot, as `title_of` makes it
     """
     folder.mkdir(exist_ok=True)
     _curves(folder / "curves.png", history, title)
-    parts = [part for part in metrics if metrics[part]["auc"] is not None]
-    _roc(folder / "roc.png", predictions, metrics, parts, title)
-    _precision_recall(folder / "pr.png", predictions, metrics, parts, title)
+    parts = {part: figures for part, figures in metrics.items() if figures["auc"] is not None}
+    for name, kind in KINDS.items():
+        figure, axes = _square(kind)
+        for (part, figures), colour in zip(parts.items(), cycle(COLOURS), strict=False):
+            rows = predictions[predictions["part"] == part]
+            label = f"{part}: {kind.word} {figures[kind.figure]:.3f}"
+            _draw_curve(axes, kind, kind.draw(rows), c=colour, label=label)
+            if kind is PR:
+                axes.axhline(rows["target"].mean(), c=colour, lw=0.8, ls=":")
+        dotted = "dotted: share of malignant" if kind is PR else None
+        axes.legend(loc=kind.legend, frameon=False, title=dotted)
+        _save(figure, [axes], title, folder / name)
 
 
 def draw_fold_plots(
@@ -46,35 +88,36 @@ def draw_fold_plots(
 ) -> None:
     """Write roc.png and pr.png of a cross-validated run: every fold's validation part, their mean.
 
-    `pooled` is what classifier.pooling makes, `folds` has the figures of each validation part,
-    `mean` their means. The mean curve is taken at equal false positive rate, or recall. Folds of
-    one class are left out.
+    The mean curve is taken at equal false positive rate, or recall. Folds of one class are left
+    out.
+
+    Parameters
+    ----------
+    folder : where
+    pooled : predictions of all folds, as `cross_validation.pool` makes them
+    folds : figures of each fold's validation part
+    mean : their means, and `FIGURE_std`
+    title : of both plots, as `title_of` makes it
     """
     folder.mkdir(exist_ok=True)
-    known = [fold for fold, of in folds.items() if of["auc"] is not None]
     oof, at = pooled[pooled["part"] == "oof"], np.linspace(0, 1, 501)
-    parts = {fold: oof[oof["fold"] == fold] for fold in known}
-    for name, key, words in (("roc", "auc", "AUC"), ("pr", "average_precision", "AP")):
-        figure, axes = _roc_axes() if name == "roc" else _pr_axes()
+    known = [fold for fold, figures in folds.items() if figures["auc"] is not None]
+    for name, kind in KINDS.items():
+        figure, axes = _square(kind)
         lines = []
-        for (fold, rows), colour in zip(parts.items(), COLOURS * len(parts), strict=False):
-            if name == "roc":
-                x, y, _ = roc_curve(rows["target"], rows["score"], drop_intermediate=False)
-                lines.append(np.interp(at, x, y))
-            else:  # between two recalls the next threshold's precision holds, not a straight line
-                y, x, _ = precision_recall_curve(rows["target"], rows["score"])
-                x, y = x[::-1], y[::-1]
-                lines.append(y[np.searchsorted(x, at)])
-            label = f"fold {fold}: {words} {folds[fold][key]:.3f}"
-            step = "default" if name == "roc" else "steps-pre"
-            axes.plot(x, y, c=colour, lw=0.8, label=label, drawstyle=step)
+        for fold, colour in zip(known, cycle(COLOURS), strict=False):
+            x, y = kind.draw(oof[oof["fold"] == fold])
+            # between two recalls the next threshold's precision holds, not a straight line
+            lines.append(np.interp(at, x, y) if kind is ROC else y[np.searchsorted(x, at)])
+            label = f"fold {fold}: {kind.word} {folds[fold][kind.figure]:.3f}"
+            _draw_curve(axes, kind, (x, y), c=colour, lw=0.8, label=label)
         if lines:
-            spread = mean[f"{key}_std"]
-            label = f"mean: {words} {mean[key]:.3f}" if mean[key] is not None else "mean"
+            area, spread = mean[kind.figure], mean[f"{kind.figure}_std"]
+            label = f"mean: {kind.word} {area:.3f}" if area is not None else "mean"
             label += f" ± {spread:.3f}" if spread is not None else ""
             axes.plot(at, np.mean(lines, axis=0), c="black", lw=2, label=label)
-            axes.legend(loc="lower right" if name == "roc" else "best", frameon=False)
-        _save(figure, [axes], title, folder / f"{name}.png")
+            axes.legend(loc=kind.legend, frameon=False)
+        _save(figure, [axes], title, folder / name)
 
 
 def title_of(words: str, leak: str | None) -> str:
@@ -103,57 +146,22 @@ def _curves(path: Path, history: list[dict[str, Any]], title: str) -> None:
     _save(figure, [left, right], title, path)
 
 
-def _roc(
-    path: Path,
-    predictions: pd.DataFrame,
-    metrics: dict[str, dict[str, Any]],
-    parts: list[str],
-    title: str,
-) -> None:
-    figure, axes = _roc_axes()
-    for part, colour in zip(parts, COLOURS * len(parts), strict=False):
-        rows = predictions[predictions["part"] == part]
-        fpr, tpr, _ = roc_curve(rows["target"], rows["score"], drop_intermediate=False)
-        axes.plot(fpr, tpr, c=colour, label=f"{part}: AUC {metrics[part]['auc']:.3f}")
-    axes.legend(loc="lower right", frameon=False)
-    _save(figure, [axes], title, path)
-
-
-def _precision_recall(
-    path: Path,
-    predictions: pd.DataFrame,
-    metrics: dict[str, dict[str, Any]],
-    parts: list[str],
-    title: str,
-) -> None:
-    figure, axes = _pr_axes()
-    for part, colour in zip(parts, COLOURS * len(parts), strict=False):
-        rows = predictions[predictions["part"] == part]
-        precision, recall, _ = precision_recall_curve(rows["target"], rows["score"])
-        label = f"{part}: AP {metrics[part]['average_precision']:.3f}"
-        axes.plot(recall, precision, c=colour, label=label, drawstyle="steps-post")
-        axes.axhline(rows["target"].mean(), c=colour, lw=0.8, ls=":")
-    axes.legend(frameon=False, title="dotted: share of malignant")
-    _save(figure, [axes], title, path)
-
-
-def _roc_axes() -> tuple[plt.Figure, Axes]:
+def _square(kind: Kind) -> tuple[plt.Figure, Axes]:
     figure, axes = plt.subplots(figsize=(5.2, 5.2), layout="constrained")
-    axes.plot([0, 1], [0, 1], c="0.8", lw=1)
-    axes.set(xlabel="1 - specificity", ylabel="sensitivity", aspect="equal")
+    if kind is ROC:
+        axes.plot([0, 1], [0, 1], c="0.8", lw=1)
+    axes.set(xlabel=kind.x, ylabel=kind.y, **kind.axes)
     return figure, axes
 
 
-def _pr_axes() -> tuple[plt.Figure, Axes]:
-    figure, axes = plt.subplots(figsize=(5.2, 5.2), layout="constrained")
-    axes.set(xlabel="sensitivity (recall)", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
-    return figure, axes
+def _draw_curve(axes: Axes, kind: Kind, xy: tuple[np.ndarray, np.ndarray], **style: Any) -> None:
+    axes.plot(*xy, drawstyle="default" if kind is ROC else "steps-pre", **style)
 
 
 def _save(figure: plt.Figure, axes: list[Axes], title: str, path: Path) -> None:
-    for each in axes:
-        each.spines[["top", "right"]].set_visible(False)
-        each.grid(alpha=0.25)
+    for plot in axes:
+        plot.spines[["top", "right"]].set_visible(False)
+        plot.grid(alpha=0.25)
     leaky = title.startswith(LEAKY)
     figure.suptitle(title, fontsize=10, color="#bb0000" if leaky else "black")
     figure.savefig(path, dpi=110)
