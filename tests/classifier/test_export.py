@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from classifier.model.metadata_inputs import MetadataInputs
 from safetensors.torch import save_file
 
-from classifier import export as module
+from classifier import onnx_graph
 from classifier.export import ExportOptions, export
 from classifier.model.classifier import Classifier, ModelSpec
-from classifier.model.fusion import Fusion
 from classifier.model.weights import load_weights
 from classifier.targets import BINARY, Target
 from classifier.trained import load_trained
@@ -57,7 +57,7 @@ def _known_graph(file, monkeypatch):
     """Exporting is slow: what does not test it takes the graph of an exported file."""
     graph = onnx.load(file)
     del graph.metadata_props[:]
-    monkeypatch.setattr(module, "to_onnx", lambda _: graph)
+    monkeypatch.setattr(onnx_graph, "to_onnx", lambda _: graph)
 
 
 def test_the_file_gives_the_scores_of_predict_for_any_number_of_images(file, run, tiny):
@@ -110,9 +110,9 @@ def test_age_sex_and_site_are_a_second_input_that_the_file_explains(run, tiny, t
     )
     data = write_dataset(tmp_path / "people", np.asarray(tiny.images), table, {})
     fitted = data.table[["image_id", "age", "sex", "site"]]
-    fusion = Fusion(fitted, MetadataEncoder().fit(fitted), np.empty(0, np.int64))
-    fusion.save(out)
-    spec = ModelSpec("vanilla-cnn", 32, head="metadata", columns=fusion.width)
+    metadata_inputs = MetadataInputs(fitted, MetadataEncoder().fit(fitted), np.empty(0, np.int64))
+    metadata_inputs.save(out)
+    spec = ModelSpec("vanilla-cnn", 32, head="metadata", columns=metadata_inputs.width)
     about = {"spec": dataclasses.asdict(spec), "target": dataclasses.asdict(BINARY)}
     about |= {"augment": "none", "leaky": None}
     model = Classifier(spec)
@@ -122,7 +122,7 @@ def test_age_sex_and_site_are_a_second_input_that_the_file_explains(run, tiny, t
     session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
     assert [each.name for each in session.get_inputs()] == ["images", "columns"]
     rows = np.flatnonzero(table["age"].notna())[:7]
-    columns = np.zeros((len(rows), fusion.width), np.float32)  # by the file's own words
+    columns = np.zeros((len(rows), metadata_inputs.width), np.float32)  # by the file's own words
     told = json.loads(session.get_modelmeta().custom_metadata_map["columns"])
     for at, feature in enumerate(told):
         if feature["name"] == "age":
@@ -184,7 +184,7 @@ def test_a_file_that_differs_from_torch_is_not_written(file, run, tmp_path, monk
         if values.ndim == 4:  # a convolution
             values = values * 1.01 if fault == "weights" else values * np.nan
             weights.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float32), weights.name))
-    monkeypatch.setattr(module, "to_onnx", lambda _: graph)
+    monkeypatch.setattr(onnx_graph, "to_onnx", lambda _: graph)
     out = tmp_path / "model.onnx"
     out.write_bytes(b"mine")
     with pytest.raises(UserError, match=r"differ by .*nothing was written"):

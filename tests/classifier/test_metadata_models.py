@@ -1,4 +1,3 @@
-import dataclasses
 import json
 
 import numpy as np
@@ -9,11 +8,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.naive_bayes import GaussianNB
 
-from classifier import metadata
-from classifier.metadata import MetadataOptions, fit, train
+from classifier.metadata import MetadataOptions, train
+from classifier.training.metadata_models import fit
 from data.store import EXTRA, save_table
-from dermsynth import cli
+from dermsynth import cli, files
 from dermsynth.errors import UserError
+from dermsynth.options import replace
 
 TABLE_ONLY = {"options": {"tables_only": True}}
 
@@ -49,7 +49,7 @@ def run(save, tmp_path):
     def run(table, **options):
         number = next(count)
         out = tmp_path / f"run{number}"
-        train(MetadataOptions(save(table, f"data{number}"), out=out, **options))
+        train(replace(MetadataOptions(save(table, f"data{number}")), out=out, **options))
         return pd.read_parquet(out / "predictions.parquet")
 
     return run
@@ -112,7 +112,7 @@ def test_all_folds_are_the_single_folds_pooled(people, run):
 
 def test_what_a_run_writes(people, save, tmp_path, capsys):
     data, out = save(people), tmp_path / "run"
-    returned = train(MetadataOptions(data, out=out))
+    returned = train(replace(MetadataOptions(data), out=out))
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics == returned
     assert list(metrics) == ["oof", "oof_ranked", "val_mean", "test"]
@@ -169,11 +169,11 @@ def test_parts_that_lack_a_class_or_everything(people, run, tmp_path, capsys):
 
 def test_bad_input_is_told_and_nothing_is_written(people, save, tmp_path, monkeypatch, capsys):
     out = tmp_path / "run"
-    options = MetadataOptions(save(people), out=out)
+    options = replace(MetadataOptions(save(people)), out=out)
 
     def refused(match, **changes):
         with pytest.raises(UserError, match=match):
-            train(dataclasses.replace(options, **changes))
+            train(replace(options, **changes))
         assert not out.exists()
 
     blank = people.assign(age=np.nan, sex=None, site=None)
@@ -187,24 +187,24 @@ def test_bad_input_is_told_and_nothing_is_written(people, save, tmp_path, monkey
     (out / "mine.txt").write_text("mine")
     for overwrite in (False, True):
         with pytest.raises(UserError, match=f"--out {out}"):
-            train(dataclasses.replace(options, overwrite=overwrite))
+            train(replace(options, overwrite=overwrite))
     assert (out / "mine.txt").read_text() == "mine"
     monkeypatch.setattr("sys.argv", ["metadata", "--data", str(options.data), "--model", "svm"])
     with pytest.raises(SystemExit) as stop:
-        cli.run(MetadataOptions, metadata.train, "classifier.metadata", "")
+        cli.run(MetadataOptions, train, "classifier.metadata", "")
     assert stop.value.code == 2
 
 
 def test_a_kill_while_writing_keeps_the_run_that_was_there(people, save, tmp_path, monkeypatch):
-    options = MetadataOptions(save(people), out=tmp_path / "run")
+    options = replace(MetadataOptions(save(people)), out=tmp_path / "run")
     train(options)
-    before = (options.out / "metrics.json").read_bytes()
+    before = (options.output.out / "metrics.json").read_bytes()
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(metadata, "write_json", full)
+    monkeypatch.setattr(files, "write_json", full)
     with pytest.raises(OSError, match="No space"):
-        train(dataclasses.replace(options, overwrite=True, seed=1))
-    assert not (options.out / "metrics.json").exists()  # so nobody takes it for finished
+        train(replace(options, overwrite=True, seed=1))
+    assert not (options.output.out / "metrics.json").exists()  # so nobody takes it for finished
     assert (tmp_path / "run.previous" / "metrics.json").read_bytes() == before

@@ -14,6 +14,7 @@ from data.images.decoding import Look, decode
 from data.store import write_dataset
 from dermsynth import cli
 from dermsynth.errors import UserError
+from dermsynth.options import ComputeOptions
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def run(tiny, tmp_path_factory):
 @pytest.fixture
 def options(run, tiny, tmp_path):
     out = tmp_path / "scores.csv"
-    return PredictOptions(run=run, data=tiny.path, out=out, device="cpu", precision="fp32")
+    return PredictOptions(run, tiny.path, out, compute=ComputeOptions("cpu", "fp32"))
 
 
 @pytest.fixture
