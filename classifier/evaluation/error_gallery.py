@@ -95,7 +95,11 @@ def _draw_cam(
     chosen = cam_rows(rows)
     index = chosen.index.to_numpy()
     images = part.images(index)
-    metadata = trained.fusion.of(part.dataset, part.places[index]) if trained.fusion else None
+    metadata = (
+        trained.metadata_inputs.numbers(part.dataset, part.places[index])
+        if trained.metadata_inputs
+        else None
+    )
     maps = grad_cam(trained.model, trained.target, images, metadata)
     pairs = [[image, overlay(image, heat)] for image, heat in zip(images, maps.heat, strict=True)]
     words, kinds, sheet = captions(chosen), chosen["kind"].to_numpy(), []

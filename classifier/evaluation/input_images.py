@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from classifier.trained import Trained
-from data.images.decoding import BadImage, decode_all, find_images
+from data.images.decoding import decode_all
+from data.images.files import BadImage, find_images
 from data.store import MARKER, Dataset, load_dataset
 from dermsynth.errors import UserError, some
 
@@ -44,7 +45,7 @@ def read_batches(data: Path, trained: Trained) -> tuple[list[str], Iterator[Batc
 def _decoded(files: list[Path], trained: Trained, root: Path) -> Iterator[np.ndarray]:
     batch: list[np.ndarray] = []
     bad: list[BadImage] = []
-    for image in decode_all(files, trained.look, root=root):
+    for image in decode_all(files, trained.look, roots=(root,)):
         if isinstance(image, BadImage):
             bad.append(image)
         elif not bad:  # after the first nothing is written: only the others are looked for

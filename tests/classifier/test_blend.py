@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from scipy.stats import rankdata
 from sklearn.metrics import roc_auc_score
 
-from classifier.blend import BlendOptions, auc, blend, fit_weights, fold_auc, mix
+from classifier.blend import BlendOptions, blend
+from classifier.evaluation.blending import auc, fit_weights, fold_auc, mix
 from data.store import save_table
 from dermsynth import cli
 from dermsynth.errors import UserError

@@ -13,6 +13,7 @@ from classifier.train import train
 from classifier.training import outputs
 from data.store import write_dataset
 from dermsynth import cli
+from dermsynth.options import ComputeOptions
 
 FILES = sorted(RECIPES.glob("*.yaml"))
 NAMES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
@@ -60,7 +61,7 @@ def test_a_recipe_from_training_to_scores(recipe, lesions, tmp_path, monkeypatch
         np.testing.assert_allclose(classes.sum(1), 1)
         np.testing.assert_allclose(rows["score_mel"], rows["score"])
     written = predict(
-        PredictOptions(run=run, data=lesions.path, out=tmp_path / "s.csv", device="cpu")
+        PredictOptions(run, lesions.path, tmp_path / "s.csv", compute=ComputeOptions("cpu"))
     )
     known = rows[rows["part"] == "test"].set_index("image_id")["score"]
     found = written.set_index("image_name")["target"][known.index]

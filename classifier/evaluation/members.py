@@ -1,0 +1,161 @@
+"""The scores that are blended: read, checked, and brought into one order."""
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from classifier.evaluation.cross_validation import percentile
+from classifier.run_folder import COLUMNS, PREDICTIONS, VALIDATION
+from data.store import MARKER, TEST, load_table
+from dermsynth.errors import UserError, some
+
+
+@dataclass(frozen=True)
+class Member:
+    """One model's scores."""
+
+    name: str
+    path: Path
+    weight: float | None  # as given
+    rows: pd.DataFrame  # by image_id: `score`; of a run also `part`, `fold`, `target`
+
+    @property
+    def leaky(self) -> bool:
+        """Whether its run was trained with a leak; a CSV cannot say."""
+        return "leaky" in self.rows and bool(self.rows["leaky"].any())
+
+    def rows_of(self, part: str) -> pd.DataFrame:
+        """The rows of a part; of a CSV all. Raises UserError where there is none."""
+        if "part" not in self.rows:
+            if part not in VALIDATION:
+                return self.rows
+            raise UserError(f"{self.path}: a CSV, which has no part {part}; give the run instead")
+        rows = self.rows[self.rows["part"] == part]
+        if rows.empty:
+            parts = some(self.rows["part"].unique().tolist())
+            raise UserError(f"{self.path}: has no part {part}; it has {parts}")
+        return rows
+
+
+def read_members(words: list[str]) -> list[Member]:
+    """Members from `NAME=FILE` or `NAME=FILE:WEIGHT`. Raises UserError naming the bad one."""
+    if not words:
+        raise UserError("--scores: expected NAME=FILE:WEIGHT for each model")
+    members = [_read_member(word) for word in words]
+    names = [member.name for member in members]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UserError(f"--scores: the name {some(twice)} is given twice")
+    return members
+
+
+def _read_member(word: str) -> Member:
+    name, _, rest = word.partition("=")
+    file, _, number = rest.rpartition(":")
+    weight = None
+    with contextlib.suppress(ValueError):  # a colon in the file's name
+        weight = float(number) if file else None
+    file = rest if weight is None else file
+    if not name or not file:
+        raise UserError(f"--scores {word}: expected NAME=FILE or NAME=FILE:WEIGHT")
+    if weight is not None and not 0 <= weight < float("inf"):
+        raise UserError(f"--scores {word}: expected a weight of 0 or more, found {weight:g}")
+    path = Path(file) / PREDICTIONS if Path(file).is_dir() else Path(file)
+    if not path.exists():
+        raise UserError(f"--scores {word}: no {path}; expected NAME=FILE or NAME=FILE:WEIGHT")
+    return Member(name, path, weight, _read_csv(path) if path.suffix == ".csv" else _read_run(path))
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as CSV ({error})") from None
+    whole = isinstance(table.index, pd.RangeIndex)  # a longer row makes its first field the index
+    if sorted(table.columns) != ["image_name", "target"] or not whole:
+        columns = some(table.columns.tolist())
+        raise UserError(f"{path}: expected the columns image_name,target alone; found {columns}")
+    scores = pd.to_numeric(table["target"], errors="coerce")
+    bad = table[~np.isfinite(scores)]
+    if len(bad):
+        shown = [f"{row.image_name} ({row.target!r})" for row in bad.itertuples()]
+        raise UserError(f"{path}: {len(bad)} scores are no finite numbers: {some(shown)}")
+    return _by_image(pd.DataFrame({"image_id": table["image_name"], "score": scores}), path)
+
+
+def _read_run(path: Path) -> pd.DataFrame:
+    try:
+        table = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path}: cannot be read as a run or a .csv ({reason})") from None
+    if missing := [name for name in COLUMNS if name not in table]:
+        raise UserError(f"{path}: no predictions of a run: no column {some(missing)}")
+    if len(bad := table.loc[~np.isfinite(table["score"]), "image_id"]):
+        raise UserError(f"{path}: {len(bad)} scores are not finite: {some(bad.tolist())}")
+    return _by_image(table, path)
+
+
+def _by_image(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    key = [name for name in ("part", "image_id") if name in table]
+    if len(twice := table.loc[table.duplicated(key), "image_id"]):
+        raise UserError(f"{path}: {len(twice)} images come twice: {some(twice.tolist())}")
+    return table.set_index("image_id")
+
+
+def same_rows(
+    members: list[Member], part: str, ranks: bool = False
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """The first member's rows of a part, and all members' scores in their order, float64 [n, k].
+
+    With `ranks`, percentiles instead: of "oof" within a fold, because each has a model of its own.
+    Raises UserError where members have other images, targets or folds.
+    """
+    first, columns = members[0].rows_of(part), []
+    for member in members:
+        rows = member.rows_of(part)
+        for own, other, where in ((first, rows, members[0]), (rows, first, member)):
+            if len(odd := own.index.difference(other.index)):
+                raise UserError(
+                    f"--scores {members[0].name} and {member.name}: not the same images; "
+                    f"{len(odd)} are in {where.path} only: {some(odd.tolist())}"
+                )
+        rows = rows.loc[first.index]
+        for key in ("target", "fold"):
+            if key in rows and key in first and len(odd := rows[rows[key] != first[key]]):
+                raise UserError(
+                    f"{member.path} and {members[0].path}: not the same {key}s: "
+                    f"{some(odd.index.tolist())}; mix runs on the same dataset and folds"
+                )
+        scores = rows["score"].to_numpy(np.float64)
+        if ranks:
+            models = rows["fold"] if part == "oof" else np.zeros(len(rows))
+            scores = rows["score"].groupby(np.asarray(models)).transform(percentile).to_numpy()
+        columns.append(scores)
+    return first, np.column_stack(columns)
+
+
+def read_truth(path: Path, part: str, ids: pd.Index) -> pd.Series:
+    """Targets, int64, of the images to be tested on: a part of a run, or of a dataset.
+
+    Of a dataset: its test part, its folds ("oof"), what was scored ("val"), else all with a target.
+    Raises UserError where `ids` has images that are not there, or lacks some of those.
+    """
+    if (path / MARKER).exists():
+        table = load_table(path)[0].set_index("image_id")
+        wanted = table[table["target"].notna()]
+        if part in ("test", "oof"):
+            wanted = wanted[wanted["fold"] == TEST if part == "test" else wanted["fold"] >= 0]
+        wanted = wanted[wanted.index.isin(ids)] if part == "val" else wanted
+    else:
+        file = path / PREDICTIONS if path.is_dir() else path
+        table = wanted = Member("truth", path, None, _read_run(file)).rows_of(part)
+    if len(odd := ids.difference(table.index)):
+        raise UserError(f"--truth {path}: does not know {len(odd)} images: {some(odd.tolist())}")
+    if len(odd := wanted.index.difference(ids)):
+        raise UserError(
+            f"--truth {path}: {len(odd)} images of part {part} have no score: {some(odd.tolist())}"
+        )
+    return wanted["target"].astype(np.int64)
