@@ -23,10 +23,8 @@ BLOCK = 5_000_000  # entries of the largest temporary array
 class Pairs:
     """An AUC, or a difference, as a matrix over groups; a mixed group is a row and a column."""
 
-    wins: (
-        np.ndarray
-    )  # float32 [malignant groups, benign groups], whole: `unit` a pair of images won
-    unit: int
+    wins: np.ndarray  # float32 [malignant groups, benign groups], whole numbers
+    unit: int  # of `wins` for a pair of images won
     malignant: np.ndarray  # [malignant groups] number of each among all groups
     benign: np.ndarray  # [benign groups] likewise
     m: np.ndarray  # float32 [malignant groups] malignant images in each
@@ -37,7 +35,14 @@ class Pairs:
 def count_pairs(
     target: np.ndarray, group: np.ndarray, a: np.ndarray, b: np.ndarray | None
 ) -> Pairs:
-    """Pairs won under `a` minus those won under `b` (none: not compared); scores [models, n]."""
+    """Pairs won under `a` minus those won under `b`.
+
+    Parameters
+    ----------
+    target : bool [n], True malignant
+    group : int64 [n], numbers from 0 on
+    a, b : scores [models, n]; without `b` nothing is subtracted
+    """
     order = np.argsort(group, kind="stable")
     rows, columns = order[target[order]], order[~target[order]]
     malignant, first_row, m = np.unique(group[rows], return_index=True, return_counts=True)
@@ -48,11 +53,11 @@ def count_pairs(
     for scores, sign in [(a, 1), *([] if b is None else [(b, -1)])]:
         for score in scores:
             for at in range(0, len(rows), step):
-                here, there = score[rows[at : at + step], None], score[None, columns]
-                won = (here > there).astype(np.int8) + (here >= there)
+                positive, negative = score[rows[at : at + step], None], score[None, columns]
+                won = (positive > negative).astype(np.int8) + (positive >= negative)
                 won = np.add.reduceat(won, first_column, axis=1, dtype=np.float32)
-                of = np.searchsorted(first_row, np.arange(at, at + len(won)), side="right") - 1
-                np.add.at(wins, of, won * (sign * models // len(scores)))
+                row = np.searchsorted(first_row, np.arange(at, at + len(won)), side="right") - 1
+                np.add.at(wins, row, won * (sign * models // len(scores)))
     m, n = m.astype(np.float32), n.astype(np.float32)
     return Pairs(wins, 2 * models, malignant, benign, m, n, int(group.max()) + 1)
 
@@ -98,8 +103,8 @@ def estimates(pairs: Pairs, weights: np.ndarray) -> np.ndarray:
     """The estimate under group weights [replicates, groups], leaving out those without a class."""
     row, column = weights[:, pairs.malignant], weights[:, pairs.benign]
     wins = np.einsum("bi,bi->b", column @ pairs.wins.T, row, dtype=np.float64)
-    of = (row @ pairs.m).astype(np.float64) * (column @ pairs.n) * pairs.unit
-    return wins[of > 0] / of[of > 0]
+    drawn = (row @ pairs.m).astype(np.float64) * (column @ pairs.n) * pairs.unit
+    return wins[drawn > 0] / drawn[drawn > 0]
 
 
 def resampled(pairs: Pairs, replicates: int, seed: int) -> np.ndarray:

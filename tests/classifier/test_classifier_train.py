@@ -1,4 +1,3 @@
-import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -14,9 +13,8 @@ from sklearn.metrics import roc_auc_score
 from classifier.options import TrainOptions
 from classifier.train import train
 from classifier.trained import load_trained
-from classifier.training import loop as loop_module
-from classifier.training import outputs
-from classifier.training import setup as job_module
+from classifier.training import outputs, scoring, setup
+from classifier.training.batches import Batches
 from classifier.training.loop import Loop
 from classifier.training.losses import Loss
 from classifier.training.schedule import learning_rate
@@ -26,11 +24,13 @@ from data.store import write_dataset
 from dermsynth import cli
 from dermsynth.device import resolve
 from dermsynth.errors import UserError
+from dermsynth.options import replace
 
 
 @pytest.fixture
 def options(tiny, tmp_path):
-    return TrainOptions(
+    return replace(
+        TrainOptions(),
         data=tiny.path,
         backbone="efficientnet-lite0",
         frozen=11,
@@ -59,7 +59,7 @@ def pool(tiny, tmp_path, make_images):
 
 
 def change(options, **changes):
-    return dataclasses.replace(options, **changes)
+    return replace(options, **changes)
 
 
 def test_a_run_from_end_to_end(options, tiny, other, pool):
@@ -67,7 +67,7 @@ def test_a_run_from_end_to_end(options, tiny, other, pool):
         options, epochs=6, lr=2e-3, synthetic="0.3", pool=pool, external=(f"far={other.path}",)
     )
     metrics = train(options)
-    out = options.out
+    out = options.run.out
     assert metrics == json.loads((out / "metrics.json").read_text())
     assert list(metrics) == ["val", "test", "external/far"]
     assert metrics["test"]["auc"] > 0.8  # the dark square is easy to see
@@ -105,28 +105,31 @@ class Killed(Exception):
     [
         {"oversample": "0.3"},
         {"views": 0, "backbone": "efficientnet-b0", "weights": "none", "frozen": 14},
-        {"batch_norm": "adapt", "epochs": 2},
+        {"batch_norm": "adapt", "epochs": 2, "views": 0},
         {"head_epochs": 1, "ema": 0.9, "clip": 1.0, "schedule": "plateau", "plateau_patience": 0},
-        {"cutmix": 0.5, "mixup": 0.3, "augment": "flips", "sampler": "balanced", "accumulate": 2},
+        {
+            **{"cutmix": 0.5, "mixup": 0.3, "augment": "flips", "views": 0},
+            **{"sampler": "balanced", "accumulate": 2},
+        },
     ],
     ids=["cached", "fresh", "adapt", "staged", "mixed"],
 )
 def test_resume_after_a_kill_equals_an_unbroken_run(options, kind, monkeypatch, tmp_path):
     options = change(options, **kind)
     whole = train(change(options, out=tmp_path / "whole"))
-    step = Loop._step
+    step = Loop.step
 
     def dies(self, number):
         if number == self.per_epoch + 2:
             raise Killed
         return step(self, number)
 
-    monkeypatch.setattr(Loop, "_step", dies)
+    monkeypatch.setattr(Loop, "step", dies)
     with pytest.raises(Killed):
         train(options)
-    monkeypatch.setattr(Loop, "_step", step)
+    monkeypatch.setattr(Loop, "step", step)
     assert train(change(options, resume=True)) == whole
-    assert_same_run(options.out, tmp_path / "whole")
+    assert_same_run(options.run.out, tmp_path / "whole")
 
 
 def test_ctrl_c_mid_epoch_saves_and_resumes_exactly(options, monkeypatch, tmp_path, capsys):
@@ -134,20 +137,20 @@ def test_ctrl_c_mid_epoch_saves_and_resumes_exactly(options, monkeypatch, tmp_pa
     import signal
 
     whole = train(change(options, out=tmp_path / "whole"))
-    step = Loop._step
+    step = Loop.step
 
     def interrupted(self, number):
         if number == self.per_epoch + 1:
             os.kill(os.getpid(), signal.SIGINT)
         return step(self, number)
 
-    monkeypatch.setattr(Loop, "_step", interrupted)
+    monkeypatch.setattr(Loop, "step", interrupted)
     with pytest.raises(KeyboardInterrupt, match="--resume"):
         train(options)
-    assert not (options.out / "metrics.json").exists()
-    monkeypatch.setattr(Loop, "_step", step)
+    assert not (options.run.out / "metrics.json").exists()
+    monkeypatch.setattr(Loop, "step", step)
     assert train(change(options, resume=True)) == whole
-    assert_same_run(options.out, tmp_path / "whole")
+    assert_same_run(options.run.out, tmp_path / "whole")
     assert train(change(options, resume=True)) == whole
     assert "finished already" in capsys.readouterr().out
 
@@ -161,7 +164,7 @@ def test_memory_changes_speed_and_not_the_result(options, pool, tmp_path):
     options = change(options, epochs=2, synthetic="0.3", pool=pool)
     train(options)
     train(change(options, cache_gib=0.0, out=tmp_path / "slow"))
-    assert_same_run(options.out, tmp_path / "slow")
+    assert_same_run(options.run.out, tmp_path / "slow")
 
 
 def test_resume_refuses_other_options(options, monkeypatch):
@@ -173,34 +176,36 @@ def test_resume_refuses_other_options(options, monkeypatch):
     with pytest.raises(UserError, match="exists already"):
         train(options)
     with pytest.raises(UserError, match=r"holds no config\.yaml"):
-        train(change(options, resume=True, out=options.out.parent / "absent"))
+        train(change(options, resume=True, out=options.run.out.parent / "absent"))
 
 
 def test_arms_share_steps_and_order(options, pool, monkeypatch):
     seen = {}
-    step = Loop._step
+    step = Loop.step
 
     def watch(self, number):
-        seen.setdefault(arm, []).append(self.order.positions(number)[0])
+        seen.setdefault(arm, []).append(self.batches.order.positions(number)[0])
         return step(self, number)
 
-    monkeypatch.setattr(Loop, "_step", watch)
+    monkeypatch.setattr(Loop, "step", watch)
     arms = {"real": {}, "oversampled": {"oversample": "0.3"}, "synthetic": {"synthetic": "0.3"}}
     arms["synthetic"]["pool"] = pool
     cache = FeatureCache(1)
     for arm, changes in arms.items():
-        train(change(options, epochs=2, out=options.out / arm, **changes), cache)
+        train(change(options, epochs=2, out=options.run.out / arm, **changes), cache)
     assert len({len(steps) for steps in seen.values()}) == 1
     assert np.array_equal(seen["oversampled"], seen["synthetic"])
 
 
 def test_early_stopping_keeps_the_best_epoch(options, monkeypatch):
     values = iter([0.6, 0.9, 0.7, 0.8, 0.95])
-    monkeypatch.setattr(loop_module, "roc_auc_score", lambda *_: next(values))
+    monkeypatch.setattr(scoring, "roc_auc_score", lambda *_: next(values))
     train(change(options, epochs=5, patience=2))
-    rows = [json.loads(line) for line in (options.out / "metrics.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line) for line in (options.run.out / "metrics.jsonl").read_text().splitlines()
+    ]
     assert [row["val_auc"] for row in rows if "val_auc" in row] == [0.6, 0.9, 0.7, 0.8]
-    facts = json.loads((options.out / "run.json").read_text())
+    facts = json.loads((options.run.out / "run.json").read_text())
     assert (facts["best_epoch"], facts["epochs"]) == (2, 4)
 
 
@@ -212,14 +217,14 @@ def test_an_allowed_leak_marks_every_output(options, tiny, tmp_path, make_images
     options = change(options, synthetic="0.3", pool=pool, epochs=1)
     with pytest.raises(UserError, match=held_out[0]):
         train(options)
-    assert not options.out.exists()
+    assert not options.run.out.exists()
     metrics = train(change(options, allow_leakage=True))
     assert all(held_out[0] in of["leaky"] for of in metrics.values())
-    assert pd.read_parquet(options.out / "predictions.parquet")["leaky"].all()
-    config = (options.out / "config.yaml").read_text()
+    assert pd.read_parquet(options.run.out / "predictions.parquet")["leaky"].all()
+    config = (options.run.out / "config.yaml").read_text()
     assert config.startswith("# LEAKY")
     assert yaml.safe_load(config)["allow_leakage"] is True
-    with safe_open(options.out / "model.safetensors", "pt") as file:
+    with safe_open(options.run.out / "model.safetensors", "pt") as file:
         assert held_out[0] in json.loads(file.metadata()["classifier"])["leaky"]
 
 
@@ -233,21 +238,21 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_good_state(options, monke
     monkeypatch.setattr(Loss, "__call__", breaks)
     with pytest.raises(UserError, match=r"loss became nan at step .* lower --lr"):
         train(options)
-    batch = json.loads((options.out / "bad_batch.json").read_text())
-    assert len(batch["images"]["real"]) == options.batch
+    batch = json.loads((options.run.out / "bad_batch.json").read_text())
+    assert len(batch["images"]["real"]) == options.steps.batch
     assert batch["images"]["real"][0].startswith("s0-")
-    assert (options.out / "checkpoint" / "newest.safetensors").exists()
+    assert (options.run.out / "checkpoint" / "newest.safetensors").exists()
 
 
 def test_out_of_memory_says_what_would_fit(options, monkeypatch):
-    backward, limit = Loop._backward, 5
+    load, limit = Batches.load, 5
 
-    def fails(self, step, positions, rounds, number):
+    def fails(self, key, positions, rounds):
         if len(positions) > limit:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return backward(self, step, positions, rounds, number)
+        return load(self, key, positions, rounds)
 
-    monkeypatch.setattr(Loop, "_backward", fails)
+    monkeypatch.setattr(Batches, "load", fails)
     with pytest.raises(UserError, match=r"out of memory at --batch 16.*--accumulate 4 computes 4"):
         train(options)
     limit = 0
@@ -330,27 +335,27 @@ def test_bad_input(options, changes, message, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=message):
         train(change(options, **changes))
     assert not (tmp_path / "runs").exists()
-    assert not options.out.exists()
+    assert not options.run.out.exists()
 
 
 def test_bad_externals(options, tiny, other):
     twice = (f"a={other.path}", f"a={other.path}")
     with pytest.raises(UserError, match="given twice"):
-        job_module.resolve(change(options, external=twice))
+        setup.resolve(change(options, external=twice))
     with pytest.raises(UserError, match=r"of its images are trained on: s0-\d+"):
-        job_module.resolve(change(options, external=(f"self={tiny.path}",)))
+        setup.resolve(change(options, external=(f"self={tiny.path}",)))
 
 
 def test_synthetic_without_any_generator_names_the_command(options, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"python -m gan.train --data \S+ --fold 0"):
-        job_module.resolve(change(options, synthetic="balanced"))
+        setup.resolve(change(options, synthetic="balanced"))
 
 
 @pytest.mark.parametrize("schedule", ["one-cycle", "constant"])
 def test_learning_rate(options, schedule):
     options = change(options, schedule=schedule, epochs=4, lr=1e-3)
-    rates = [learning_rate(options, step, 25) for step in range(100)]
+    rates = [learning_rate(options.steps, step, 25, 1e-3) for step in range(100)]
     assert max(rates) == pytest.approx(1e-3, rel=1e-3)
     assert rates[0] < 1e-4
     assert int(np.argmax(np.isclose(rates, max(rates)))) in range(23, 27)
@@ -360,7 +365,7 @@ def test_learning_rate(options, schedule):
 def test_command_line_and_its_config_agree(options, tmp_path):
     argv = ["--data", "d", "--synthetic", "0.3", "--external", "a=x", "--external", "b=y"]
     parsed = cli.parse(TrainOptions, argv, "p", "d")
-    assert parsed.external == ("a=x", "b=y")
+    assert parsed.training_set.external == ("a=x", "b=y")
     cli.save_options(parsed, tmp_path)
     again = cli.parse(TrainOptions, ["--config", str(tmp_path / "config.yaml")], "p", "d")
     assert again == parsed
@@ -368,10 +373,10 @@ def test_command_line_and_its_config_agree(options, tmp_path):
 
 def test_rerun_replaces_only_when_asked(options):
     train(change(options, epochs=1))
-    before = (options.out / "model.safetensors").read_bytes()
+    before = (options.run.out / "model.safetensors").read_bytes()
     with pytest.raises(UserError, match="--overwrite"):
         train(change(options, epochs=1, seed=1))
     train(change(options, epochs=1, seed=1, overwrite=True))
-    assert (options.out / "model.safetensors").read_bytes() != before
-    assert not options.out.with_name("run.previous").exists()
-    shutil.rmtree(options.out)
+    assert (options.run.out / "model.safetensors").read_bytes() != before
+    assert not options.run.out.with_name("run.previous").exists()
+    shutil.rmtree(options.run.out)

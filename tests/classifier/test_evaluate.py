@@ -21,6 +21,7 @@ from classifier.training.setup import TrainOptions
 from data.store import write_dataset
 from dermsynth import cli
 from dermsynth.errors import UserError
+from dermsynth.options import replace
 
 FIGURES = [
     *("auc", "average_precision", "balanced_accuracy", "sensitivity_at_95_specificity"),
@@ -312,7 +313,7 @@ def test_a_trained_run_from_the_command_line(tta, tiny, tmp_path, monkeypatch, c
     cpu = {"device": "cpu", "precision": "fp32", "tracking": "none"}
     small = {"backbone": "efficientnet-lite0", "size": 32, "frozen": 7, "batch": 16, "views": 2}
     monkeypatch.setattr(outputs, "draw_plots", lambda *_: None)
-    train(TrainOptions(data=tiny.path, epochs=1, out=out, tta=tta, **small, **cpu))
+    train(replace(TrainOptions(), data=tiny.path, epochs=1, out=out, tta=tta, **small, **cpu))
     monkeypatch.setattr("sys.argv", ["evaluate", "--run", str(out), "--replicates", "200"])
     cli.run(EvaluateOptions, evaluate, "classifier.evaluate", "")
     assert "bal. acc." in capsys.readouterr().out
@@ -347,7 +348,7 @@ def test_grad_cam_of_all_folds_shows_a_model_images_that_are_new_to_it(
         inside = np.flatnonzero(data.table["fold"] >= 0)
         table = data.table.iloc[inside].reset_index(drop=True)
         data = write_dataset(tmp_path / "inside", np.asarray(data.images[inside]), table, {})
-    train(TrainOptions(data=data.path, fold="all", epochs=1, out=out, **small, **cpu))
+    train(replace(TrainOptions(), data=data.path, fold="all", epochs=1, out=out, **small, **cpu))
     shown = []
     captions = error_gallery.captions
     monkeypatch.setattr(

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from classifier.model.metadata_inputs import MetadataInputs
 from safetensors.torch import save_file
 
 from classifier import onnx_graph
 from classifier.export import ExportOptions, export
 from classifier.model.classifier import Classifier, ModelSpec
+from classifier.model.metadata_inputs import MetadataInputs
 from classifier.model.weights import load_weights
 from classifier.targets import BINARY, Target
 from classifier.trained import load_trained

@@ -4,6 +4,7 @@ import torch
 
 from classifier.augment import Views, draw_views, load_batch
 from classifier.model.classifier import Classifier, ModelSpec
+from classifier.options import AugmentationOptions
 from classifier.training.trunk_cache import PLAIN, FeatureCache, ImageSet, Trunk
 from dermsynth.device import resolve
 
@@ -11,12 +12,12 @@ from dermsynth.device import resolve
 def make_trunk(cache, frozen=4, views=3, precision="fp32", batch_norm="fixed", size=32):
     torch.manual_seed(0)
     model = Classifier(ModelSpec("efficientnet-lite0", size, frozen, batch_norm)).eval()
-    return Trunk(model, resolve("cpu", precision), cache, views)
+    return Trunk(model, resolve("cpu", precision), cache, AugmentationOptions(views=views))
 
 
 @pytest.fixture
 def images(tiny):
-    return ImageSet.of("real", tiny.path, tiny.images)
+    return ImageSet.stored("real", tiny.path, tiny.images)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -57,7 +58,7 @@ def test_nothing_is_computed_twice(images, monkeypatch):
 
 
 def test_old_features_make_room_but_not_those_in_use(images, other):
-    external = ImageSet.of("real", other.path, other.images)
+    external = ImageSet.stored("real", other.path, other.images)
     one = make_trunk(FeatureCache(1))
     size = one._store(images).nbytes
     cache = FeatureCache(1.1 * size / 2**30)

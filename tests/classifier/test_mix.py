@@ -3,11 +3,17 @@ import os
 import numpy as np
 import pytest
 
+from classifier.options import TrainOptions
 from classifier.targets import BINARY
-from classifier.training import training_set
+from classifier.training import pools, training_set
 from data.pool import write_pool
 from dermsynth.errors import UserError
 from dermsynth.files import sha256, write_json
+from dermsynth.options import flat, replace
+from gan import generate
+
+OPTIONS = replace(TrainOptions(), seed=3, device="cpu")
+LEAKY = replace(OPTIONS, allow_leakage=True)
 
 
 def provenance(dataset, fold=0, training_ids=None, **changes):
@@ -26,19 +32,21 @@ def pool_at(path, count, provenance, size=32):
 def test_extra_images_are_the_asked_share_of_the_final_set(tiny):
     targets = tiny.targets(tiny.rows("train", 0))
     for share in (0.1, 0.3, 0.5):
-        n = training_set.extras_needed(targets, share)
+        n = training_set.extra_count(targets, share)
         assert n / (n + len(targets)) == pytest.approx(share, abs=0.5 / len(targets))
-    n = training_set.extras_needed(targets, "balanced")
+    n = training_set.extra_count(targets, "balanced")
     assert targets.sum() + n == (targets == 0).sum()
-    assert training_set.extras_needed(targets, 0.0) == 0
+    assert training_set.extra_count(targets, 0.0) == 0
 
 
 def listed(dataset, synthetic, oversampled):
-    rows = training_set.real_rows(dataset, 0, BINARY, 0, False, seed=0)
-    return training_set.training_list(dataset, rows, BINARY, synthetic, oversampled, seed=0)
+    n = len(dataset.rows("train", 0))
+    shares = {"synthetic": synthetic, "oversample": oversampled}
+    shares = {name: str(count / (count + n)) for name, count in shares.items()}
+    return training_set.build_training_set(dataset, BINARY, replace(OPTIONS, **shares))
 
 
-def test_training_list_keeps_every_real_image_and_adds_malignant_ones(tiny):
+def test_the_training_set_keeps_every_real_image_and_adds_malignant_ones(tiny):
     real = listed(tiny, 0, 0)
     synthetic = listed(tiny, 25, 0)
     duplicated = listed(tiny, 0, 25)
@@ -74,32 +82,32 @@ def test_pool_from_other_folds_is_refused_with_ids(tiny, tmp_path):
     held_out = tiny.table["image_id"].to_numpy()[tiny.rows("val", 0)].tolist()
     path = pool_at(tmp_path / "p", 30, provenance(tiny, 1, held_out)).path
     with pytest.raises(UserError, match=held_out[0]):
-        training_set.open_pool(tiny, 0, path, 10, allow_leakage=False)
-    _, reason = training_set.open_pool(tiny, 0, path, 10, allow_leakage=True)
+        pools.open_pool(OPTIONS, tiny, path, 10)
+    _, reason = pools.open_pool(LEAKY, tiny, path, 10)
     assert held_out[0] in reason
     path = pool_at(tmp_path / "q", 30, provenance(tiny, folds_hash="f" * 64)).path
     with pytest.raises(UserError, match="other folds"):
-        training_set.open_pool(tiny, 0, path, 10, allow_leakage=False)
+        pools.open_pool(OPTIONS, tiny, path, 10)
 
 
 def test_pool_without_provenance_is_refused_unless_declared(tiny, tmp_path):
     path = pool_at(tmp_path / "p", 30, {"kind": "unknown"}).path
     with pytest.raises(UserError, match="does not say where its images come from"):
-        training_set.open_pool(tiny, 0, path, 10, allow_leakage=False)
+        pools.open_pool(OPTIONS, tiny, path, 10)
     path = pool_at(tmp_path / "p", 30, {"kind": "declared", "statement": "drawn by hand"}).path
-    assert training_set.open_pool(tiny, 0, path, 10, allow_leakage=False)[1] is None
+    assert pools.open_pool(OPTIONS, tiny, path, 10)[1] is None
 
 
 def test_pool_too_small_names_the_command(tiny, tmp_path):
     path = pool_at(tmp_path / "p", 5, provenance(tiny)).path
     with pytest.raises(UserError, match=r"holds 5 images, 6 are needed.*gan.generate.*--count 6"):
-        training_set.open_pool(tiny, 0, path, 6, allow_leakage=False)
+        pools.open_pool(OPTIONS, tiny, path, 6)
     with pytest.raises(UserError, match="no synthetic pool there"):
-        training_set.open_pool(tiny, 0, tmp_path / "absent", 6, allow_leakage=False)
+        pools.open_pool(OPTIONS, tiny, tmp_path / "absent", 6)
 
 
 @pytest.fixture
-def runs(tmp_path, monkeypatch):
+def generators(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     return tmp_path / "runs" / "gan"
 
@@ -113,54 +121,50 @@ def generator_run(folder, dataset, fold=0, age=0, **changes):
     return folder
 
 
-def test_newest_generator_that_fits(tiny, runs):
+def test_newest_generator_that_fits(tiny, generators):
     with pytest.raises(UserError, match=r"python -m gan.train --data \S+ --fold 0"):
-        training_set.newest_generator(tiny, 0)
-    generator_run(runs / "old", tiny, age=50)
-    generator_run(runs / "best", tiny, age=10)
-    generator_run(runs / "other-fold", tiny, fold=1)
-    generator_run(runs / "other-data", tiny, folds_hash="0" * 64)
-    (generator_run(runs / "unfinished", tiny) / "generator.safetensors").unlink()
-    assert training_set.newest_generator(tiny, 0).name == "best"
-    assert training_set.newest_generator(tiny, 1).name == "other-fold"
+        pools.newest_generator(tiny, 0)
+    generator_run(generators / "old", tiny, age=50)
+    generator_run(generators / "best", tiny, age=10)
+    generator_run(generators / "other-fold", tiny, fold=1)
+    generator_run(generators / "other-data", tiny, folds_hash="0" * 64)
+    (generator_run(generators / "unfinished", tiny) / "generator.safetensors").unlink()
+    assert pools.newest_generator(tiny, 0).name == "best"
+    assert pools.newest_generator(tiny, 1).name == "other-fold"
 
 
-def test_pool_of_a_generator_is_made_once(tiny, runs, monkeypatch):
-    run = generator_run(runs / "g", tiny)
+def test_pool_of_a_generator_is_made_once(tiny, generators, monkeypatch):
+    run = generator_run(generators / "g", tiny)
     calls = []
 
-    class Done:
-        returncode = 0
-
-    def generate(command, check):
-        calls.append(command)
-        out = command[command.index("--out") + 1]
+    def make(options):
+        calls.append(flat(options))
         made = provenance(tiny) | {"sha256": sha256(run / "generator.safetensors")}
-        pool_at(runs.parent.parent / out, int(command[command.index("--count") + 1]), made)
-        return Done()
+        pool_at(calls[-1]["out"], calls[-1]["count"], made)
 
-    monkeypatch.setattr(training_set.subprocess, "run", generate)
-    first = training_set.pool_of_generator(tiny, 0, run, 7, 3, "cpu", False)
+    monkeypatch.setattr(generate, "generate", make)
+    first = pools.pool_of_generator(OPTIONS, tiny, run, 7)
     assert first == run / "pools" / "7-seed3"
-    assert calls[0][1:3] == ["-m", "gan.generate"]
-    assert training_set.pool_of_generator(tiny, 0, run, 7, 3, "cpu", False) == first
-    assert training_set.pool_of_generator(tiny, 0, run, 5, 3, "cpu", False) == first  # big enough
+    asked = {"generator": run, "count": 7, "seed": 3, "device": "cpu", "overwrite": True}
+    assert asked.items() <= calls[0].items()
+    assert pools.pool_of_generator(OPTIONS, tiny, run, 7) == first
+    assert pools.pool_of_generator(OPTIONS, tiny, run, 5) == first  # big enough
     assert len(calls) == 1
-    assert training_set.pool_of_generator(tiny, 0, run, 5, 4, "cpu", False).name == "5-seed4"
+    assert pools.pool_of_generator(replace(OPTIONS, seed=4), tiny, run, 5).name == "5-seed4"
     assert len(calls) == 2
     (run / "generator.safetensors").write_bytes(b"trained further")
-    training_set.pool_of_generator(tiny, 0, run, 7, 3, "cpu", False)
+    pools.pool_of_generator(OPTIONS, tiny, run, 7)
     assert len(calls) == 3
 
 
-def test_leaky_generator_is_refused_before_anything_is_made(tiny, runs, monkeypatch):
+def test_leaky_generator_is_refused_before_anything_is_made(tiny, generators, monkeypatch):
     held_out = tiny.table["image_id"].to_numpy()[tiny.rows("test", 0)].tolist()
-    run = generator_run(runs / "g", tiny, training_ids=held_out)
-    monkeypatch.setattr(training_set.subprocess, "run", None)
+    run = generator_run(generators / "g", tiny, training_ids=held_out)
+    monkeypatch.setattr(generate, "generate", None)
     with pytest.raises(UserError, match=held_out[0]):
-        training_set.pool_of_generator(tiny, 0, run, 7, 0, "cpu", False)
+        pools.pool_of_generator(replace(OPTIONS, seed=0), tiny, run, 7)
     with pytest.raises(UserError, match="no finished generator there"):
-        training_set.pool_of_generator(tiny, 0, runs / "absent", 7, 0, "cpu", False)
+        pools.pool_of_generator(replace(OPTIONS, seed=0), tiny, generators / "absent", 7)
 
 
 def test_images_of_another_class_are_no_malignant_ones(tiny, tmp_path):
@@ -168,7 +172,7 @@ def test_images_of_another_class_are_no_malignant_ones(tiny, tmp_path):
     for label, allowed in (("benign", False), ("nv", False), ("mel", True), ("malignant", True)):
         path = write_pool(tmp_path / label, tiny.images[:6], provenance | {"label": label}).path
         if allowed:
-            assert training_set.open_pool(tiny, 0, path, 5, allow_leakage=False)[1] is None
+            assert pools.open_pool(OPTIONS, tiny, path, 5)[1] is None
         else:
             with pytest.raises(UserError, match=f"its images are {label}; synthetic images count"):
-                training_set.open_pool(tiny, 0, path, 5, allow_leakage=False)
+                pools.open_pool(OPTIONS, tiny, path, 5)

@@ -8,6 +8,7 @@ from PIL import Image
 from classifier.options import TrainOptions
 from classifier.train import train
 from data.prepare import PrepareOptions, prepare
+from dermsynth.options import replace
 
 
 @pytest.fixture
@@ -27,16 +28,16 @@ def folder(tiny, tmp_path):
 
 
 def test_native_and_stored_give_the_same_run(folder, tmp_path):
-    options = PrepareOptions("folder", (folder,), size=64, folds=3)
-    stored = prepare(PrepareOptions(**{**vars(options), "out": tmp_path / "stored"}))
-    native = prepare(PrepareOptions(**{**vars(options), "out": tmp_path / "n", "size": "native"}))
+    options = replace(PrepareOptions(), source="folder", root=(folder,), size=64, folds=3)
+    stored = prepare(replace(options, out=tmp_path / "stored"))
+    native = prepare(replace(options, out=tmp_path / "n", size="native"))
     assert native.folds_hash == stored.folds_hash
     predictions = {}
     for dataset in (stored, native):
         run = tmp_path / f"run-{dataset.path.name}"
         common = {"backbone": "efficientnet-lite0", "weights": "none", "frozen": 3, "size": 64}
         small = {"epochs": 1, "batch": 16, "views": 1, "tracking": "none", "device": "cpu"}
-        train(TrainOptions(data=dataset.path, out=run, **common, **small))
+        train(replace(TrainOptions(), data=dataset.path, out=run, **common, **small))
         predictions[dataset.path.name] = pd.read_parquet(run / "predictions.parquet")
     first, second = predictions.values()
     assert first["image_id"].tolist() == second["image_id"].tolist()

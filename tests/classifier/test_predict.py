@@ -10,11 +10,11 @@ from classifier.options import TrainOptions
 from classifier.predict import PredictOptions, predict
 from classifier.train import train
 from classifier.training import outputs
-from data.images.decoding import Look, decode
+from data.images.decoding import Preprocessing, decode
 from data.store import write_dataset
 from dermsynth import cli
 from dermsynth.errors import UserError
-from dermsynth.options import ComputeOptions
+from dermsynth.options import ComputeOptions, replace
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def run(tiny, tmp_path_factory):
     small = {"backbone": "efficientnet-lite0", "size": 32, "frozen": 7, "batch": 16, "views": 2}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(outputs, "draw_plots", lambda *_: None)
-        train(TrainOptions(data=tiny.path, epochs=2, out=out, **small, **cpu))
+        train(replace(TrainOptions(), data=tiny.path, epochs=2, out=out, **small, **cpu))
     return out
 
 
@@ -82,7 +82,7 @@ def test_files_are_cut_and_cleaned_as_the_training_images_were(run, tmp_path, ma
     cv2.imwrite(str(wide / "one.png"), rng.integers(0, 256, (60, 120, 3), np.uint8))
     found = predict(dataclasses.replace(options, run=other, data=wide))["target"].item()
 
-    pixels = decode(wide / "one.png", Look(32, "letterbox")).pixels
+    pixels = decode(wide / "one.png", Preprocessing(32, "letterbox")).pixels
     square = tmp_path / "square"
     square.mkdir()
     cv2.imwrite(str(square / "one.png"), pixels[..., ::-1])

@@ -84,12 +84,12 @@ def test_cross_validation_goes_on_where_it_stopped(lesions, tmp_path, monkeypatc
     whole = train(smoke(recipe, lesions, tmp_path / "whole", *common))
     step = outputs.write_outputs
 
-    def dies(job, *rest):
-        if job.fold == 1:
+    def dies(setup, *rest):
+        if setup.fold == 1:
             raise KeyboardInterrupt
-        return step(job, *rest)
+        return step(setup, *rest)
 
-    from classifier import train as module
+    from classifier.training import run as module
 
     monkeypatch.setattr(module, "write_outputs", dies)
     with pytest.raises(KeyboardInterrupt):

@@ -1,21 +1,22 @@
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
 
 from classifier.options import TrainOptions
-from classifier.training.schedule import best_epoch, learning_rate
+from classifier.training.schedule import Plateau, best_epoch, learning_rate
+from dermsynth.options import replace
 
-OPTIONS = TrainOptions(epochs=8, lr=1e-3)
+OPTIONS = replace(TrainOptions(), epochs=8, lr=1e-3)
 PER_EPOCH = 25
 
 
 def rates(history=(), **changes):
-    options = dataclasses.replace(OPTIONS, **changes)
-    return np.array(
-        [learning_rate(options, step, PER_EPOCH, history) for step in range(8 * PER_EPOCH)]
-    )
+    options = replace(OPTIONS, **changes)
+    plateau = Plateau(options.steps, options.choice)
+    for row in history:
+        plateau.update(row)
+    steps = range(8 * PER_EPOCH)
+    return np.array([learning_rate(options.steps, s, PER_EPOCH, plateau.rate) for s in steps])
 
 
 def rows(values, key="val_auc"):
@@ -69,8 +70,8 @@ def test_plateau_lowers_the_rate_where_nothing_improves(monitor):
 def test_the_head_alone_has_a_rate_of_its_own_and_the_schedule_begins_after():
     found = rates(head_epochs=2, head_lr=0.05)
     assert (found[: 2 * PER_EPOCH] == 0.05).all()
-    whole = dataclasses.replace(OPTIONS, epochs=6)
-    later = [learning_rate(whole, step, PER_EPOCH) for step in range(6 * PER_EPOCH)]
+    whole = replace(OPTIONS, epochs=6).steps
+    later = [learning_rate(whole, step, PER_EPOCH, 1e-3) for step in range(6 * PER_EPOCH)]
     np.testing.assert_allclose(found[2 * PER_EPOCH :], later)
 
 

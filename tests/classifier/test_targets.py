@@ -2,10 +2,14 @@ import numpy as np
 import pytest
 import torch
 
+from classifier.options import TrainOptions
 from classifier.targets import BINARY, UNKNOWN, target_of
-from classifier.training import training_set
+from classifier.training.training_set import DataOrder, build_training_set, real_rows
 from data.store import write_dataset
 from dermsynth.errors import UserError
+from dermsynth.options import replace
+
+OPTIONS = TrainOptions()
 
 
 @pytest.fixture(scope="module")
@@ -42,23 +46,24 @@ def test_probabilities_and_scores(seven):
 def test_real_rows_are_capped_and_evened(seven):
     target = target_of(seven, 0, "diagnosis")
     labels = target.labels(seven.table)
-    plain = training_set.real_rows(seven, 0, target, 0, False, seed=0)
+    plain = real_rows(seven, target, OPTIONS)
     assert set(plain) == set(seven.rows("train", 0)) & set(np.flatnonzero(labels != UNKNOWN))
-    capped = training_set.real_rows(seven, 0, target, 20, False, seed=0)
+    capped = real_rows(seven, target, replace(OPTIONS, cap=20))
     assert len(np.unique(capped)) == len(capped)
     wanted = np.minimum(np.bincount(labels[plain]), 20)
     assert np.array_equal(np.bincount(labels[capped]), wanted)
-    evened = training_set.real_rows(seven, 0, target, 20, True, seed=0)
+    evened = real_rows(seven, target, replace(OPTIONS, cap=20, upsample=True))
     assert np.array_equal(np.bincount(labels[evened]), [20, 20, 20])
     times = np.unique(evened, return_counts=True)[1]
     assert times.max() <= np.ceil(20 / (labels[plain] == 0).sum())
-    assert not np.array_equal(capped, training_set.real_rows(seven, 0, target, 20, False, seed=1))
+    assert not np.array_equal(capped, real_rows(seven, target, replace(OPTIONS, cap=20, seed=1)))
 
 
 def test_synthetic_images_are_of_the_malignant_class(seven):
     target = target_of(seven, 0, "diagnosis")
-    rows = training_set.real_rows(seven, 0, target, 0, False, seed=0)
-    training = training_set.training_list(seven, rows, target, 7, 0, seed=0)
+    rows = real_rows(seven, target, OPTIONS)
+    share = 7 / (7 + len(rows))
+    training = build_training_set(seven, target, replace(OPTIONS, synthetic=str(share)))
     assert (training.labels[-7:] == 1).all()
     assert training.targets[-7:].all()
     assert training.targets[:-7].sum() == (target.labels(seven.table)[rows] == 1).sum()
@@ -66,11 +71,11 @@ def test_synthetic_images_are_of_the_malignant_class(seven):
 
 def test_a_balanced_sampler_draws_classes_equally_often():
     classes = np.array([0] * 90 + [1] * 9 + [2])
-    order = training_set.DataOrder(0, 100, 20, classes)
+    order = DataOrder(0, 100, 20, classes)
     drawn = np.concatenate([order.positions(step)[0] for step in range(300)])
     shares = np.bincount(classes[drawn]) / len(drawn)
     np.testing.assert_allclose(shares, 1 / 3, atol=0.03)
-    again = training_set.DataOrder(0, 100, 20, classes).positions(7)[0]
+    again = DataOrder(0, 100, 20, classes).positions(7)[0]
     assert np.array_equal(order.positions(7)[0], again)
 
 

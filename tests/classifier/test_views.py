@@ -7,8 +7,9 @@ from torch import nn
 
 from classifier.augment import draw_views, load_batch
 from classifier.model.classifier import Classifier, ModelSpec
+from classifier.options import AugmentationOptions
 from classifier.targets import BINARY
-from classifier.training.ema import Average
+from classifier.training.ema import WeightAverage
 from classifier.training.mixup import mix_batch
 from classifier.tta import check_tta, probabilities
 from dermsynth.device import resolve
@@ -57,6 +58,10 @@ def test_mirror_and_flips_are_exact(images):
         assert seen == set(ways)
 
 
+def mixed_batch(x, targets, rng, **shares):
+    return mix_batch(x, targets, rng, AugmentationOptions(**shares))
+
+
 def test_none_changes_nothing(images):
     assert drawn("none") is None
 
@@ -66,7 +71,9 @@ def test_cutmix_takes_a_rectangle_and_its_share_of_the_label():
     targets = torch.eye(4)
     shares = []
     for seed in range(200):
-        mixed, soft = mix_batch(x, targets, np.random.default_rng(seed), 1.0, 0.0)
+        mixed, soft = mix_batch(
+            x, targets, np.random.default_rng(seed), AugmentationOptions(cutmix=1.0, mixup=0.0)
+        )
         for number in range(4):
             values, counts = torch.unique(mixed[number, 0], return_counts=True)
             expected = torch.zeros(4)
@@ -80,7 +87,9 @@ def test_cutmix_takes_a_rectangle_and_its_share_of_the_label():
 
 def test_mixup_blends_images_and_labels_alike():
     x, targets = torch.rand(5, 3, 8, 8), torch.eye(5)
-    mixed, soft = mix_batch(x, targets, np.random.default_rng(1), 0.0, 1.0)
+    mixed, soft = mix_batch(
+        x, targets, np.random.default_rng(1), AugmentationOptions(cutmix=0.0, mixup=1.0)
+    )
     torch.testing.assert_close(mixed, torch.einsum("ij,jchw->ichw", soft, x))
     torch.testing.assert_close(soft.sum(1), torch.ones(5))
     assert not torch.equal(soft, targets)
@@ -89,7 +98,12 @@ def test_mixup_blends_images_and_labels_alike():
 def test_batches_are_mixed_as_often_as_asked():
     x, targets = torch.rand(4, 3, 8, 8), torch.eye(4)
     same = [
-        torch.equal(mix_batch(x, targets, np.random.default_rng(seed), 0.3, 0.2)[0], x)
+        torch.equal(
+            mix_batch(
+                x, targets, np.random.default_rng(seed), AugmentationOptions(cutmix=0.3, mixup=0.2)
+            )[0],
+            x,
+        )
         for seed in range(400)
     ]
     assert 0.4 < np.mean(same) < 0.62  # half, and mixtures of images with themselves
@@ -97,7 +111,7 @@ def test_batches_are_mixed_as_often_as_asked():
 
 def test_an_average_follows_and_leaves_the_model_as_it_was():
     model = nn.Sequential(nn.Linear(2, 1), nn.BatchNorm1d(1))
-    average = Average(model, 0.5)
+    average = WeightAverage(model, 0.5)
     start = model[0].bias.detach().clone()
     with torch.no_grad():
         model[0].bias += 1
