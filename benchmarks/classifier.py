@@ -29,6 +29,7 @@ from classifier.train import train
 from classifier.training.trunk_cache import FeatureCache
 from dermsynth import cli, device
 from dermsynth.files import read_json, write_json
+from dermsynth.options import replace
 
 CASES = [("efficientnet-lite0", 7), ("efficientnet-lite0", 11), ("efficientnet-b3", 18)]
 
@@ -122,7 +123,8 @@ def compare_views(options: Options, data: Path) -> list[dict[str, object]]:
         for seed in range(options.seeds):
             for views in (8, 0):
                 out = Path(folder) / f"{views}-{seed}"
-                choices = TrainOptions(
+                choices = replace(
+                    TrainOptions(),
                     data=data,
                     backbone="efficientnet-lite0",
                     frozen=options.frozen,

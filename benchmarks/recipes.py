@@ -120,23 +120,23 @@ def as_published(options: Options, name: str) -> dict[str, Any]:
     words = ["--config", str(RECIPES / f"{name}.yaml"), "--data", str(options.data)]
     chosen = cli.parse(TrainOptions, [*words, "--fold", "0", "--weights", "none"], "", "")
     device.resolve("cpu", "auto")  # memory as in a training
-    job = resolve(chosen)
-    model = Classifier(job.spec).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    n, side = max(2, min(16, job.spec.at_once)), job.spec.size
+    setup = resolve(chosen)
+    model = Classifier(setup.spec).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    n, side = max(2, min(16, setup.spec.at_once)), setup.spec.size
     x = torch.rand(n, 3, side, side).to(memory_format=torch.channels_last)
-    metadata = torch.rand(n, job.spec.columns) if job.spec.columns else None
+    metadata = torch.rand(n, setup.spec.columns) if setup.spec.columns else None
     for _ in range(2):
         started = time.monotonic()
         with torch.set_grad_enabled(not model.trunk_is_pure):
             features = model.trunk(x)
         model.tail(features, metadata).square().mean().backward()
         seconds = time.monotonic() - started
-    images = chosen.epochs * job.training.n_real
+    images = chosen.steps.epochs * setup.training.n_real
     return {
-        "backbone": chosen.backbone,
+        "backbone": chosen.model.backbone,
         "size": side,
-        "batch": chosen.batch,
-        "epochs": chosen.epochs,
+        "batch": chosen.steps.batch,
+        "epochs": chosen.steps.epochs,
         "images_per_second": float(f"{n / seconds:.2g}"),
         "hours_a_fold": float(f"{images * seconds / n / 3600:.2g}"),
     }

@@ -1,34 +1,38 @@
-"""Options of the training, and which values they may have."""
+"""Options of the training, in groups, and which values they may have. Loads no torch."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-import tyro
-
-from classifier.model.classifier import BatchNormMode
-from classifier.model.heads import HeadName
-from classifier.published_augment import AugmentName
-from classifier.targets import TargetName
-from classifier.training.losses import LossName
-from dermsynth.device import DeviceName, PrecisionName
+from dermsynth.cli import Repeatable
 from dermsynth.errors import UserError
-from dermsynth.tracking import TrackingMode
+from dermsynth.options import ComputeOptions, RunOptions, flag, flat, refuse_idle
 
 RECIPES = Path(__file__).parent / "recipes"  # published pipelines, for --config
+TargetName = Literal["binary", "diagnosis"]
+BatchNormMode = Literal["adapt", "fixed"]
+HeadName = Literal["linear", "hidden", "max", "multi-level", "metadata"]
+AugmentName = Literal["none", "mirror", "flips", "rotate", "siim", "student", "dihedral-colour"]
+LossName = Literal["cross-entropy", "focal"]
 ScheduleName = Literal["one-cycle", "constant", "cosine", "plateau", "exponential"]
 Monitor = Literal["auc", "loss", "balanced-accuracy"]
+Share = float | Literal["balanced"]
 
 
 @dataclass(frozen=True)
-class TrainOptions:
-    """Options of `python -m classifier.train`."""
+class TaskOptions:
+    """What is learnt, and on which images it is checked."""
 
     data: Path | None = None  # prepared dataset folder; none: the phantom, prepared on the way
     fold: int | Literal["all"] = 0  # validate on it, train on the others; all: each in turn
     target: TargetName = "binary"  # what is predicted: malignant or not, or the diagnosis
-    # the model
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """The model."""
+
     backbone: str = "efficientnet-b3"  # efficientnet-b0..b7, -lite0..2, timm:NAME, vanilla-cnn ...
     weights: str = "imagenet"  # imagenet, none (random), or a .safetensors or .pth FILE
     frozen: int | None = None  # blocks frozen after the stem; none: b3 18, 0 with random weights
@@ -37,29 +41,60 @@ class TrainOptions:
     metadata: str = "age,sex,site"  # columns that the metadata head is given
     dropout: float = 0.2  # before the last layer of the linear, max and multi-level heads
     size: int = 128  # side in pixels of what the network sees; all images are resized to it
-    # what it trains on
+
+
+@dataclass(frozen=True)
+class TrainingSetOptions:
+    """What it trains and is tested on."""
+
     synthetic: str = "0"  # share of the final training set that is synthetic, or balanced
     oversample: str = "0"  # the same with duplicates of real malignant images instead
     pool: Path | None = None  # folder of synthetic images
     generator: Path | None = None  # gan.train run to make the pool with; none: the newest that fits
     allow_leakage: bool = False  # train on a pool that saw validation images; marks every output
-    external: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()  # NAME=FOLDER to test on
+    external: Repeatable = ()  # NAME=FOLDER to test on
     cap: int = 0  # most real training images of a class, drawn at random; 0: all
     upsample: bool = False  # repeat images of the smaller classes up to the largest
     sampler: Literal["shuffle", "balanced"] = "shuffle"  # balanced: classes equally often, drawn
-    augment: AugmentName = "dihedral-colour"  # how training images are varied
+
+
+@dataclass(frozen=True)
+class AugmentationOptions:
+    """How training images are varied."""
+
+    augment: AugmentName = "dihedral-colour"  # how each image is varied
     cutmix: float = 0.0  # share of the batches mixed by CutMix
     mixup: float = 0.0  # share of the batches mixed by MixUp
     views: int = 8  # fixed views an image whose trunk features are kept; 0: fresh ones each time
-    # the loss
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images of a batch are mixed with each other."""
+        return self.cutmix + self.mixup > 0
+
+    @property
+    def n_views(self) -> int:
+        """Fixed views that an image has."""
+        return 1 if self.augment == "none" else max(self.views, 1)
+
+
+@dataclass(frozen=True)
+class LossOptions:
+    """The loss."""
+
     loss: LossName = "cross-entropy"
-    gamma: float = 2.0  # of the focal loss
-    alpha: float = 0.8  # of the focal loss: weight of malignant images; benign ones have the rest
+    gamma: float = 2.0  # focal: how fast easy images lose weight
+    alpha: float = 0.8  # focal: weight of malignant images; benign ones have the rest
     label_smoothing: float = 0.0  # share of a label given to all classes alike
     class_weights: Literal["none", "balanced"] = "none"  # balanced: against their frequency
     positive_weight: float = 1.0  # of malignant images
     miss_cost: float = 1.0  # how many times more a melanoma taken for a nevus costs
-    # the steps
+
+
+@dataclass(frozen=True)
+class StepOptions:
+    """The steps: how many, how large, how fast."""
+
     epochs: int = 5  # each ceil(real training images / batch) steps, however many extra there are
     batch: int = 64  # images a step
     accumulate: int = 1  # parts a batch is computed in, where memory is short
@@ -76,56 +111,156 @@ class TrainOptions:
     plateau_patience: int = 5  # plateau: epochs without improvement before that
     head_epochs: int = 0  # first epochs in which the head alone trains
     head_lr: float = 1e-3  # learning rate in them
+
+
+@dataclass(frozen=True)
+class ChoiceOptions:
+    """Which weights are tested, and how."""
+
     ema: float = 0.0  # decay a step of the average of the weights that is tested; 0: no average
     monitor: Monitor = "auc"  # validation figure that chooses the checkpoint
     patience: int = 0  # epochs without a better one before it stops; 0: never
     min_delta: float = 0.0  # smallest change of it that counts as better, in stopping and plateaus
-    # the rest
     tta: int = 1  # views an image whose scores are averaged in the end: 1, 8 (flips, turns) or more
+
+
+@dataclass(frozen=True)
+class TrainComputeOptions(ComputeOptions):
+    """Where and how it computes."""
+
     cache_gib: float = 4.0  # memory for kept features in GiB; where too little, slower, same result
     seed: int = 0  # of first weights, data order, augmentation and dropout
-    device: DeviceName = "auto"  # where to compute
-    precision: PrecisionName = "auto"  # auto on a CPU: bf16 in the frozen trunk alone
-    tracking: TrackingMode = "auto"  # W&B where a key is configured, else offline
-    out: Path | None = None  # run folder; none: a free name under runs/cls
-    resume: bool = False  # go on in --out from its last checkpoint
-    overwrite: bool = False  # replace a run that --out holds
+
+
+@dataclass(frozen=True)
+class TrainRunOptions(RunOptions):
+    """Where it writes, and how it goes on."""
+
     smoke: bool = False  # try a recipe out: random weights, small images, two steps
 
 
-def check_numbers(options: TrainOptions) -> None:
+@dataclass(frozen=True)
+class TrainOptions:
+    """Options of `python -m classifier.train`."""
+
+    task: TaskOptions = field(default_factory=TaskOptions)
+    model: ModelOptions = field(default_factory=ModelOptions)
+    training_set: TrainingSetOptions = field(default_factory=TrainingSetOptions)
+    augmentation: AugmentationOptions = field(default_factory=AugmentationOptions)
+    objective: LossOptions = field(default_factory=LossOptions)
+    steps: StepOptions = field(default_factory=StepOptions)
+    choice: ChoiceOptions = field(default_factory=ChoiceOptions)
+    compute: TrainComputeOptions = field(default_factory=TrainComputeOptions)
+    run: TrainRunOptions = field(default_factory=TrainRunOptions)
+
+
+def check_values(options: TrainOptions) -> None:
     """Raises UserError where a number is out of range, or two options exclude each other."""
-    whole = {"epochs": 1, "batch": 2, "size": 32, "patience": 0, "views": 0, "cap": 0}
-    if options.fold != "all":
-        _expect(options, "fold", lambda x: x >= 0, "0 or more, or all")
-    whole |= {"accumulate": 1, "head_epochs": 0, "hold": 0, "plateau_patience": 0}
-    above = ("lr", "head_lr", "positive_weight", "miss_cost", "decay", "factor")
-    least = ("weight_decay", "cache_gib", "clip", "warm_up", "lr_start", "lr_min", "gamma")
-    shares = ("cutmix", "mixup", "alpha")
-    for name, lowest in whole.items():
-        _expect(options, name, lambda x, low=lowest: x >= low, f"{lowest} or more")
-    for name in above:
-        _expect(options, name, lambda x: 0 < x < float("inf"), "a number above 0")
-    for name in (*least, "min_delta"):
-        _expect(options, name, lambda x: 0 <= x < float("inf"), "0 or more")
-    for name in shares:
-        _expect(options, name, lambda x: 0 <= x <= 1, "0 to 1")
+    given = flat(options)
+
+    def expect(names: str, holds: Callable[[Any], bool], words: str) -> None:
+        for name in names.split():
+            if not holds(value := given[name]):
+                raise UserError(f"{flag(name)} {value}: expected {words}")
+
+    if given["fold"] != "all":
+        expect("fold", lambda x: x >= 0, "0 or more, or all")
+    least = {"epochs accumulate": 1, "batch": 2, "size": 32}
+    least["patience views cap head_epochs hold plateau_patience"] = 0
+    for names, lowest in least.items():
+        expect(names, lambda x, lowest=lowest: x >= lowest, f"{lowest} or more")
+    above = "lr head_lr positive_weight miss_cost decay factor"
+    expect(above, lambda x: 0 < x < float("inf"), "a number above 0")
+    zero_or_more = "weight_decay cache_gib clip warm_up lr_start lr_min gamma min_delta"
+    expect(zero_or_more, lambda x: 0 <= x < float("inf"), "0 or more")
+    expect("cutmix mixup alpha", lambda x: 0 <= x <= 1, "0 to 1")
     for name in ("dropout", "ema", "label_smoothing"):
-        _expect(options, name, lambda x: 0 <= x < 1, f"0 <= {name.replace('_', '-')} < 1")
-    if options.cutmix + options.mixup > 1:
+        expect(name, lambda x: 0 <= x < 1, f"0 <= {name.replace('_', '-')} < 1")
+    _check_pairs(options)
+
+
+def check_effects(options: TrainOptions, frozen: int, splits: bool) -> None:
+    """Refuse what has no effect beside the other options.
+
+    `frozen` counts the blocks that are frozen, `splits` says whether the backbone can run them
+    apart. Nothing is said of --allow-leakage, which permits and does not do, of weak settings such
+    as --lr-min with --decay 1, and of `--views 0`: what is not kept is drawn anew anyway.
+    """
+    steps, choice, augmentation = options.steps, options.choice, options.augmentation
+    head = options.model.head
+    pure = splits and frozen > 0 and options.model.batch_norm == "fixed"
+    keeps = pure and not augmentation.mixes and augmentation.augment != "none"
+    focal = (options.objective.loss == "focal", "--loss focal")
+    plateau = (steps.schedule == "plateau", "--schedule plateau")
+    exponential = (steps.schedule == "exponential", "--schedule exponential")
+    ramp = "--schedule exponential and --warm-up"
+    trunk = "frozen blocks whose output is kept (--frozen, --batch-norm fixed, no timm model"
+    refuse_idle(
+        options,
+        {
+            "batch_norm": (frozen > 0, "frozen blocks"),
+            "metadata": (head == "metadata", "--head metadata"),
+            "dropout": (
+                head not in ("hidden", "metadata"),
+                "--head linear, max or multi-level",
+            ),
+            "views": (
+                keeps or augmentation.views == 0 or options.run.smoke,
+                f"{trunk}, no mixed batches, an --augment)",
+            ),
+            "cache_gib": (pure, f"{trunk})"),
+            "gamma": focal,
+            "alpha": focal,
+            "warm_up": (steps.schedule != "one-cycle", "a --schedule other than one-cycle"),
+            "lr_start": (exponential[0] and steps.warm_up > 0, ramp),
+            "hold": exponential,
+            "decay": exponential,
+            "lr_min": exponential,
+            "factor": plateau,
+            "plateau_patience": plateau,
+            "head_lr": (steps.head_epochs > 0, "--head-epochs"),
+            "min_delta": (choice.patience > 0 or plateau[0], "--patience or --schedule plateau"),
+            "overwrite": (not options.run.resume, "a run that begins anew, not with --resume,"),
+        },
+    )
+
+
+def parse_share(option: str, text: str) -> Share:
+    """`0.3` or `balanced`. Raises UserError unless 0 <= share < 1; `option` names the culprit."""
+    if text == "balanced":
+        return "balanced"
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share < 1:
+        raise UserError(
+            f"{option} {text}: expected a share of the final training set, 0 <= share < 1 "
+            "(0.3: three images in ten are extra), or `balanced`"
+        )
+    return share
+
+
+def _check_pairs(options: TrainOptions) -> None:
+    """What one option says of another."""
+    steps, training_set = options.steps, options.training_set
+    if options.augmentation.cutmix + options.augmentation.mixup > 1:
         raise UserError("--cutmix and --mixup: shares of the batches, together at most 1")
-    if options.head_epochs >= options.epochs:
+    if steps.head_epochs >= steps.epochs:
         raise UserError(
-            f"--head-epochs {options.head_epochs}: expected fewer than --epochs {options.epochs}"
+            f"--head-epochs {steps.head_epochs}: expected fewer than --epochs {steps.epochs}"
         )
-    if options.accumulate > options.batch // 2:
+    if steps.accumulate > steps.batch // 2:
         raise UserError(
-            f"--accumulate {options.accumulate}: expected at most half of --batch {options.batch}"
+            f"--accumulate {steps.accumulate}: expected at most half of --batch {steps.batch}"
         )
-    if options.monitor == "balanced-accuracy" and options.target == "binary":
+    if options.choice.monitor == "balanced-accuracy" and options.task.target == "binary":
         raise UserError("--monitor balanced-accuracy: of --target diagnosis only; use auc or loss")
-
-
-def _expect(options: TrainOptions, name: str, holds: Callable[[Any], bool], words: str) -> None:
-    if not holds(value := getattr(options, name)):
-        raise UserError(f"--{name.replace('_', '-')} {value}: expected {words}")
+    synthetic = parse_share("--synthetic", training_set.synthetic)
+    duplicates = parse_share("--oversample", training_set.oversample)
+    if synthetic and duplicates:
+        raise UserError("--synthetic and --oversample: arms of a comparison; give one of them")
+    if (training_set.pool or training_set.generator) and not synthetic:
+        raise UserError("--pool and --generator: nothing to add; say how much with --synthetic 0.3")
+    if training_set.pool and training_set.generator:
+        raise UserError("--pool and --generator: give one of them")

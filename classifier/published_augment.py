@@ -4,13 +4,13 @@ import functools
 import os
 import random
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 
-AugmentName = Literal["none", "mirror", "flips", "rotate", "siim", "student", "dihedral-colour"]
+from classifier.options import AugmentName
 
 
 @dataclass(frozen=True)

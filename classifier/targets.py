@@ -1,16 +1,15 @@
 """What is predicted: malignant or not, or the diagnosis; melanoma is read off either."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 import torch
 
+from classifier.options import TargetName
 from data.store import Dataset
 from dermsynth.errors import UserError
 
-TargetName = Literal["binary", "diagnosis"]
 UNKNOWN = -1  # the label of an image whose class is not known, or not among those trained on
 NOT_A_DIAGNOSIS = ("", "unk", "unknown")
 

@@ -8,12 +8,12 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from classifier.model.classifier import Classifier, ModelSpec
-from classifier.model.fusion import Fusion, load_fusion
+from classifier.model.metadata_inputs import MetadataInputs, load_metadata_inputs
 from classifier.published_augment import AugmentName
 from classifier.run_folder import MODEL, check_finished, fold_runs
 from classifier.targets import Target
 from classifier.tta import probabilities
-from data.images.decoding import Look
+from data.images.decoding import Preprocessing
 from data.store import MARKER, Dataset, load_table
 from dermsynth.cli import read_yaml
 from dermsynth.device import Compute
@@ -28,8 +28,8 @@ class Trained:
     model: Classifier
     target: Target
     augment: AugmentName
-    fusion: Fusion | None  # where the model looks at metadata
-    look: Look  # how its training images were made
+    metadata_inputs: MetadataInputs | None  # where the model looks at metadata
+    look: Preprocessing  # how its training images were made
 
     def scores(
         self,
@@ -48,7 +48,7 @@ class Trained:
         tta : views an image whose scores are averaged
         dataset, rows : where the images come from; a model that looks at metadata needs it
         """
-        metadata = self.fusion.of(dataset, rows) if self.fusion else None  # type: ignore[arg-type]
+        metadata = self.metadata_inputs.numbers(dataset, rows) if self.metadata_inputs else None  # type: ignore[arg-type]
         args = (self.model, self.target, images, compute, tta, self.augment, metadata)
         return self.target.scores(probabilities(*args))
 
@@ -78,18 +78,18 @@ def load_trained(run: Path) -> Trained:
         raise UserError(f"{run / MODEL}: missing or damaged ({reason}); train it again") from None
     if about["leaky"]:
         print(f"warning: {run} was trained with a leak ({about['leaky']})")
-    fusion = load_fusion(run) if model.spec.columns else None
-    return Trained(model.eval(), target, about["augment"], fusion, _look(run, model.spec.size))
+    inputs = load_metadata_inputs(run) if model.spec.columns else None
+    return Trained(model.eval(), target, about["augment"], inputs, _look(run, model.spec.size))
 
 
-def _look(run: Path, size: int) -> Look:
+def _look(run: Path, size: int) -> Preprocessing:
     """The training images' crop, cleaning and size; the usual ones where their dataset is gone."""
     data = Path(read_yaml(run / CONFIG)["data"])
     if not (data / MARKER).exists():
         print(f"warning: {data} is gone; images are cropped to their centre and not cleaned")
-        return Look(size)
+        return Preprocessing(size)
     made = load_table(data)[1].get("look")
     if made is None:
-        return Look(size)
+        return Preprocessing(size)
     stored = size if (data / "shards").exists() else made["size"]
-    return Look(stored, made["fit"], tuple(made["clean"]))
+    return Preprocessing(stored, made["fit"], tuple(made["clean"]))

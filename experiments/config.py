@@ -5,9 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from classifier.options import RECIPES
+from classifier.options import RECIPES, parse_share
 from classifier.options import TrainOptions as ClassifierOptions
-from classifier.training.training_set import parse_share
 from dermsynth.cli import from_mapping, read_yaml
 from dermsynth.errors import UserError, some
 from gan.train import TrainOptions as GanOptions

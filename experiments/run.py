@@ -7,7 +7,6 @@ data order and number of steps, and compares AUC on the test part. With --resume
 not done again.
 """
 
-import dataclasses
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,18 +14,20 @@ from pathlib import Path
 import pandas as pd
 import tyro
 
+from classifier.options import parse_share
 from classifier.train import train as train_classifier
 from classifier.training.setup import build_model
 from classifier.training.setup import resolve as resolve_job
-from classifier.training.training_set import extra_count, parse_share
+from classifier.training.training_set import extra_count
 from classifier.training.trunk_cache import FeatureCache
-from data.phantom.draw import draw
+from data.phantom import draw
 from data.prepare import default_dataset
 from data.store import Dataset, load_dataset
 from dermsynth.cli import read_yaml, run
 from dermsynth.device import DeviceName, PrecisionName
 from dermsynth.errors import UserError
 from dermsynth.files import read_json, write_json
+from dermsynth.options import replace
 from dermsynth.runs import finish_run, open_run
 from dermsynth.seeds import derive
 from dermsynth.tracking import TrackingMode
@@ -103,9 +104,7 @@ def _check(dataset: Dataset, experiment: Experiment, arms: list[Arm]) -> None:
             "prepare it again with --test-fraction 0.2"
         )
     for arm in arms:
-        real_only = dataclasses.replace(
-            arm.options, data=dataset.path, fold=experiment.fold, synthetic="0"
-        )
+        real_only = replace(arm.options, data=dataset.path, fold=experiment.fold, synthetic="0")
         build_model(resolve_job(real_only))
 
 
@@ -137,7 +136,7 @@ def _generator(
     if not (run_folder / "generator.json").exists():
         print(f"generator, seed {seed}")
         train_gan(
-            dataclasses.replace(
+            replace(
                 gan_options,
                 data=dataset.path,
                 fold=experiment.fold,
@@ -163,13 +162,12 @@ def _pools(
 ) -> None:
     """Make every pool that an arm needs, as large as the largest need, unless it is there."""
     targets = dataset.targets(dataset.rows("train", experiment.fold))
-    benign, malignant = int((targets == 0).sum()), int((targets == 1).sum())
     needs: dict[str, int] = {}
     for arm in arms:
         if arm.pool is not None:
-            share = parse_share(f"arm {arm.name}: synthetic", str(arm.options.synthetic))
-            count = extra_count(benign, malignant, share)
-            needs[arm.pool] = max(count, needs.get(arm.pool, 0))
+            synthetic = arm.options.training_set.synthetic
+            share = parse_share(f"arm {arm.name}: synthetic", synthetic)
+            needs[arm.pool] = max(extra_count(targets, share), needs.get(arm.pool, 0))
     for source, count in needs.items():
         seeds = experiment.gan_seeds if source == "gan" else [None]
         for seed in seeds:
@@ -227,7 +225,7 @@ def _run_trials(
         print(f"trial {number}/{len(trials)}: {trial.name}{left}")
         start = time.monotonic()
         train_classifier(
-            dataclasses.replace(
+            replace(
                 trial.arm.options,
                 data=dataset.path,
                 fold=experiment.fold,

@@ -290,6 +290,11 @@ def stage_sizes(name: str) -> list[int]:
     return sizes
 
 
+def splits(name: str) -> bool:
+    """Whether the frozen blocks of this backbone can be run apart from the others."""
+    return name in EFFICIENTNETS or name == "vanilla-cnn"
+
+
 def block_count(name: str) -> int:
     """Blocks that can be frozen (b3 26, lite0 16). Raises UserError for an unknown name."""
     return sum(stage_sizes(name))

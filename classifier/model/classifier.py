@@ -3,15 +3,14 @@
 import copy
 import hashlib
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import nn
 
 from classifier.model.backbones import build_backbone
-from classifier.model.heads import Head, HeadName, levels
+from classifier.model.heads import Head, levels
+from classifier.options import BatchNormMode, HeadName
 
-BatchNormMode = Literal["adapt", "fixed"]
 ADAPT_MOMENTUM = 0.15  # of the student project that this follows
 # The libraries' 0.01 suits long trainings: after some hundred steps, validation would still see
 # largely ImageNet's statistics under weights that have moved on.

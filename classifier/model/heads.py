@@ -1,11 +1,10 @@
 """What stands between a backbone's feature maps and the logits: `--head`."""
 
-from typing import Literal
-
 import torch
 from torch import nn
 
-HeadName = Literal["linear", "hidden", "max", "multi-level", "metadata"]
+from classifier.options import HeadName
+
 LEVELS = 3  # feature maps that the multi-level head looks at
 
 

@@ -7,10 +7,11 @@ import torch
 from torch import nn
 
 
-class Average:
+class WeightAverage:
     """Exponential moving average of all that a model learns, batch norm's statistics included.
 
     The decay rises as (1 + t) / (10 + t) up to its value, so that the first steps count for little.
+    With a decay of 0 nothing is averaged: the model's own weights are tested.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -20,6 +21,8 @@ class Average:
     @torch.no_grad()
     def update(self) -> None:
         """After an optimizer step."""
+        if not self.decay:
+            return
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         torch._foreach_lerp_(list(self.state.values()), list(self._learnt().values()), 1 - decay)
@@ -41,7 +44,8 @@ class Average:
             self._fill(own)
 
     def _learnt(self) -> dict[str, torch.Tensor]:
-        state = self.model.state_dict()
+        """What is averaged: nothing with a decay of 0."""
+        state = self.model.state_dict() if self.decay else {}
         return {name: value for name, value in state.items() if value.is_floating_point()}
 
     @torch.no_grad()

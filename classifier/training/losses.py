@@ -1,15 +1,13 @@
 """Training losses: cross-entropy and focal, with soft labels, class weights and costs."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from classifier.options import LossOptions
 from classifier.targets import Target
-
-LossName = Literal["cross-entropy", "focal"]
 
 
 @dataclass(frozen=True)
@@ -20,29 +18,27 @@ class Loss:
     """
 
     target: Target
-    name: LossName = "cross-entropy"
-    gamma: float = 2.0  # focal: how fast easy images lose weight
-    alpha: float = 0.8  # focal: weight of malignant classes; the others have 1 - alpha
-    smoothing: float = 0.0  # label smoothing (Szegedy et al. 2016)
+    options: LossOptions = field(default_factory=LossOptions)  # cross-entropy by default
     weights: tuple[float, ...] = ()  # of the classes; none: all 1
-    miss_cost: float = 1.0  # how many times more a melanoma taken for a nevus costs
 
     def __call__(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """The mean over the batch."""
+        options, smoothing = self.options, self.options.label_smoothing  # Szegedy et al. 2016
         log_p = _log_probabilities(logits)
         y = torch.cat([1 - targets, targets], 1) if targets.shape[1] == 1 else targets
         malignant = torch.tensor(self.target.malignant, device=logits.device)
-        smooth = y * (1 - self.smoothing) + self.smoothing / y.shape[1]
+        smooth = y * (1 - smoothing) + smoothing / y.shape[1]
         terms = -smooth * log_p
-        if self.name == "focal":  # Lin et al. 2017, eq. 5
-            terms = terms * (1 - log_p.exp()) ** self.gamma
-            terms = terms * torch.where(malignant, self.alpha, 1 - self.alpha)
-        found = terms.sum(1)
-        if self.miss_cost != 1:
+        if options.loss == "focal":  # Lin et al. 2017, eq. 5
+            terms = terms * (1 - log_p.exp()) ** options.gamma
+            terms = terms * torch.where(malignant, options.alpha, 1 - options.alpha)
+        losses = terms.sum(1)
+        if options.miss_cost != 1:
             missed = -log_p[:, self._not_nevus()].logsumexp(1)  # -log(1 - p of nevus)
-            found = found + (self.miss_cost - 1) * y[:, malignant].sum(1) * missed
+            losses = losses + (options.miss_cost - 1) * y[:, malignant].sum(1) * missed
         if self.weights:
-            found = found * (y @ torch.tensor(self.weights, dtype=y.dtype, device=y.device))
-        return found.mean()
+            losses = losses * (y @ torch.tensor(self.weights, dtype=y.dtype, device=y.device))
+        return losses.mean()
 
     def _not_nevus(self) -> list[int]:
         """The classes but nevi; the malignant ones where nevi are no class of their own."""
@@ -53,14 +49,13 @@ class Loss:
         return [at for at, bad in enumerate(self.target.malignant) if bad]
 
 
-def class_weights(
-    labels: np.ndarray, target: Target, balanced: bool, positive_weight: float
-) -> tuple[float, ...]:
+def class_weights(labels: np.ndarray, target: Target, options: LossOptions) -> tuple[float, ...]:
     """Weights of the classes; () where all are 1.
 
     `balanced`: n / (classes * n of the class), of the final training set's labels int64 [n], so
     that the mean over its images is 1. `positive_weight` multiplies those of malignant classes.
     """
+    balanced, positive_weight = options.class_weights == "balanced", options.positive_weight
     if not balanced and positive_weight == 1:
         return ()
     counts = np.bincount(labels, minlength=len(target.classes))

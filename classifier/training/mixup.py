@@ -3,6 +3,8 @@
 import numpy as np
 import torch
 
+from classifier.options import AugmentationOptions
+
 MIXUP_ALPHA = 0.4  # Beta(alpha, alpha) of MixUp; CutMix draws the share uniformly, Beta(1, 1)
 
 
@@ -10,22 +12,22 @@ def mix_batch(
     images: torch.Tensor,
     targets: torch.Tensor,
     rng: np.random.Generator,
-    cutmix: float,
-    mixup: float,
+    options: AugmentationOptions,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Images float [n, 3, s, s] and targets float [n, k], mixed or as they were.
 
-    A batch is mixed by CutMix with probability `cutmix`, by MixUp with probability `mixup` (their
-    sum at most 1). Targets become soft: the share of the pixels, or of the weight.
+    A batch is mixed by CutMix with probability `options.cutmix`, by MixUp with probability
+    `options.mixup` (their sum at most 1). Targets become soft: the share of the pixels, or of the
+    weight.
     """
     kind, partner = rng.random(), torch.from_numpy(rng.permutation(len(images)))
-    if kind < cutmix:
+    if kind < options.cutmix:
         top, left, height, width = _box(images.shape[-1], rng)
         images = images.clone()
         patch = images[partner, :, top : top + height, left : left + width]
         images[:, :, top : top + height, left : left + width] = patch
         share = 1 - height * width / images.shape[-1] ** 2
-    elif kind < cutmix + mixup:
+    elif kind < options.cutmix + options.mixup:
         share = float(rng.beta(MIXUP_ALPHA, MIXUP_ALPHA))
         images = torch.lerp(images[partner], images, share)
     else:

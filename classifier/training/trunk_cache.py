@@ -6,6 +6,7 @@ mode, batch norm folded, in bf16 where the machine is faster so, and kept in mem
 and arms then train the tail alone. `--views 0` draws fresh augmentation instead and keeps nothing.
 """
 
+import math
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,8 @@ import torch
 
 from classifier.augment import Views, draw_views, load_batch
 from classifier.model.classifier import Classifier
-from classifier.published_augment import AugmentName, SeededViews
+from classifier.options import AugmentationOptions
+from classifier.published_augment import SeededViews
 from dermsynth.device import Compute
 from dermsynth.seeds import generator
 
@@ -31,7 +33,7 @@ class ImageSet:
     identity: Hashable
 
     @staticmethod
-    def of(kind: str, folder: Path, images: np.ndarray) -> "ImageSet":
+    def stored(kind: str, folder: Path, images: np.ndarray) -> "ImageSet":
         """The images of a dataset or pool folder."""
         stored = folder / "images.npy"
         status = (stored if stored.exists() else folder / "table.parquet").stat()
@@ -58,15 +60,13 @@ class FeatureCache:
         self.trial = 0
         self._stores: dict[Hashable, _Store] = {}
 
-    def store(
-        self, key: Hashable, n: int, views: int, shape: torch.Size, dtype: torch.dtype
-    ) -> _Store | None:
-        """Room for n images' features, from what earlier trials left if need be.
+    def store(self, key: Hashable, shape: tuple[int, ...], dtype: torch.dtype) -> _Store | None:
+        """Room for features [n, views + 1, height, width, channels], of earlier trials if need be.
 
         None where it would not fit beside what this trial uses already.
         """
         if key not in self._stores:
-            size = n * (views + 1) * shape.numel() * dtype.itemsize
+            size = math.prod(shape) * dtype.itemsize
             in_use = [kept for kept in self._stores.values() if kept.trial == self.trial]
             if size + sum(kept.nbytes for kept in in_use) > self.budget:
                 return None
@@ -74,9 +74,8 @@ class FeatureCache:
                 if size + sum(kept.nbytes for kept in self._stores.values()) <= self.budget:
                     break
                 del self._stores[old]
-            channels, height, width = shape
-            features = torch.empty(n, views + 1, height, width, channels, dtype=dtype)
-            self._stores[key] = _Store(features, np.zeros((n, views + 1), bool), self.trial)
+            features = torch.empty(shape, dtype=dtype)
+            self._stores[key] = _Store(features, np.zeros(shape[:2], bool), self.trial)
         self._stores[key].trial = self.trial
         return self._stores[key]
 
@@ -89,10 +88,10 @@ class Trunk:
         model: Classifier,
         compute: Compute,
         cache: FeatureCache,
-        views: int,
-        augment: AugmentName = "dihedral-colour",
+        augmentation: AugmentationOptions,
     ) -> None:
-        self.model, self.cache, self.views, self.augment = model, cache, views, augment
+        self.model, self.cache = model, cache
+        self.views, self.augment = augmentation.n_views, augmentation.augment
         self.device, self.size = compute.device, model.spec.size
         self.batch = model.spec.at_once  # always full, so that no feature depends on neighbours
         self.pure = model.trunk_is_pure
@@ -102,8 +101,12 @@ class Trunk:
         self.dtype = torch.bfloat16 if compute.precision == "bf16" else torch.float32
         self._folded = model.folded()
         self._folded.backbone.net.to(self.dtype)
-        self._key = (model.trunk_sha256(), str(self.dtype), views, augment, self.device.type)
-        self._shape = self._run(torch.zeros(1, 3, self.size, self.size)).shape[1:]
+        self._key = (
+            *(model.trunk_sha256(), str(self.dtype)),
+            *(self.views, self.augment, self.device.type),
+        )
+        channels, *sides = self._run(torch.zeros(1, 3, self.size, self.size)).shape[1:]
+        self._shape = (self.views + 1, *sides, channels)
         self._stores: dict[Hashable, _Store | None] = {}
         cache.trial += 1
 
@@ -136,7 +139,7 @@ class Trunk:
         `views` int64 [n] are numbers of fixed views, or PLAIN.
         """
         if not self.pure:
-            return self.of_pixels(self._pixels(images, rows, views))
+            return self.from_pixels(self._pixels(images, rows, views))
         if self.keeps(images):
             for _ in self.fill(images, self.missing(images, rows, views)):
                 pass
@@ -144,7 +147,7 @@ class Trunk:
             return kept.to(self.device).float().permute(0, 3, 1, 2)
         return self._compute(images, rows, views).float()
 
-    def of_pixels(self, x: torch.Tensor) -> torch.Tensor:
+    def from_pixels(self, x: torch.Tensor) -> torch.Tensor:
         """The same of images float [n, 3, size, size] in 0..1.
 
         Where the trunk is not pure, this runs it as it stands, with gradients if they are enabled.
@@ -155,9 +158,8 @@ class Trunk:
         if not self.pure:
             return None
         if images.identity not in self._stores:
-            key, n = (self._key, images.identity), len(images.images)
-            store = self.cache.store(key, n, self.views, self._shape, self.dtype)
-            self._stores[images.identity] = store
+            key, shape = (self._key, images.identity), (len(images.images), *self._shape)
+            self._stores[images.identity] = self.cache.store(key, shape, self.dtype)
         return self._stores[images.identity]
 
     def _compute(self, images: ImageSet, rows: np.ndarray, views: np.ndarray) -> torch.Tensor:

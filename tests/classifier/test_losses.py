@@ -119,11 +119,6 @@ def test_balanced_weights_even_the_classes(labels):
 def test_positive_weight_is_of_malignant_classes():
     three = LossOptions(positive_weight=3.0)
     assert class_weights(np.array([0, 1, 1]), BINARY, LossOptions()) == ()
-    assert class_weights(np.array([0, 1, 1]), BINARY, LossOptions(positive_weight=3.0)) == (
-        1.0,
-        3.0,
-    )
-    balanced = class_weights(
-        np.array([0, 0, 0, 1]), BINARY, LossOptions(class_weights="balanced", positive_weight=2.0)
-    )
-    assert balanced == pytest.approx((2 / 3, 4.0))
+    assert class_weights(np.array([0, 1, 1]), BINARY, three) == (1.0, 3.0)
+    both = LossOptions(class_weights="balanced", positive_weight=2.0)
+    assert class_weights(np.array([0, 0, 0, 1]), BINARY, both) == pytest.approx((2 / 3, 4.0))

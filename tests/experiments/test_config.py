@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from dermsynth.errors import UserError
+from dermsynth.options import flat
 from experiments.config import Experiment, Trial, read_experiment
 
 GOOD = """
@@ -28,8 +29,8 @@ def write(folder: Path, text: str) -> Path:
 def test_arms_differ_in_what_they_say_and_share_the_rest(tmp_path: Path):
     experiment, arms, gan = read_experiment(write(tmp_path, GOOD))
     assert [arm.name for arm in arms] == ["real", "synthetic", "oracle"]
-    assert {arm.options.frozen for arm in arms} == {3}
-    assert [arm.options.synthetic for arm in arms] == ["0", "0.3", "balanced"]
+    assert {arm.options.model.frozen for arm in arms} == {3}
+    assert [arm.options.training_set.synthetic for arm in arms] == ["0", "0.3", "balanced"]
     assert [arm.pool for arm in arms] == [None, "gan", "oracle"]
     assert [arm.gan_seeds(experiment) for arm in arms] == [[None], [0, 1], [None]]
     assert gan.minutes == 1
@@ -75,10 +76,10 @@ def test_bad_files_are_refused_by_name(tmp_path: Path, text: str, words: str):
 def test_a_recipe_lies_under_what_the_file_says(tmp_path: Path):
     _, arms, _ = read_experiment(write(tmp_path, GOOD + "recipe: b3-meta-cutmix"))
     for arm in arms:
-        options = arm.options
-        assert (options.head, options.cutmix, options.loss) == ("metadata", 0.3, "focal")
-        assert (options.backbone, options.frozen) == ("efficientnet-lite0", 3)
-        assert options.fold == 0  # the recipe's `all` is the runner's to decide
+        options = flat(arm.options)
+        assert (options["head"], options["cutmix"], options["loss"]) == ("metadata", 0.3, "focal")
+        assert (options["backbone"], options["frozen"]) == ("efficientnet-lite0", 3)
+        assert options["fold"] == 0  # the recipe's `all` is the runner's to decide
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)

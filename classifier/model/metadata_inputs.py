@@ -17,35 +17,35 @@ FILE = "metadata.parquet"  # the training images' columns: whoever reads them ca
 
 
 @dataclass(frozen=True)
-class Fusion:
+class MetadataInputs:
     """An encoder fitted on the training images."""
 
     fitted: pd.DataFrame  # image_id and COLUMNS of the real training images, missing if not used
     encoder: MetadataEncoder
-    training: np.ndarray  # int64 [length of the training list]: the row whose columns each one has
+    training: np.ndarray  # int64 [length of the training set]: the row whose columns each one has
 
     @property
     def width(self) -> int:
         """Numbers an image."""
         return len(self.encoder.feature_names)
 
-    def of(self, dataset: Dataset, rows: np.ndarray) -> np.ndarray:
+    def numbers(self, dataset: Dataset, rows: np.ndarray) -> np.ndarray:
         """float32 [len(rows), width] of any dataset's images."""
         table = dataset.table[["image_id", *COLUMNS]].iloc[rows]
         unused = [name for name in COLUMNS if self.fitted[name].isna().all()]
         return self.encoder.transform(table.assign(**dict.fromkeys(unused)))
 
     def save(self, folder: Path) -> None:
-        """Write what `load_fusion` needs."""
+        """Write what `load_metadata_inputs` needs."""
         content = io.BytesIO()
         self.fitted.to_parquet(content, index=False)
         write_bytes(folder / FILE, content.getvalue())
 
 
-def load_fusion(folder: Path) -> Fusion:
-    """That of a finished run. Raises UserError where its file is missing or damaged."""
+def load_metadata_inputs(folder: Path) -> MetadataInputs:
+    """Those of a finished run. Raises UserError where its file is missing or damaged."""
     try:
         fitted = pd.read_parquet(folder / FILE)
-        return Fusion(fitted, MetadataEncoder().fit(fitted), np.empty(0, np.int64))
+        return MetadataInputs(fitted, MetadataEncoder().fit(fitted), np.empty(0, np.int64))
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{folder / FILE}: missing or damaged ({error}); train it again") from None

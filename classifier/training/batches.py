@@ -1,0 +1,142 @@
+"""The images of each step: which ones, in which views, mixed or not, or their kept features."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from classifier.augment import draw_views, load_batch
+from classifier.training.mixup import mix_batch
+from classifier.training.setup import TrainingSetup
+from classifier.training.training_set import DataOrder
+from classifier.training.trunk_cache import ImageSet, Trunk
+from dermsynth import interrupts, progress
+from dermsynth.device import Compute
+from dermsynth.seeds import generator
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A step's images, or with --accumulate a part of them, on the device."""
+
+    inputs: torch.Tensor  # float32: pixels [n, 3, size, size] in 0..1, or kept trunk features
+    metadata: torch.Tensor | None  # float32 [n, columns]
+    targets: torch.Tensor  # float32 [n, outputs]
+    share: float  # of the step's images
+
+
+class Batches:
+    """The training images, from the first step to the last; any step at any time."""
+
+    def __init__(self, setup: TrainingSetup, trunk: Trunk, compute: Compute) -> None:
+        options, training, pool = setup.options, setup.training, setup.pool
+        self.options, self.training, self.trunk, self.compute = options, training, trunk, compute
+        self.seed = options.compute.seed
+        balanced = training.labels if options.training_set.sampler == "balanced" else None
+        self.order = DataOrder(self.seed, len(training), options.steps.batch, balanced)
+        augmentation = options.augmentation
+        self.keeps = trunk.pure and augmentation.views > 0 and not augmentation.mixes
+        self.real = ImageSet.stored("real", setup.dataset.path, setup.dataset.images)
+        self.pool = ImageSet.stored("synthetic", pool.path, pool.images) if pool else None
+        # Each image starts at its own view and takes the next one each time it comes round.
+        rng = generator(self.seed, "views")
+        self._first_view = rng.integers(augmentation.n_views, size=len(training))
+        matrix = setup.target.matrix(training.labels)
+        self._targets = torch.from_numpy(matrix).to(compute.device)
+        self._metadata = setup.numbers(setup.dataset, compute.device)
+
+    def parts(self, step: int) -> Iterator[Batch]:
+        """A step's images in the parts of --accumulate."""
+        positions, rounds = self.order.positions(step)
+        cuts = np.array_split(np.arange(len(positions)), self.options.steps.accumulate)
+        for number, cut in enumerate(cuts):
+            yield self.load((step, number), positions[cut], rounds[cut])
+
+    def load(self, key: tuple[int, int], positions: np.ndarray, rounds: np.ndarray) -> Batch:
+        """One part.
+
+        Parameters
+        ----------
+        key : the step and the part's number in it: where the dice of views and mixing begin
+        positions : int64 [n], of the training set
+        rounds : int64 [n], how often the training set has been gone through
+        """
+        where = torch.from_numpy(positions).to(self.compute.device)
+        targets = self._targets[where]
+        if self.keeps:
+            inputs = self._kept_features(positions, rounds)
+        else:
+            inputs = self._fresh_pixels(positions, generator(self.seed, "augment", *key))
+            if self.options.augmentation.mixes:
+                rng = generator(self.seed, "mix", *key)
+                inputs, targets = mix_batch(inputs, targets, rng, self.options.augmentation)
+        metadata = None if self._metadata is None else self._metadata[where]
+        return Batch(inputs, metadata, targets, len(positions) / self.options.steps.batch)
+
+    def fill(self, steps: range, stop: interrupts.StopRequest) -> None:
+        """Compute the features that these steps need and that nobody has yet."""
+        if not self.keeps:
+            return
+        drawn = [self.order.positions(step) for step in steps]
+        positions, rounds = (np.concatenate(column) for column in zip(*drawn, strict=True))
+        views = self._fixed_views(positions, rounds)
+        for images, chosen in self._by_set(positions):
+            if not self.trunk.keeps(images):
+                continue
+            rows = self.training.rows[positions[chosen]]
+            pairs = self.trunk.missing(images, rows, views[chosen])
+            with progress.bar(len(pairs), f"trunk, {images.kind}", "img") as bar:
+                bar.leave = False
+                for count in self.trunk.fill(images, pairs):
+                    bar.update(count)
+                    if stop.requested:
+                        return
+
+    def describe(self) -> str:
+        """How often the trunk runs, and why, as a line for the screen."""
+        options, every = self.options, "trunk      runs in every step"
+        if self.keeps:
+            if all(self.trunk.keeps(images) for images in (self.real, self.pool) if images):
+                return f"trunk      runs once for each of {self.trunk.views} views an image"
+            return f"{every}: --cache-gib {options.compute.cache_gib} is too little"
+        if self.trunk.pure:
+            mixes = options.augmentation.mixes
+            return f"{every}, on {'mixed batches' if mixes else 'fresh views (--views 0)'}"
+        why = "nothing is frozen" if options.model.frozen == 0 else "batch norm adapts"
+        splits = self.trunk.model.backbone.splits
+        return f"{every} ({why if splits else 'a timm model is not split'})"
+
+    def _kept_features(self, positions: np.ndarray, rounds: np.ndarray) -> torch.Tensor:
+        """Trunk outputs of training images in their fixed views, in the order of `positions`."""
+        views = self._fixed_views(positions, rounds)
+        parts, places = [], []
+        for images, chosen in self._by_set(positions):
+            rows = self.training.rows[positions[chosen]]
+            with self.compute.autocast():
+                parts.append(self.trunk.features(images, rows, views[chosen]))
+            places.append(chosen)
+        if len(parts) == 1:
+            return parts[0]
+        back = torch.from_numpy(np.argsort(np.concatenate(places))).to(self.compute.device)
+        return torch.cat(parts)[back].contiguous(memory_format=torch.channels_last)
+
+    def _fresh_pixels(self, positions: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
+        """Training images in views drawn anew, float32 [n, 3, size, size] in 0..1."""
+        size = self.options.model.size
+        drawn = draw_views(rng, len(positions), self.options.augmentation.augment)
+        x = torch.empty(len(positions), 3, size, size).to(memory_format=torch.channels_last)
+        for images, chosen in self._by_set(positions):
+            rows = self.training.rows[positions[chosen]]
+            views = drawn.take(chosen) if drawn else None
+            x[chosen] = load_batch(images.images[rows], size, views)
+        return x.to(self.compute.device)
+
+    def _by_set(self, positions: np.ndarray) -> list[tuple[ImageSet, np.ndarray]]:
+        """The image sets of a batch, each with the places in the batch that it fills."""
+        synthetic = self.training.synthetic[positions]
+        sets = [(self.real, np.flatnonzero(~synthetic)), (self.pool, np.flatnonzero(synthetic))]
+        return [(images, chosen) for images, chosen in sets if images is not None and len(chosen)]
+
+    def _fixed_views(self, positions: np.ndarray, rounds: np.ndarray) -> np.ndarray:
+        return (self._first_view[positions] + rounds) % self.trunk.views
