@@ -21,8 +21,8 @@ class Processes:
     count: int = 1
 
     @property
-    def first(self) -> bool:
-        """The one that writes files and speaks."""
+    def is_rank0(self) -> bool:
+        """Rank 0 decides, writes and prints."""
         return self.rank == 0
 
     def mean_(self, tensors: Iterable[torch.Tensor]) -> None:
@@ -36,13 +36,13 @@ class Processes:
         for tensor, part in zip(tensors, parts, strict=True):
             tensor.detach().copy_(part.view_as(tensor))
 
-    def first_says(self, number: int) -> int:
-        """The first process's number, in every process. Waits for it."""
+    def rank0_decides(self, number: int) -> int:
+        """Rank 0's number, in every process, which waits for it."""
         if self.count == 1:
             return number
-        said = torch.tensor(number)  # on the CPU: accelerators go on with their queue
-        distributed.broadcast(said, 0)
-        return int(said)
+        decision = torch.tensor(number)  # on the CPU: accelerators go on with their queue
+        distributed.broadcast(decision, 0)
+        return int(decision)
 
 
 def join_processes() -> Processes:

@@ -19,7 +19,7 @@ ADVICE = {
 }
 
 
-class Watch:
+class DivergenceMonitor:
     """Counts rows that look bad, one after the other; `counts` is all of its state."""
 
     def __init__(self, loss: str, counts: dict[str, int] | None = None) -> None:

@@ -4,52 +4,41 @@ The same generator, count and seed give the same pool on the same machine, and a
 adds images: image i depends on the seed and on i alone.
 """
 
-import contextlib
-import inspect
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-from torch import nn
-
-from data.pool import MARKER, write_pool
-from dermsynth import cli, progress
-from dermsynth.device import Compute, DeviceName, PrecisionName, resolve
+from dermsynth import cli
 from dermsynth.errors import UserError
 from dermsynth.files import check_replaceable, sha256
+from dermsynth.options import ComputeOptions, OutputOptions
 from dermsynth.runs import free_name
-from dermsynth.seeds import generator
-from gan.pictures import to_uint8
-from gan.weights import WEIGHTS, load_generator
-
-# Always the same, the last one filled up: kernels may round otherwise at another batch size.
-BATCH = 16
 
 
 @dataclass(frozen=True)
 class GenerateOptions:
+    """Options of `python -m gan.generate`."""
+
     generator: Path  # run folder of gan.train
     count: int = 1000  # images
     label: str | None = None  # malignant (default), benign or a class; of a conditional generator
     seed: int = 0  # of the latents
     truncation: float = 1.0  # 1 for training data; 0.7, say, for typical and less varied pictures
-    out: Path | None = None  # pool folder; default datasets/pool-RUN[-LABEL]-seedS
     png: bool = False  # write the images as PNG files too
-    overwrite: bool = False  # replace the pool in --out
-    device: DeviceName = "auto"  # auto takes CUDA where there is one
-    precision: PrecisionName = "auto"  # auto is bf16 where the hardware has it
+    output: OutputOptions = field(default_factory=OutputOptions)
+    compute: ComputeOptions = field(default_factory=ComputeOptions)
 
 
 def generate(options: GenerateOptions) -> Path:
-    """Write a pool and return its folder.
+    """Write a pool and return its folder; by default datasets/pool-RUN[-LABEL]-seedS.
 
     Raises UserError where the run is missing, unfinished or damaged, it does not know the label,
     or `out` is taken.
     """
+    from data.pool import MARKER, write_pool  # imported here: --help does not wait for torch
+    from dermsynth.device import resolve
+    from gan.sampling import draw_labels, sample
+    from gan.weights import WEIGHTS, load_generator
+
     if options.count < 1:
         raise UserError(f"--count {options.count}: expected 1 or more")
     if not 0 < options.truncation <= 1:
@@ -59,9 +48,9 @@ def generate(options: GenerateOptions) -> Path:
     label = options.label or "malignant"
     stem = f"pool-{options.generator.resolve().name}"
     stem += f"-{label}" if options.label else ""
-    out = options.out or free_name(Path("datasets"), f"{stem}-seed{options.seed}")
-    check_replaceable(out, MARKER, options.overwrite)
-    compute = resolve(options.device, options.precision, cpu_auto="bf16")
+    out = options.output.out or free_name(Path("datasets"), f"{stem}-seed{options.seed}")
+    check_replaceable(out, MARKER, options.output.overwrite)
+    compute = resolve(options.compute.device, options.compute.precision, cpu_auto="bf16")
     print(f"{options.count} {label} images from {options.generator} on {compute}")
     images = sample(network, options.count, options.seed, compute, labels, options.truncation)
     provenance = {
@@ -72,110 +61,17 @@ def generate(options: GenerateOptions) -> Path:
         "label": label,
         "truncation": options.truncation,
     }
-    write_pool(out, images, provenance, overwrite=options.overwrite, png=options.png)
+    write_pool(out, images, provenance, overwrite=options.output.overwrite, png=options.png)
     print(f"pool: {out}")
     return out
 
 
-def draw_labels(
-    description: dict[str, Any], label: str | None, count: int, seed: int
-) -> np.ndarray | None:
-    """Classes of `count` images, int64 [count]; None for an unconditional generator.
-
-    `description` is `generator.json`. `malignant` (the default) and `benign` draw among the classes
-    of that target in the proportions of the training images; any other label is a class's name.
-    Raises UserError for a label that the generator does not know.
-    """
-    label, classes = label or "malignant", description.get("classes", [])
-    if not classes:
-        if label == "malignant":
-            return None
-        raise UserError(
-            f"--label {label}: this generator makes malignant images only; train one with "
-            "`python -m gan.train --classes target` or `--classes diagnosis`"
-        )
-    names = [c["name"] for c in classes]
-    if label in names:
-        return np.full(count, names.index(label))
-    wanted = {"benign": 0, "malignant": 1}.get(label)
-    weights = np.array([c["count"] * (c["target"] == wanted) for c in classes], np.float64)
-    if not weights.any():
-        known = ", ".join(dict.fromkeys(["malignant", "benign", *names]))
-        raise UserError(f"--label {label}: no class of this generator; known: {known}")
-    bounds = np.cumsum(weights / weights.sum())
-    draws = [generator(seed, "gan/label", number).random() for number in range(count)]
-    return np.searchsorted(bounds, draws, side="right").clip(max=len(classes) - 1)
-
-
-def sample(
-    network: nn.Module,
-    count: int,
-    seed: int,
-    compute: Compute,
-    labels: np.ndarray | None = None,
-    truncation: float = 1.0,
-) -> np.ndarray:
-    """uint8 [count, size, size, 3], RGB, from an eval-mode generator.
-
-    `labels` int64 [count] for a conditional one. `truncation` (psi) below 1 pulls the content of
-    every image towards the mean: StyleGAN2's in w, the others' in z.
-    """
-    network = network.to(compute.device, memory_format=torch.channels_last)
-    images: np.ndarray | None = None
-
-    def make(start: int) -> np.ndarray:
-        z = np.stack([_latent(network, seed, number) for number in range(start, start + BATCH)])
-        # the last batch is filled up by repetition
-        part = None if labels is None else np.resize(labels[start : start + BATCH], BATCH)
-        return render(network, z, compute, part, truncation)
-
-    starts = range(0, count, BATCH)
-    with _workers(compute) as workers, progress.bar(count, "generate", "img") as bar:
-        for start, made in zip(starts, workers.map(make, starts), strict=True):
-            if images is None:
-                images = np.empty((count, *made.shape[1:]), np.uint8)
-            images[start : start + BATCH] = made[: count - start]
-            bar.update(min(BATCH, count - start))
-    return images
-
-
-@torch.inference_mode()
-def render(
-    network: nn.Module,
-    z: np.ndarray,
-    compute: Compute,
-    labels: np.ndarray | None = None,
-    truncation: float = 1.0,
-) -> np.ndarray:
-    """uint8 [n, size, size, 3] of latents float32 [n, latent_dim], truncated as `sample` says."""
-    extra = {}
-    if "truncation" in inspect.signature(network.forward).parameters:
-        extra = {"truncation": truncation}
-    elif truncation < 1:
-        z = z.copy()
-        z[:, : getattr(network, "content_dim", None)] *= truncation  # noise planes stay as they are
-    classes = None if labels is None else torch.from_numpy(labels).to(compute.device)
-    with compute.autocast():
-        return to_uint8(network(torch.from_numpy(z).to(compute.device), classes, **extra))
-
-
-def _latent(network: nn.Module, seed: int, number: int) -> np.ndarray:
-    rng = generator(seed, "gan/latent", number)
-    return rng.standard_normal(network.latent_dim, np.float32)
-
-
-@contextlib.contextmanager
-def _workers(compute: Compute) -> Iterator[ThreadPoolExecutor]:
-    """On a CPU one thread a core, each with batches of its own: no waiting within a layer."""
-    cores, on_cpu = torch.get_num_threads(), compute.device.type == "cpu"
-    alone = {"initializer": torch.set_num_threads, "initargs": (1,)} if on_cpu else {}
-    pool = ThreadPoolExecutor(cores if on_cpu else 1, **alone)
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for what has not begun
-        torch.set_num_threads(cores)
+def main(options: GenerateOptions) -> None:
+    """Make the pool, and name what comes next."""
+    pool = generate(options)
+    data = "--data DATASET --fold FOLD"
+    cli.say_next(f"python -m classifier.train {data} --synthetic 0.3 --pool {pool}")
 
 
 if __name__ == "__main__":
-    cli.run(GenerateOptions, generate, "gan.generate", __doc__ or "")
+    cli.run(GenerateOptions, main, "gan.generate", __doc__)

@@ -1,7 +1,7 @@
 """What an architecture is trained with: the published numbers, as fields of its own Config.
 
-Every `gan/networks/NAME.py` has `class Config(Recipe)` with its paper's values as defaults, beside
-the widths of its networks. The one training step (gan.game) reads nothing else.
+Every `gan/networks/NAME.py` has `class Config(Hyperparameters)` with its paper's values as
+defaults, beside the widths of its networks. The one training step (gan.trainer) reads nothing else.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ Augment = Literal["diffaugment", "translation", "ada", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Hyperparameters:
     """How to train; a subclass overrides what its paper has otherwise."""
 
     labels: ClassVar[Literal["never", "optional", "always"]] = "never"  # conditional on a class?

@@ -10,15 +10,16 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
-from dermsynth import checkpoint, progress
+from dermsynth import checkpoint
 from dermsynth.errors import UserError
 from dermsynth.interrupts import StopRequest, stop_request
+from dermsynth.progress import bar as progress_bar
 from dermsynth.seeds import generator
 from dermsynth.tracking import Tracker
-from gan.divergence import ADVICE, Watch
+from gan.divergence import ADVICE, DivergenceMonitor
 from gan.pictures import save_grid, to_uint8
-from gan.trainer import Game
-from gan.training_images import Reals
+from gan.trainer import Trainer
+from gan.training_images import TrainingImages
 from gan.weights import CHECKPOINT
 
 CHECKPOINT_SECONDS = 60.0  # between two checkpoints; a kill loses no more than that
@@ -29,7 +30,7 @@ GO_ON, SAVE, STOP = range(3)
 
 
 @dataclass(frozen=True)
-class Schedule:
+class Budget:
     """When the loop ends and what it does on the way."""
 
     out: Path  # run folder
@@ -47,30 +48,30 @@ class Progress:
 
     seconds: float = 0.0  # of training
     scored: float = 0.0  # seconds at the last score
-    counts: dict[str, int] | None = None  # of Watch
+    counts: dict[str, int] | None = None  # of DivergenceMonitor
 
 
 class Loop:
-    """One run of `game` on `reals`. Of several processes the first decides, writes and speaks."""
+    """One run of `trainer` on `images`. Of several processes rank 0 decides, writes and prints."""
 
     def __init__(
         self,
-        game: Game,
-        reals: Reals,
-        schedule: Schedule,
+        trainer: Trainer,
+        images: TrainingImages,
+        budget: Budget,
         tracker: Tracker | None,
-        before: Progress,
+        progress: Progress,
         facts: dict[str, Any],
     ) -> None:
-        self.game, self.reals, self.schedule, self.tracker = game, reals, schedule, tracker
-        self.before, self.facts, self.scored = before.seconds, facts, before.scored
-        self.watch = Watch(game.config.loss, before.counts)
+        self.trainer, self.images, self.budget, self.tracker = trainer, images, budget, tracker
+        self.seconds_before, self.scored, self.facts = progress.seconds, progress.scored, facts
+        self.monitor = DivergenceMonitor(trainer.config.loss, progress.counts)
         self.started = self.saved = time.monotonic()
 
     @property
     def seconds(self) -> float:
         """Training time over all resumes."""
-        return self.before + time.monotonic() - self.started
+        return self.seconds_before + time.monotonic() - self.started
 
     def run(self) -> float:
         """Returns the seconds of training over all resumes.
@@ -78,34 +79,34 @@ class Loop:
         Raises KeyboardInterrupt, after a checkpoint, when a signal asks to stop, and UserError
         when training diverges.
         """
-        game, processes = self.game, self.game.processes
-        if processes.first:
-            save_grid(self.schedule.out / "samples" / "reals.png", self.reals.first(GRID**2), GRID)
+        trainer, processes = self.trainer, self.trainer.processes
+        if processes.is_rank0:
+            save_grid(self.budget.out / "samples" / "reals.png", self.images.first(GRID**2), GRID)
         with stop_request() as stop, self._bar() as bar:
-            order = processes.first_says(STOP if self._finished() else GO_ON)
+            order = processes.rank0_decides(STOP if self._finished() else GO_ON)
             while order != STOP:
-                game.play(*self._batch())
+                trainer.step(*self._batch())
                 self._show(bar)
                 self._record()
-                order = processes.first_says(self._order(stop))
+                order = processes.rank0_decides(self._order(stop))
                 if order == SAVE:
                     self._checkpoint()
-            if game.seen:
+            if trainer.images_seen:
                 self._checkpoint()
         if stop.requested and not self._finished():
             raise KeyboardInterrupt(
-                f"checkpoint at {game.seen / 1000:.1f} kimg written; the same command with "
-                f"`--out {self.schedule.out} --resume` goes on from there"
+                f"checkpoint at {trainer.images_seen / 1000:.1f} kimg written; the same command "
+                f"with `--out {self.budget.out} --resume` goes on from there"
             )
-        if game.seen and processes.first:
+        if trainer.images_seen and processes.is_rank0:
             self._sample()
         return self.seconds
 
     def _finished(self) -> bool:
-        if self.schedule.kimg is not None:
-            return self.game.seen >= self.schedule.kimg * 1000
-        assert self.schedule.minutes is not None
-        return self.seconds >= self.schedule.minutes * 60
+        if self.budget.kimg is not None:
+            return self.trainer.images_seen >= self.budget.kimg * 1000
+        assert self.budget.minutes is not None
+        return self.seconds >= self.budget.minutes * 60
 
     def _order(self, stop: StopRequest) -> int:
         if stop.requested or self._finished():
@@ -113,64 +114,69 @@ class Loop:
         return SAVE if time.monotonic() - self.saved >= CHECKPOINT_SECONDS else GO_ON
 
     def _batch(self) -> tuple[torch.Tensor, torch.Tensor | None]:
-        game = self.game
-        ranks = game.processes.rank, game.processes.count
-        images, labels = self.reals.batch(game.step, game.images_a_step, *ranks)
-        conditional = game.config.classes > 0
+        trainer = self.trainer
+        ranks = trainer.processes.rank, trainer.processes.count
+        images, labels = self.images.batch(trainer.steps, trainer.images_a_step, *ranks)
+        conditional = trainer.config.classes > 0
         return torch.from_numpy(images), torch.from_numpy(labels) if conditional else None
 
     def _record(self) -> None:
-        game, step = self.game, self.game.step
+        trainer, step = self.trainer, self.trainer.steps
         if step % LOG_STEPS == 0:
-            means = game.take_means(LOG_STEPS)
+            means = trainer.take_means(LOG_STEPS)
             if self.tracker is not None:
-                self._watch(means)
-                times = {"kimg": game.seen / 1000, "seconds": round(self.seconds, 1)}
+                self._check_divergence(means)
+                times = {"kimg": trainer.images_seen / 1000, "seconds": round(self.seconds, 1)}
                 self.tracker.log(step, **times, **means)
         if self.tracker is None:
             return
-        if _grid_due(game.seen, game.images_a_step):
+        if _grid_due(trainer.images_seen, trainer.images_a_step):
             self._sample()
-        if 0 < self.schedule.evaluate_every * 60 <= self.seconds - self.scored:
-            scores = self.schedule.score(game.ema)
-            self.tracker.log(step, kimg=game.seen / 1000, seconds=round(self.seconds, 1), **scores)
+        if 0 < self.budget.evaluate_every * 60 <= self.seconds - self.scored:
+            scores = self.budget.score(trainer.ema)
+            self.tracker.log(
+                step, kimg=trainer.images_seen / 1000, seconds=round(self.seconds, 1), **scores
+            )
             self.scored = self.seconds
 
-    def _watch(self, means: dict[str, float]) -> None:
-        complaint = self.watch.complaint(means)
+    def _check_divergence(self, means: dict[str, float]) -> None:
+        complaint = self.monitor.complaint(means)
         if complaint is None:
             return
-        what = f"training diverged before step {self.game.step}: {ADVICE[complaint]}"
-        if not self.schedule.stop_when_bad and complaint != "not a number":
-            print(f"warning: {what}")
+        sentence = f"training diverged before step {self.trainer.steps}: {ADVICE[complaint]}"
+        if not self.budget.stop_when_bad and complaint != "not a number":
+            print(f"warning: {sentence}")
             return
-        raise UserError(f"{what}. The last good checkpoint is in {self.schedule.out / CHECKPOINT}")
+        raise UserError(
+            f"{sentence}. The last good checkpoint is in {self.budget.out / CHECKPOINT}"
+        )
 
     def _sample(self) -> None:
         """Pictures of the same latents (and labels, in turn) at every time."""
-        path = self.schedule.out / "samples" / f"{self.game.seen:08d}.png"
-        rng = generator(self.schedule.seed, "gan/samples")
-        z = rng.standard_normal((GRID**2, self.game.ema.latent_dim), np.float32)
-        device, classes = self.game.compute.device, self.game.config.classes
+        path = self.budget.out / "samples" / f"{self.trainer.images_seen:08d}.png"
+        rng = generator(self.budget.seed, "gan/samples")
+        z = rng.standard_normal((GRID**2, self.trainer.ema.latent_dim), np.float32)
+        device, classes = self.trainer.compute.device, self.trainer.config.classes
         labels = torch.arange(GRID**2, device=device) % classes if classes else None
-        with torch.no_grad(), self.game.compute.autocast():
-            images = self.game.ema(torch.from_numpy(z).to(device), labels)
+        with torch.no_grad(), self.trainer.compute.autocast():
+            images = self.trainer.ema(torch.from_numpy(z).to(device), labels)
         save_grid(path, to_uint8(images), GRID)
         if self.tracker is not None:
-            self.tracker.image(self.game.step, "samples", path)
+            self.tracker.image(self.trainer.steps, "samples", path)
 
     def _checkpoint(self) -> None:
-        state = self.game.state()  # together: it may exchange between the processes
+        state = self.trainer.state()  # together: it may exchange between the processes
         self.saved = time.monotonic()
-        if not self.game.processes.first:
+        if not self.trainer.processes.is_rank0:
             return
-        if not self.game.is_finite():
+        if not self.trainer.is_finite():
             raise UserError(
-                f"training diverged before step {self.game.step}: {ADVICE['not a number']}. The "
-                f"last good checkpoint is in {self.schedule.out / CHECKPOINT}"
+                f"training diverged before step {self.trainer.steps}: "
+                f"{ADVICE['not a number']}. The last good checkpoint is in "
+                f"{self.budget.out / CHECKPOINT}"
             )
-        done = Progress(self.seconds, self.scored, self.watch.counts)
-        folder = self.schedule.out / CHECKPOINT
+        done = Progress(self.seconds, self.scored, self.monitor.counts)
+        folder = self.budget.out / CHECKPOINT
         try:
             checkpoint.save(folder, state | vars(done) | self.facts)
         except SafetensorError as error:  # how safetensors reports a full disk
@@ -180,22 +186,22 @@ class Loop:
             ) from None
 
     def _bar(self) -> Any:
-        schedule, silent = self.schedule, not self.game.processes.first
-        if schedule.kimg is not None:
-            left = max(schedule.kimg * 1000 - self.game.seen, 0)
-            return progress.bar(left, "gan", "img", disable=silent)
-        assert schedule.minutes is not None
-        left = max(schedule.minutes * 60 - self.before, 0)
+        budget, silent = self.budget, not self.trainer.processes.is_rank0
+        if budget.kimg is not None:
+            left = max(budget.kimg * 1000 - self.trainer.images_seen, 0)
+            return progress_bar(left, "gan", "img", disable=silent)
+        assert budget.minutes is not None
+        left = max(budget.minutes * 60 - self.seconds_before, 0)
         layout = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
-        return progress.bar(left, "gan", "s", bar_format=layout, disable=silent)
+        return progress_bar(left, "gan", "s", bar_format=layout, disable=silent)
 
     def _show(self, bar: Any) -> None:
-        if self.schedule.kimg is not None:
-            bar.update(self.game.images_a_step)
+        if self.budget.kimg is not None:
+            bar.update(self.trainer.images_a_step)
             return
-        rate = self.game.seen / self.seconds
-        bar.set_postfix_str(f"{rate:.1f} img/s, {self.game.seen / 1000:.1f} kimg", False)
-        bar.update(min(self.seconds - self.before, bar.total) - bar.n)
+        rate = self.trainer.images_seen / self.seconds
+        bar.set_postfix_str(f"{rate:.1f} img/s, {self.trainer.images_seen / 1000:.1f} kimg", False)
+        bar.update(min(self.seconds - self.seconds_before, bar.total) - bar.n)
 
 
 def _grid_due(seen: int, step: int) -> bool:

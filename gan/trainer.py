@@ -1,4 +1,4 @@
-"""Generator against discriminator: one step of each, and all of their state."""
+"""Generator against discriminator: one iteration of both, and all of their state."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +14,7 @@ from dermsynth.seeds import seed_torch
 from gan import ada
 from gan.augment import DRAWS, diff_augment, translate
 from gan.distributed import Processes
-from gan.hyperparameters import Recipe
+from gan.hyperparameters import Hyperparameters
 from gan.losses import LOSSES, PENALTIES, Heads
 from gan.networks import architecture, describe
 
@@ -26,7 +26,7 @@ Labels = torch.Tensor | None
 Part = tuple[torch.Tensor, Labels]
 
 
-class Game:
+class Trainer:
     """Both networks, the generator's moving average (EMA), both optimizers, the step count.
 
     `config` says how they are trained. Randomness depends on (seed, step) only, so `state`, saved
@@ -37,7 +37,7 @@ class Game:
     def __init__(
         self,
         arch: str,
-        config: Recipe,
+        config: Hyperparameters,
         seed: int,
         compute: Compute,
         accumulate: int = 1,
@@ -45,7 +45,7 @@ class Game:
     ) -> None:
         parts = architecture(arch)
         self.arch, self.config, self.seed, self.compute = arch, config, seed, compute
-        self.accumulate, self.processes, self.step = accumulate, processes or Processes(), 0
+        self.accumulate, self.processes, self.steps = accumulate, processes or Processes(), 0
         seed_torch(seed, "gan/initial weights")
         self.generator = self._place(parts.generator(config))
         self.discriminator = self._place(parts.discriminator(config))
@@ -70,9 +70,9 @@ class Game:
         return self.config.batch * self.config.critic_steps
 
     @property
-    def seen(self) -> int:
+    def images_seen(self) -> int:
         """Real images that the discriminator has seen."""
-        return self.step * self.images_a_step
+        return self.steps * self.images_a_step
 
     def begin_from(self, images: np.ndarray) -> None:
         """Before the first step: show uint8 [n, size, size, 3] training images to a generator that
@@ -81,42 +81,48 @@ class Game:
             self.generator.begin_from(self._to_input(torch.from_numpy(images)))
             self.ema.load_state_dict(self.generator.state_dict())
 
-    def play(self, real: torch.Tensor, labels: Labels = None) -> None:
-        """`critic_steps` steps of the discriminator, one of the generator.
+    def step(self, real: torch.Tensor, labels: Labels = None) -> None:
+        """One iteration: `critic_steps` steps of the discriminator, one of the generator.
 
         `real` uint8 [images_a_step / processes, size, size, 3]; `labels` int64, one an image,
         where the networks are conditional: the fakes get the same ones. Never waits for the device.
         """
+        # --- data: all randomness of an iteration comes from (seed, its number, rank)
         alone = self.processes.count == 1
-        seed_torch(self.seed, "gan/step", self.step, *([] if alone else [self.processes.rank]))
-        real = self._to_input(real)
+        seed_torch(self.seed, "gan/step", self.steps, *([] if alone else [self.processes.rank]))
         labels = None if labels is None else labels.to(self.compute.device)
-        turns = list(_split(real, labels, self.config.critic_steps))
-        for number, (images, classes) in enumerate(turns):
+        turns = list(_split(self._to_input(real), labels, self.config.critic_steps))
+
+        # --- discriminator
+        for turn, (images, classes) in enumerate(turns, start=1):
             parts = list(_split(images, classes, self.accumulate))
-            # The generator learns from the fakes of the last turn, a generator pass saved.
-            share = number == len(turns) - 1 and len(parts) == 1
-            fake = self._discriminator_step(parts, share)
-        self._generator_step(parts, fake)
-        if self.config.augment == "ada" and self.step % ADA_STEPS == ADA_STEPS - 1:
+            # the generator learns from the fakes of the last turn: a generator pass saved
+            shared = turn == len(turns) and len(parts) == 1
+            self.discriminator_optimizer.zero_grad(set_to_none=True)
+            for images, classes in parts:
+                with torch.set_grad_enabled(shared):
+                    fake = self._fakes(len(images), classes)
+                loss = self._discriminator_loss(images, fake.detach(), classes)
+                (loss / len(parts)).backward()
+            self._descend(self.discriminator_optimizer)
+
+        # --- generator
+        _learn(self.judging, False)
+        self.generator_optimizer.zero_grad(set_to_none=True)
+        for images, classes in parts:
+            if not shared:
+                fake = self._fakes(len(images), classes)
+            loss = self._generator_loss(fake, images, classes)
+            (loss / len(parts)).backward()
+        self._descend(self.generator_optimizer)
+        _learn(self.judging, True)
+
+        # --- augmentation's strength and the average
+        if self.config.augment == "ada" and self.steps % ADA_STEPS == ADA_STEPS - 1:
             self._adjust_ada()
-        self.step += 1
+        self.steps += 1
         self._average()
         self.compute.step()
-
-    def _discriminator_step(self, parts: list[Part], share: bool) -> torch.Tensor | None:
-        """One update on real (and as many fake) images; returns the fakes if they are to `share`.
-
-        With `share` there is one part.
-        """
-        self.discriminator_optimizer.zero_grad(set_to_none=True)
-        for real, labels in parts:
-            with torch.set_grad_enabled(share):
-                fake = self._fakes(len(real), labels)
-            loss = self._discriminator_loss(real, fake.detach(), labels)
-            (loss / len(parts)).backward()
-        self._descend(self.discriminator_optimizer)
-        return fake if share else None
 
     def _discriminator_loss(
         self, real: torch.Tensor, fake: torch.Tensor, labels: Labels
@@ -138,7 +144,7 @@ class Game:
         if missing is not None:
             loss = loss + missing.float()
             self._note(share, loss_reconstruction=missing)
-        if config.penalty != "none" and self.step % config.penalty_every == 0:
+        if config.penalty != "none" and self.steps % config.penalty_every == 0:
             penalty = PENALTIES[config.penalty](lambda x: self.discriminator(x, labels), *seen)
             loss = loss + config.penalty_strength * config.penalty_every * penalty
             self._note(share, penalty=penalty * config.penalty_every)
@@ -147,25 +153,20 @@ class Game:
             self.ada_signs = self.ada_signs + signs / (share * ADA_STEPS)
         return loss
 
-    def _generator_step(self, parts: list[Part], fake: torch.Tensor | None) -> None:
-        """One update; makes its own fakes where the discriminator's are not shared."""
-        _learn(self.judging, False)
-        self.generator_optimizer.zero_grad(set_to_none=True)
-        for real, labels in parts:
-            made = self._fakes(len(real), labels) if fake is None else fake
-            seen = self._augment(made)
-            with self.compute.autocast():
-                verdict, classes, _ = self._judge(seen, labels)
-                on_real = None
-                if self.loss.paired:
-                    on_real, *_ = self._judge(self._augment(real), labels)
-            loss = self.loss.generator(verdict, on_real)
-            self._note(self.accumulate, loss_g=loss)
-            if classes is not None:
-                loss = loss + self.config.class_weight * _cross_entropy(classes, labels)
-            (loss / len(parts)).backward()
-        self._descend(self.generator_optimizer)
-        _learn(self.judging, True)
+    def _generator_loss(
+        self, fake: torch.Tensor, real: torch.Tensor, labels: Labels
+    ) -> torch.Tensor:
+        seen = self._augment(fake)
+        with self.compute.autocast():
+            verdict, classes, _ = self._judge(seen, labels)
+            on_real = None
+            if self.loss.paired:
+                on_real, *_ = self._judge(self._augment(real), labels)
+        loss = self.loss.generator(verdict, on_real)
+        self._note(self.accumulate, loss_g=loss)
+        if classes is not None:
+            loss = loss + self.config.class_weight * _cross_entropy(classes, labels)
+        return loss
 
     def _fakes(self, count: int, labels: Labels) -> torch.Tensor:
         z = torch.randn(count, self.generator.latent_dim, device=self.compute.device)
@@ -215,7 +216,7 @@ class Game:
                 saved = network.state_dict()  # without what never changes
                 buffers = (b for name, b in network.named_buffers() if name in saved)
                 self.processes.mean_(b for b in buffers if b.is_floating_point())
-        half_life = min(self.config.ema_kimg * 1000, self.config.ema_share * self.seen)
+        half_life = min(self.config.ema_kimg * 1000, self.config.ema_share * self.images_seen)
         keep = 0.5 ** (self.images_a_step / max(half_life, 1e-8))
         ours, theirs = self.ema.state_dict(), self.generator.state_dict()
         floating = [name for name, value in ours.items() if value.is_floating_point()]
@@ -254,7 +255,7 @@ class Game:
         """Everything that later steps depend on, for `dermsynth.checkpoint`."""
         self.processes.mean_(self.sums.values())
         states = {name: part.state_dict() for name, part in self._parts().items()}
-        own = {"step": self.step, "sums": self.sums, "version": VERSION}
+        own = {"step": self.steps, "sums": self.sums, "version": VERSION}
         ada = {"ada_p": self.ada_p, "ada_signs": self.ada_signs}
         return states | own | ada | {"architecture": describe(self.arch, self.config)}
 
@@ -264,7 +265,7 @@ class Game:
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
         device = self.compute.device
-        self.step = state["step"]
+        self.steps = state["step"]
         self.sums = {name: value.to(device) for name, value in state["sums"].items()}
         self.ada_p, self.ada_signs = state["ada_p"].to(device), state["ada_signs"].to(device)
 

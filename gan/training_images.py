@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -11,16 +11,15 @@ from data.store import Dataset, load_dataset
 from dermsynth.errors import UserError, some
 from dermsynth.seeds import generator
 from dermsynth.symmetries import turn_each
+from gan.options import ClassesName
 
 LEAST_IMAGES, FEW_IMAGES = 8, 50
 LEAST_HELD_OUT = 8  # images that a comparison needs
 
-ClassesName = Literal["none", "target", "diagnosis"]
-
 
 @dataclass(frozen=True)
-class Learning:
-    """What is learnt from; without classes it is the malignant images alone."""
+class TrainingPart:
+    """Images that a GAN learns from; without classes the malignant ones alone."""
 
     rows: np.ndarray  # int64 [n], ascending row numbers of the dataset
     labels: np.ndarray  # int64 [n], 0 where there are no classes
@@ -55,7 +54,7 @@ def held_out_rows(dataset: Dataset, fold: int) -> np.ndarray:
     return rows[dataset.targets(rows) == 1]
 
 
-def learn_from(dataset: Dataset, fold: int, classes: ClassesName) -> Learning:
+def training_part(dataset: Dataset, fold: int, classes: ClassesName) -> TrainingPart:
     """The training part of `fold`: malignant images alone, or all by target or by diagnosis.
 
     Classes with fewer than 8 images are left out, and said. Raises UserError with fewer than 8
@@ -63,7 +62,7 @@ def learn_from(dataset: Dataset, fold: int, classes: ClassesName) -> Learning:
     """
     malignant = training_rows(dataset, fold)
     if classes == "none":
-        return Learning(malignant, np.zeros(len(malignant), np.int64), [])
+        return TrainingPart(malignant, np.zeros(len(malignant), np.int64), [])
     rows = dataset.rows("train", fold)
     targets = dataset.targets(rows)
     if classes == "target":
@@ -90,23 +89,23 @@ def learn_from(dataset: Dataset, fold: int, classes: ClassesName) -> Learning:
         }
         for name in kept
     ]
-    return Learning(rows, np.searchsorted(kept, names).astype(np.int64), described)
+    return TrainingPart(rows, np.searchsorted(kept, names).astype(np.int64), described)
 
 
-class Reals:
+class TrainingImages:
     """Batches of real images: each image of a class once an epoch, each time flipped or turned.
 
     Classes take turns, so that a rare one is seen as often as a frequent one. What a step gets
     depends on the seed and the step's number alone.
     """
 
-    def __init__(self, dataset: Dataset, learning: Learning, seed: int) -> None:
+    def __init__(self, dataset: Dataset, part: TrainingPart, seed: int) -> None:
         # a memory map is read as it is needed; encoded files are decoded once
         mapped = isinstance(dataset.images, np.ndarray)
-        self.images = dataset.images if mapped else dataset.images[learning.rows]
-        self.rows = learning.rows if mapped else np.arange(len(learning.rows))
-        self.labels, self.seed = learning.labels, seed
-        classes = range(max(len(learning.classes), 1))
+        self.images = dataset.images if mapped else dataset.images[part.rows]
+        self.rows = part.rows if mapped else np.arange(len(part.rows))
+        self.labels, self.seed = part.labels, seed
+        classes = range(max(len(part.classes), 1))
         self.members = [np.flatnonzero(self.labels == number) for number in classes]
 
     def first(self, count: int) -> np.ndarray:

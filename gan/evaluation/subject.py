@@ -11,12 +11,11 @@ from data.store import Dataset
 from dermsynth.device import Compute
 from dermsynth.errors import UserError
 from dermsynth.seeds import generator as random_generator
-from gan.generate import draw_labels, sample
 from gan.networks import ARCHITECTURES
+from gan.options import LEAST_SYNTHETIC
+from gan.sampling import draw_labels, sample
 from gan.training_images import LEAST_HELD_OUT, held_out_rows, open_dataset, training_rows
 from gan.weights import load_generator, read_description
-
-LEAST_SYNTHETIC = 10
 
 
 @dataclass(frozen=True)

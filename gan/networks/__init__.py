@@ -2,8 +2,8 @@
 
 Every `gan/networks/NAME.py` has three classes:
 
-- `Config(Recipe)`: what it is trained with and its widths. A class variable `labels` says whether
-  it can be ("optional"), must be ("always") or cannot be ("never") conditional on a class.
+- `Config(Hyperparameters)`: what it is trained with and its widths. A class variable `labels` says
+  whether it can be ("optional"), must be ("always") or cannot be ("never") conditional on a class.
 - `Generator(config)(z, labels=None)`: z float [n, generator.latent_dim] from N(0, 1), labels int64
   [n] below `config.classes`, to float32 [n, 3, size, size] in -1..1. A function of its arguments
   alone: noise planes are part of z. Where they are, `content_dim` counts the numbers before them.
@@ -27,7 +27,7 @@ from typing import Any
 from torch import nn
 
 from dermsynth.errors import UserError
-from gan.hyperparameters import Recipe
+from gan.hyperparameters import Hyperparameters
 from gan.networks import acgan, dcgan, fastgan, lesiongan, projected, sngan, stylegan2, wgan_gp
 
 SIZES = (32, 64, 128, 256)  # pixels
@@ -37,7 +37,7 @@ SIZES = (32, 64, 128, 256)  # pixels
 class Architecture:
     """What a name stands for."""
 
-    config: type[Recipe]
+    config: type[Hyperparameters]
     generator: type[nn.Module]
     discriminator: type[nn.Module]
 

@@ -11,14 +11,14 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from gan.hyperparameters import Loss, Recipe
+from gan.hyperparameters import Hyperparameters, Loss
 
 LOWEST = 4  # side of the smallest feature map, pixels
 WIDEST = 16  # times `width`
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(Recipe):
+class Config(Hyperparameters):
     """The paper's optimizer; the width of both networks."""
 
     batch: int = 16  # paper: 128, of millions of images

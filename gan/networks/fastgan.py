@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gan.hyperparameters import Recipe
+from gan.hyperparameters import Hyperparameters
 from gan.networks.layers import DownBlock, glu, normed_conv, normed_layers
 
 LOWEST, COARSE = 4, 8  # sides of the smallest map of the generator and of the discriminator
@@ -30,7 +30,7 @@ WIDTHS = {8: 8, 16: 4, 32: 2, 64: 1, 128: 0.5, 256: 0.25}  # discriminator, time
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(Recipe):
+class Config(Hyperparameters):
     """The paper's values."""
 
     batch: int = 8

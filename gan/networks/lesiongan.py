@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from gan.hyperparameters import Augment, Recipe
+from gan.hyperparameters import Augment, Hyperparameters
 from gan.networks import frozen
 from gan.networks.layers import DownBlock, double, glu, normed_conv, normed_layers, with_spread
 
@@ -33,7 +33,7 @@ SEEN = 64  # least side of what the frozen network sees, of images that are as l
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(Recipe):
+class Config(Hyperparameters):
     """Hinge loss; widths of both networks."""
 
     labels: ClassVar[Literal["never", "optional", "always"]] = "optional"

@@ -13,14 +13,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from dermsynth.errors import UserError
-from gan.hyperparameters import Recipe
+from gan.hyperparameters import Hyperparameters
 from gan.networks import fastgan, frozen
 
 LEAST_SIDE = 128  # below, the coarsest map of the features has fewer than 4x4 px
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(Recipe):
+class Config(Hyperparameters):
     """Lean values for a CPU; behind each the paper's, for a GPU."""
 
     batch: int = 32  # paper: 64

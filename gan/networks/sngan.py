@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from gan.hyperparameters import Recipe
+from gan.hyperparameters import Hyperparameters
 
 LOWEST = 4  # side of the smallest feature map, pixels
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(Recipe):
+class Config(Hyperparameters):
     """The paper's optimizer and critic steps; the width of both networks."""
 
     width: int = 256  # channels at 4x4 px

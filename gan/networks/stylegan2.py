@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gan.hyperparameters import Augment, Loss, Penalty, Recipe
+from gan.hyperparameters import Augment, Hyperparameters, Loss, Penalty
 from gan.networks.layers import double, with_spread
 
 LOWEST = 4  # side of the smallest feature map, pixels
@@ -34,7 +34,7 @@ LAZY = 16  # steps between two penalties
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(Recipe):
+class Config(Hyperparameters):
     """The values of 2020a for one GPU; widths of both networks."""
 
     labels: ClassVar[Literal["never", "optional", "always"]] = "optional"

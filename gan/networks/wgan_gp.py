@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gan.hyperparameters import Loss, Penalty, Recipe
+from gan.hyperparameters import Hyperparameters, Loss, Penalty
 from gan.networks import sngan
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(Recipe):
+class Config(Hyperparameters):
     """The paper's loss and optimizer; the width of both networks."""
 
     lr_generator: float = 1e-4

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 import torch
 
-import gan.train
+import gan.training_run
 from data.store import COLUMNS, write_dataset
+from dermsynth.options import replace
 from gan.networks import make_config
 from gan.train import TrainOptions, train
 
@@ -78,8 +79,9 @@ def narrow():
 @pytest.fixture
 def options(dataset, tmp_path, monkeypatch):
     """A run of 6 steps of narrow networks."""
-    monkeypatch.setattr(gan.train, "make_config", narrow_config)
-    return TrainOptions(
+    monkeypatch.setattr(gan.training_run, "make_config", narrow_config)
+    return replace(
+        TrainOptions(),
         data=dataset.path,
         kimg=0.024,
         batch=4,
@@ -95,10 +97,12 @@ def make_run():
     """Train 6 steps of narrow networks into a folder, with any options."""
 
     def make(out, **changes):
-        options = TrainOptions(kimg=0.024, batch=4, device="cpu", tracking="none", precision="fp32")
+        options = replace(
+            TrainOptions(), kimg=0.024, batch=4, device="cpu", tracking="none", precision="fp32"
+        )
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(gan.train, "make_config", narrow_config)
-            return train(dataclasses.replace(options, out=out, **changes))
+            patch.setattr(gan.training_run, "make_config", narrow_config)
+            return train(replace(options, out=out, **changes))
 
     return make
 

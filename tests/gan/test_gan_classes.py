@@ -1,4 +1,3 @@
-import dataclasses
 import json
 
 import numpy as np
@@ -6,9 +5,11 @@ import pytest
 
 from data.pool import load_pool
 from dermsynth.errors import UserError
-from gan.generate import GenerateOptions, draw_labels, generate
+from dermsynth.options import replace
+from gan.generate import GenerateOptions, generate
+from gan.sampling import draw_labels
 from gan.train import train
-from gan.training_images import Reals, learn_from
+from gan.training_images import TrainingImages, training_part
 
 COUNTS = {"mel": 40, "nv": 90, "bcc": 25, "df": 23, "rare": 2, None: 20}
 
@@ -24,7 +25,7 @@ def classes_dataset(make_dataset, tmp_path_factory):
 
 
 def test_classes_by_target_are_all_images_of_the_training_part(classes_dataset):
-    learning = learn_from(classes_dataset, 0, "target")
+    learning = training_part(classes_dataset, 0, "target")
     assert (learning.rows == classes_dataset.rows("train", 0)).all()
     assert [c["name"] for c in learning.classes] == ["benign", "malignant"]
     assert (learning.labels == classes_dataset.targets(learning.rows)).all()
@@ -32,7 +33,7 @@ def test_classes_by_target_are_all_images_of_the_training_part(classes_dataset):
 
 
 def test_classes_by_diagnosis_leave_out_what_is_missing_or_rare(classes_dataset, capsys):
-    learning = learn_from(classes_dataset, 0, "diagnosis")
+    learning = training_part(classes_dataset, 0, "diagnosis")
     names = [c["name"] for c in learning.classes]
     assert names == ["bcc", "df", "mel", "nv"]
     assert [c["target"] for c in learning.classes] == [1, 0, 1, 0]
@@ -42,19 +43,19 @@ def test_classes_by_diagnosis_leave_out_what_is_missing_or_rare(classes_dataset,
 
 
 def test_without_classes_only_malignant_images_are_learnt_from(classes_dataset):
-    learning = learn_from(classes_dataset, 0, "none")
+    learning = training_part(classes_dataset, 0, "none")
     assert set(classes_dataset.targets(learning.rows)) == {1}
     assert learning.classes == []
 
 
 def test_one_class_alone_is_refused(dataset):
     with pytest.raises(UserError, match=r"--classes target.*has 1 class"):
-        learn_from(dataset, 0, "target")
+        training_part(dataset, 0, "target")
 
 
 def test_classes_take_turns_and_each_image_comes_once_an_epoch_of_its_class(classes_dataset):
-    learning = learn_from(classes_dataset, 0, "diagnosis")
-    reals = Reals(classes_dataset, learning, seed=0)
+    learning = training_part(classes_dataset, 0, "diagnosis")
+    reals = TrainingImages(classes_dataset, learning, seed=0)
     rarest = int(np.bincount(learning.labels).min())
     images, labels = zip(*(reals.batch(step, 8) for step in range(rarest // 2)), strict=True)
     labels = np.concatenate(labels)
@@ -66,7 +67,7 @@ def test_classes_take_turns_and_each_image_comes_once_an_epoch_of_its_class(clas
 
 
 def test_shares_of_several_processes_make_up_the_batch(classes_dataset):
-    reals = Reals(classes_dataset, learn_from(classes_dataset, 0, "target"), seed=0)
+    reals = TrainingImages(classes_dataset, training_part(classes_dataset, 0, "target"), seed=0)
     whole = reals.batch(7, 12)
     shares = [reals.batch(7, 12, rank, 3) for rank in range(3)]
     for part in (0, 1):
@@ -91,8 +92,8 @@ def test_a_conditional_run_says_what_its_classes_are(conditional, classes_datase
 
 
 def pool(run, out, **options):
-    plain = GenerateOptions(run, count=12, out=out, device="cpu", precision="fp32")
-    return load_pool(generate(dataclasses.replace(plain, **options)))
+    plain = replace(GenerateOptions(run), count=12, out=out, device="cpu", precision="fp32")
+    return load_pool(generate(replace(plain, **options)))
 
 
 def test_pools_are_made_by_label(conditional, tmp_path):
@@ -136,7 +137,7 @@ def test_unknown_labels_are_refused(conditional, run, tmp_path):
 
 
 def test_an_architecture_that_needs_classes_takes_the_target(options, classes_dataset):
-    out = train(dataclasses.replace(options, arch="acgan", data=classes_dataset.path))
+    out = train(replace(options, arch="acgan", data=classes_dataset.path))
     assert json.loads((out / "generator.json").read_text())["targets"] == "target"
     assert "classes: target" in (out / "config.yaml").read_text()
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
@@ -146,8 +147,8 @@ def test_an_architecture_that_needs_classes_takes_the_target(options, classes_da
 @pytest.mark.parametrize(("arch", "classes"), [("sngan", "target"), ("acgan", "none")])
 def test_an_architecture_that_cannot_do_it_refuses(options, classes_dataset, arch, classes):
     with pytest.raises(UserError, match=f"--classes {classes}"):
-        train(dataclasses.replace(options, arch=arch, data=classes_dataset.path, classes=classes))
-    assert not options.out.exists()
+        train(replace(options, arch=arch, data=classes_dataset.path, classes=classes))
+    assert not options.run.out.exists()
 
 
 def test_truncation_narrows_what_is_made_and_keeps_the_noise(run, tmp_path):

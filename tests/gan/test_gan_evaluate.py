@@ -1,4 +1,3 @@
-import dataclasses
 import json
 import re
 import shutil
@@ -10,6 +9,7 @@ from PIL import Image
 import gan.evaluation.diagnosis_network
 from data.pool import write_pool
 from dermsynth.errors import UserError
+from dermsynth.options import replace
 from dermsynth.symmetries import turn as symmetry
 from gan.evaluate import EvaluateOptions, evaluate
 from gan.networks import ARCHITECTURES
@@ -31,7 +31,9 @@ def blobs(make_dataset, tmp_path_factory):
 def score(blobs, tmp_path):
     def score(images):
         pool = write_pool(tmp_path / "pool", images, {"kind": "unknown"}, overwrite=True)
-        options = EvaluateOptions(pool=pool.path, data=blobs.path, device="cpu", precision="fp32")
+        options = replace(
+            EvaluateOptions(), pool=pool.path, data=blobs.path, device="cpu", precision="fp32"
+        )
         return evaluate(options)
 
     return score
@@ -103,8 +105,10 @@ def test_the_default_network_learned_the_datasets_diagnoses(make_dataset, tmp_pa
     target = [int(i % 5 < 3) for i in range(96)]
     both = make_dataset(tmp_path / "both", 96, 32, folds=3, target=target)
     pool = write_pool(tmp_path / "pool", np.array(both.images[:30]), {"kind": "unknown"})
-    options = EvaluateOptions(pool=pool.path, data=both.path, device="cpu", precision="fp32")
-    by_imagenet = evaluate(dataclasses.replace(options, network="imagenet"))
+    options = replace(
+        EvaluateOptions(), pool=pool.path, data=both.path, device="cpu", precision="fp32"
+    )
+    by_imagenet = evaluate(replace(options, network="imagenet"))
     assert by_imagenet["evaluation_network_other"] is None  # it is not there, and not asked for
     result = evaluate(options)
     assert result["evaluation_network"].startswith("diagnosis-resnet18-")
@@ -113,7 +117,7 @@ def test_the_default_network_learned_the_datasets_diagnoses(make_dataset, tmp_pa
     assert result["kid_other_floor"] == by_imagenet["kid_floor"]
     assert result["memorisation_in"] == by_imagenet["memorisation_in"]
     assert result["diagnosis_network"]["classes"] == ["benign", "malignant"]
-    again = evaluate(dataclasses.replace(options, network="imagenet"))
+    again = evaluate(replace(options, network="imagenet"))
     assert again["kid_other"] == result["kid"]
 
 
@@ -121,7 +125,7 @@ def test_a_discriminator_that_saw_akin_features_is_no_independent_judge(
     run, tmp_path, monkeypatch, capsys
 ):
     copy = shutil.copytree(run, tmp_path / "run")
-    options = EvaluateOptions(generator=copy, count=12, device="cpu", precision="fp32")
+    options = replace(EvaluateOptions(), generator=copy, count=12, device="cpu", precision="fp32")
     assert evaluate(options)["independent"] is False
     assert "choose --network diagnosis" in capsys.readouterr().out
     assert "Not independent" in (copy / "evaluation.html").read_text()
@@ -138,7 +142,7 @@ def test_noise_scores_far_worse_than_real_images(score):
 
 def test_a_run_is_scored_on_its_own_dataset_and_fold(run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "run")
-    options = EvaluateOptions(generator=copy, count=12, device="cpu", precision="fp32")
+    options = replace(EvaluateOptions(), generator=copy, count=12, device="cpu", precision="fp32")
     result = evaluate(options)
     assert result["fold"] == 0
     assert result["n_synthetic"] == 12
@@ -150,11 +154,11 @@ def test_a_run_is_scored_on_its_own_dataset_and_fold(run, tmp_path):
 
 
 def test_bad_input_is_refused(run, blobs, dataset, make_dataset, tmp_path):
-    base = EvaluateOptions(generator=run, device="cpu")
+    base = replace(EvaluateOptions(), generator=run, device="cpu")
 
     def refused(message, **change):
         with pytest.raises(UserError, match=message):
-            evaluate(dataclasses.replace(base, **change))
+            evaluate(replace(base, **change))
 
     refused("one of --generator RUN and --pool POOL", generator=None)
     refused("one of --generator RUN and --pool POOL", pool=tmp_path)

@@ -1,4 +1,3 @@
-import dataclasses
 import json
 
 import numpy as np
@@ -10,8 +9,10 @@ from PIL import Image
 
 from dermsynth.device import Compute
 from dermsynth.errors import UserError
-from gan.explore import COLUMNS, ROWS, ExploreOptions, explore, project, read_image, slerp
-from gan.generate import render
+from dermsynth.options import replace
+from gan.exploration import COLUMNS, ROWS, project, read_image, slerp
+from gan.explore import ExploreOptions, explore
+from gan.sampling import render
 from gan.weights import load_generator
 
 CPU = Compute(torch.device("cpu"), "fp32")
@@ -19,7 +20,9 @@ CPU = Compute(torch.device("cpu"), "fp32")
 
 @pytest.fixture
 def options(run, tmp_path):
-    return ExploreOptions(run, steps=5, out=tmp_path / "seen", device="cpu", precision="fp32")
+    return replace(
+        ExploreOptions(run), steps=5, out=tmp_path / "seen", device="cpu", precision="fp32"
+    )
 
 
 def cells(path, size=32):
@@ -62,7 +65,7 @@ def test_an_image_of_the_generators_own_is_found_again(run):
 def test_a_projection_is_written_beside_the_image(options, make_lesions, tmp_path):
     path = tmp_path / "real.png"
     Image.fromarray(make_lesions(1, 48)[0]).save(path)
-    out = explore(dataclasses.replace(options, image=path))
+    out = explore(replace(options, image=path))
     pair = np.asarray(Image.open(out / "projection.png"))
     assert pair.shape == (32, 64, 3)
     assert (pair[:, :32] == read_image(path, 32)).all()
@@ -79,5 +82,5 @@ def test_bad_input_is_refused_before_anything_is_written(options, tmp_path):
         ({"generator": tmp_path}, "no GAN run"),
     ):
         with pytest.raises(UserError, match=message):
-            explore(dataclasses.replace(options, **change))
+            explore(replace(options, **change))
     assert not options.out.exists()

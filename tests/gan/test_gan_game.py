@@ -10,9 +10,9 @@ import gan.trainer
 from dermsynth import checkpoint
 from dermsynth.device import Compute
 from dermsynth.errors import UserError
-from gan.hyperparameters import Recipe
+from gan.hyperparameters import Hyperparameters
 from gan.networks import ARCHITECTURES, Architecture, make_config
-from gan.trainer import Game
+from gan.trainer import Trainer
 
 CPU = Compute(torch.device("cpu"), "fp32")
 
@@ -43,8 +43,8 @@ class Linear(nn.Module):
 
 @pytest.fixture
 def plain(monkeypatch):
-    monkeypatch.setitem(ARCHITECTURES, "plain", Architecture(Recipe, Constant, Linear))
-    return Recipe(size=32, batch=4, augment="none", betas=(0.5, 0.9))
+    monkeypatch.setitem(ARCHITECTURES, "plain", Architecture(Hyperparameters, Constant, Linear))
+    return Hyperparameters(size=32, batch=4, augment="none", betas=(0.5, 0.9))
 
 
 def reals(count, size=32, seed=0):
@@ -52,22 +52,22 @@ def reals(count, size=32, seed=0):
     return torch.from_numpy(numbers)
 
 
-def weights(game):
-    networks = game.generator, game.discriminator
+def weights(trainer):
+    networks = trainer.generator, trainer.discriminator
     return torch.cat([p.detach().flatten() for n in networks for p in n.parameters()])
 
 
 def play(config, steps=3, name="plain", **options):
-    game = Game(name, config, 0, CPU, **options)
+    trainer = Trainer(name, config, 0, CPU, **options)
     for step in range(steps):
-        game.play(reals(game.images_a_step, config.size, step))
-    return game
+        trainer.step(reals(trainer.images_a_step, config.size, step))
+    return trainer
 
 
 def test_one_step_is_what_the_papers_say(plain):
     """Against the same step written out, with torch's own Adam."""
     config = dataclasses.replace(plain, loss="non-saturating", penalty="r1", penalty_weight=0.5)
-    game = play(config, steps=1)
+    trainer = play(config, steps=1)
     generator, discriminator = Constant(config), Linear(config)
     x = reals(4).permute(0, 3, 1, 2).float() / 127.5 - 1
     fake = generator(torch.zeros(4, 2))
@@ -77,11 +77,11 @@ def test_one_step_is_what_the_papers_say(plain):
     loss = loss + 0.5 / 2 * discriminator.last.weight.square().sum()  # the gradient is the weight
     loss.backward()
     optimizer.step()
-    torch.testing.assert_close(game.discriminator.last.weight, discriminator.last.weight)
+    torch.testing.assert_close(trainer.discriminator.last.weight, discriminator.last.weight)
     optimizer = torch.optim.Adam(generator.parameters(), config.lr_generator, (0.5, 0.9))
     nn.functional.softplus(-discriminator(fake)[0]).mean().backward()
     optimizer.step()
-    torch.testing.assert_close(game.generator.picture, generator.picture)
+    torch.testing.assert_close(trainer.generator.picture, generator.picture)
 
 
 @pytest.mark.parametrize("recipe", [{}, {"loss": "relativistic"}, {"penalty": "r1r2"}])
@@ -97,19 +97,19 @@ def test_parts_of_a_batch_add_up_to_the_batch(plain, recipe):
 
 def test_a_critic_takes_its_steps_on_fresh_images(plain):
     config = dataclasses.replace(plain, critic_steps=3)
-    game = Game("plain", config, 0, CPU)
-    assert game.images_a_step == 12
+    trainer = Trainer("plain", config, 0, CPU)
+    assert trainer.images_a_step == 12
     seen, steps = [], {"d": 0, "g": 0}
-    game.discriminator.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
+    trainer.discriminator.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
     for name in ("generator", "discriminator"):
-        optimizer = getattr(game, f"{name}_optimizer")
+        optimizer = getattr(trainer, f"{name}_optimizer")
         optimizer.register_step_post_hook(
             lambda *_, key=name[0]: steps.update({key: steps[key] + 1})
         )
     x = reals(12)
-    game.play(x)
+    trainer.step(x)
     assert steps == {"d": 3, "g": 1}
-    assert game.seen == 12
+    assert trainer.images_seen == 12
     shown = torch.cat(seen[0:6:2]).add(1).mul(127.5).round().to(torch.uint8)
     assert (shown.permute(0, 2, 3, 1) == x).all()
 
@@ -121,15 +121,15 @@ def test_a_lazy_penalty_comes_rarely_and_weighs_as_much(plain, monkeypatch):
         calls.append(len(real))
         return torch.ones(())
 
-    monkeypatch.setitem(gan.game.PENALTIES, "r1", one)
+    monkeypatch.setitem(gan.trainer.PENALTIES, "r1", one)
     config = dataclasses.replace(plain, penalty="r1", penalty_weight=1.0, penalty_every=4)
-    game = play(config, steps=8)
+    trainer = play(config, steps=8)
     assert calls == [4, 4]
-    assert game.take_means(8)["penalty"] == pytest.approx(1.0)
-    (settings,) = game.discriminator_optimizer.param_groups  # a penalty step counts as two
+    assert trainer.take_means(8)["penalty"] == pytest.approx(1.0)
+    (settings,) = trainer.discriminator_optimizer.param_groups  # a penalty step counts as two
     assert settings["lr"] == pytest.approx(0.8 * config.lr_discriminator)
     assert settings["betas"] == pytest.approx([beta**0.8 for beta in config.betas])
-    (settings,) = game.generator_optimizer.param_groups
+    (settings,) = trainer.generator_optimizer.param_groups
     assert settings["lr"] == config.lr_generator
 
 
@@ -140,44 +140,44 @@ def test_penalties_are_computed_in_float32(plain, monkeypatch):
         kinds.extend(head.dtype for head in critic(real))
         return real.sum() * 0
 
-    monkeypatch.setitem(gan.game.PENALTIES, "r1", watch)
+    monkeypatch.setitem(gan.trainer.PENALTIES, "r1", watch)
     config = dataclasses.replace(plain, penalty="r1", penalty_weight=1.0)
-    Game("plain", config, 0, Compute(torch.device("cpu"), "bf16")).play(reals(4))
+    Trainer("plain", config, 0, Compute(torch.device("cpu"), "bf16")).step(reals(4))
     assert kinds == [torch.float32]
 
 
 def test_the_average_halves_its_distance_in_a_half_life(plain):
     config = dataclasses.replace(plain, ema_kimg=0.004, ema_share=1e9)  # one step
-    game = Game("plain", config, 0, CPU)
-    before = game.ema.picture.clone()
-    game.play(reals(4))
-    torch.testing.assert_close(game.ema.picture, (before + game.generator.picture) / 2)
+    trainer = Trainer("plain", config, 0, CPU)
+    before = trainer.ema.picture.clone()
+    trainer.step(reals(4))
+    torch.testing.assert_close(trainer.ema.picture, (before + trainer.generator.picture) / 2)
 
 
 def test_nothing_waits_for_the_device(plain, monkeypatch):
     """A step that reads a number back would stall an accelerator."""
     config = dataclasses.replace(plain, penalty="r1", penalty_weight=1.0, loss="relativistic")
-    game = Game("plain", config, 0, CPU)
-    game.play(reals(4))  # Adam makes its state in the first step
+    trainer = Trainer("plain", config, 0, CPU)
+    trainer.step(reals(4))  # Adam makes its state in the first step
 
     def refuse(*_):
         raise AssertionError("the step reads a tensor back")
 
     for name in ("item", "tolist", "__bool__", "__float__", "__int__", "numpy", "cpu"):
         monkeypatch.setattr(torch.Tensor, name, refuse)
-    for optimizer in (game.generator_optimizer, game.discriminator_optimizer):
+    for optimizer in (trainer.generator_optimizer, trainer.discriminator_optimizer):
         optimizer.step = lambda: None  # torch's Adam on a CPU reads its step count
-    game.play(reals(4))
+    trainer.step(reals(4))
 
 
 def test_a_state_of_another_architecture_or_version_is_refused(plain):
-    game = play(plain)
-    state = game.state()
-    wider = Game("plain", dataclasses.replace(plain, lr_generator=1e-3), 0, CPU)
+    trainer = play(plain)
+    state = trainer.state()
+    wider = Trainer("plain", dataclasses.replace(plain, lr_generator=1e-3), 0, CPU)
     with pytest.raises(UserError, match=r"another architecture.*\n  lr_generator: was 0.0002, now"):
         wider.restore(state)
     with pytest.raises(UserError, match="version 1"):
-        game.restore(state | {"version": 1})
+        trainer.restore(state | {"version": 1})
 
 
 @pytest.mark.parametrize("arch", [*ARCHITECTURES])
@@ -191,14 +191,14 @@ def test_a_state_that_went_through_a_file_continues_to_the_same_bits(arch, narro
         config = dataclasses.replace(config, ada_target=-1.5, ada_kimg=0.04)  # p goes up at once
     labels = torch.arange(4 * config.critic_steps) % 2 if config.classes else None
 
-    def go_on(game, steps):
+    def go_on(trainer, steps):
         for _ in range(steps):
-            game.play(reals(game.images_a_step, 32, game.step), labels)
-        return game
+            trainer.step(reals(trainer.images_a_step, 32, trainer.steps), labels)
+        return trainer
 
-    whole = go_on(Game(arch, config, 0, CPU), 5)
-    checkpoint.save(tmp_path, go_on(Game(arch, config, 0, CPU), 3).state())
-    later = Game(arch, config, 0, CPU)
+    whole = go_on(Trainer(arch, config, 0, CPU), 5)
+    checkpoint.save(tmp_path, go_on(Trainer(arch, config, 0, CPU), 3).state())
+    later = Trainer(arch, config, 0, CPU)
     later.restore(checkpoint.load(tmp_path))
     go_on(later, 2)
     assert (weights(later) == weights(whole)).all()
@@ -221,41 +221,41 @@ def test_labels_are_learned(arch, narrow):
         augment="none",
         ema_kimg=0.1,
     )
-    game, labels = Game(arch, config, 0, CPU), torch.arange(8) % 2
+    trainer, labels = Trainer(arch, config, 0, CPU), torch.arange(8) % 2
     for step in range(80):
         level = torch.where(labels == 1, 200, 50)[:, None, None, None]
         noise = reals(8, 32, step) // 8
-        game.play((level + noise.int() - 16).to(torch.uint8), labels)
+        trainer.step((level + noise.int() - 16).to(torch.uint8), labels)
     with torch.no_grad():
-        made = game.generator(torch.randn(8, game.generator.latent_dim), labels)
+        made = trainer.generator(torch.randn(8, trainer.generator.latent_dim), labels)
     dark, bright = (made[labels == label].mean().item() for label in (0, 1))
     assert bright - dark > 0.4
-    assert all(math.isfinite(value) for value in game.take_means(80).values())
+    assert all(math.isfinite(value) for value in trainer.take_means(80).values())
 
 
 def test_the_class_loss_is_of_logits(narrow):
     """ln(classes) where nothing is known; a softmax before it could not go below 0.55 of two."""
     config = dataclasses.replace(narrow("acgan", 32), classes=4, batch=4)
-    game = Game("acgan", config, 0, CPU)
-    nn.init.zeros_(game.discriminator.name.weight)
-    nn.init.zeros_(game.discriminator.name.bias)
-    game.play(reals(4), torch.arange(4))
-    assert game.take_means(1)["loss_class"] == pytest.approx(2 * math.log(4), rel=1e-5)
+    trainer = Trainer("acgan", config, 0, CPU)
+    nn.init.zeros_(trainer.discriminator.name.weight)
+    nn.init.zeros_(trainer.discriminator.name.bias)
+    trainer.step(reals(4), torch.arange(4))
+    assert trainer.take_means(1)["loss_class"] == pytest.approx(2 * math.log(4), rel=1e-5)
 
 
 def test_ada_moves_its_p_with_the_signs_of_real_logits(plain):
     config = dataclasses.replace(plain, ada_target=0.6, ada_kimg=0.16)
-    game = Game("plain", config, 0, CPU)
+    trainer = Trainer("plain", config, 0, CPU)
     for signs, expected in ((1.0, 0.1), (1.0, 0.2), (0.5, 0.1), (-1.0, 0.0), (-1.0, 0.0)):
-        game.ada_signs = torch.tensor(signs)
-        game._adjust_ada()
-        assert game.ada_p.item() == pytest.approx(expected, abs=1e-6)
-        assert game.ada_signs.item() == 0
+        trainer.ada_signs = torch.tensor(signs)
+        trainer._adjust_ada()
+        assert trainer.ada_p.item() == pytest.approx(expected, abs=1e-6)
+        assert trainer.ada_signs.item() == 0
 
 
 def test_make_config_is_the_recipe_of_every_architecture():
     for name in ARCHITECTURES:
         config = make_config(name, 64)
-        assert isinstance(config, Recipe)
-        assert config.loss in gan.game.LOSSES
-        assert config.penalty == "none" or config.penalty in gan.game.PENALTIES
+        assert isinstance(config, Hyperparameters)
+        assert config.loss in gan.trainer.LOSSES
+        assert config.penalty == "none" or config.penalty in gan.trainer.PENALTIES

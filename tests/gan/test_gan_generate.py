@@ -1,4 +1,3 @@
-import dataclasses
 import json
 import shutil
 
@@ -10,13 +9,14 @@ import gan.generate
 from data.pool import leak, load_pool
 from dermsynth.errors import UserError
 from dermsynth.files import sha256
+from dermsynth.options import replace
 from gan.generate import GenerateOptions, generate
 
 
 @pytest.fixture
 def options(run, tmp_path):
-    return GenerateOptions(
-        generator=run, count=10, out=tmp_path / "pool", device="cpu", precision="fp32"
+    return replace(
+        GenerateOptions(run), count=10, out=tmp_path / "pool", device="cpu", precision="fp32"
     )
 
 
@@ -32,15 +32,15 @@ def images(options):
 def test_the_same_call_gives_the_same_pool(options, tmp_path):
     first = images(options)
     assert first.shape == (10, 32, 32, 3)
-    assert (images(dataclasses.replace(options, out=tmp_path / "again")) == first).all()
-    assert (images(dataclasses.replace(options, out=tmp_path / "s", seed=1)) != first).any()
+    assert (images(replace(options, out=tmp_path / "again")) == first).all()
+    assert (images(replace(options, out=tmp_path / "s", seed=1)) != first).any()
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_larger_count_only_adds_images(options, tmp_path, precision):
-    options = dataclasses.replace(options, precision=precision)
+    options = replace(options, precision=precision)
     few = images(options)
-    many = images(dataclasses.replace(options, count=70, out=tmp_path / "many"))
+    many = images(replace(options, count=70, out=tmp_path / "many"))
     assert (many[:10] == few).all()
     assert len({image.tobytes() for image in many}) == 70
 
@@ -48,12 +48,12 @@ def test_a_larger_count_only_adds_images(options, tmp_path, precision):
 def test_another_batch_size_changes_no_more_than_rounding(options, tmp_path, monkeypatch):
     first = images(options).astype(int)
     monkeypatch.setattr(gan.generate, "BATCH", 3)
-    second = images(dataclasses.replace(options, out=tmp_path / "again")).astype(int)
+    second = images(replace(options, out=tmp_path / "again")).astype(int)
     assert np.abs(first - second).max() <= 1
 
 
 def test_the_pool_carries_its_whole_provenance(options, run, dataset):
-    pool = load_pool(generate(dataclasses.replace(options, seed=4)))
+    pool = load_pool(generate(replace(options, seed=4)))
     provenance = pool.info["provenance"]
     assert provenance["kind"] == "generator"
     assert provenance["generator"] == json.loads((run / "generator.json").read_text())
@@ -64,7 +64,7 @@ def test_the_pool_carries_its_whole_provenance(options, run, dataset):
 
 
 def test_png_files_hold_the_same_pixels(options):
-    out = generate(dataclasses.replace(options, png=True))
+    out = generate(replace(options, png=True))
     files = sorted((out / "png").iterdir())
     assert len(files) == 10
     assert (np.asarray(Image.open(files[3])) == load_pool(out).images[3]).all()
@@ -73,37 +73,37 @@ def test_png_files_hold_the_same_pixels(options):
 def test_an_existing_pool_is_kept_unless_overwrite(options):
     before = images(options)
     with pytest.raises(UserError, match="--overwrite"):
-        generate(dataclasses.replace(options, seed=1))
-    assert (load_pool(options.out).images == before).all()
-    assert (images(dataclasses.replace(options, seed=1, overwrite=True)) != before).any()
+        generate(replace(options, seed=1))
+    assert (load_pool(options.output.out).images == before).all()
+    assert (images(replace(options, seed=1, overwrite=True)) != before).any()
 
 
 def refused(options, message):
     with pytest.raises(UserError, match=message):
         generate(options)
-    assert not options.out.exists()
+    assert not options.output.out.exists()
 
 
 def test_a_missing_run_is_refused(options, tmp_path):
-    refused(dataclasses.replace(options, generator=tmp_path / "no"), "no GAN run there")
+    refused(replace(options, generator=tmp_path / "no"), "no GAN run there")
 
 
 def test_an_unfinished_run_is_refused(options, broken_run):
     (broken_run / "generator.json").unlink()
-    refused(dataclasses.replace(options, generator=broken_run), "not finished.*--resume")
+    refused(replace(options, generator=broken_run), "not finished.*--resume")
 
 
 def test_truncated_weights_are_refused(options, broken_run):
     path = broken_run / "generator.safetensors"
     path.write_bytes(path.read_bytes()[:-10])
-    refused(dataclasses.replace(options, generator=broken_run), "missing or damaged")
+    refused(replace(options, generator=broken_run), "missing or damaged")
 
 
 def test_an_unknown_architecture_is_refused(options, broken_run):
     path = broken_run / "generator.json"
     description = json.loads(path.read_text())
     path.write_text(json.dumps(description | {"architecture": {"name": "x", "config": {}}}))
-    refused(dataclasses.replace(options, generator=broken_run), "another version")
+    refused(replace(options, generator=broken_run), "another version")
 
 
 def test_weights_of_another_width_are_refused(options, broken_run):
@@ -111,15 +111,15 @@ def test_weights_of_another_width_are_refused(options, broken_run):
     description = json.loads(path.read_text())
     description["architecture"]["config"]["ngf"] = 8
     path.write_text(json.dumps(description))
-    refused(dataclasses.replace(options, generator=broken_run), "does not fit the architecture")
+    refused(replace(options, generator=broken_run), "does not fit the architecture")
 
 
 def test_a_description_that_is_not_one_is_refused(options, broken_run):
     (broken_run / "generator.json").write_text("{")
-    refused(dataclasses.replace(options, generator=broken_run), "not JSON")
+    refused(replace(options, generator=broken_run), "not JSON")
     (broken_run / "generator.json").write_text("[]")
-    refused(dataclasses.replace(options, generator=broken_run), "not a generator's description")
+    refused(replace(options, generator=broken_run), "not a generator's description")
 
 
 def test_a_count_of_none_is_refused(options):
-    refused(dataclasses.replace(options, count=0), "--count 0")
+    refused(replace(options, count=0), "--count 0")

@@ -1,15 +1,14 @@
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-import gan.train
 from dermsynth.device import Compute
+from dermsynth.options import replace
 from gan.networks.lesiongan import SKETCH, Config, Discriminator, Generator
 from gan.train import train
-from gan.trainer import Game
+from gan.trainer import Trainer
+from gan.training_images import open_dataset, training_rows
 from gan.weights import load_generator
 
 NARROW = {"size": 64, "ngf": 4, "ndf": 4, "mix": 4}
@@ -61,23 +60,25 @@ def test_few_images_are_enough_to_begin_from(images):
 
 
 def test_a_game_begins_both_generators_from_the_images(make_lesions):
-    game = Game("lesiongan", Config(**NARROW), 0, CPU)
-    before = game.generator.sketch.weight.clone()
-    game.begin_from(make_lesions(10, 64))
-    assert not torch.equal(game.generator.sketch.weight, before)
-    torch.testing.assert_close(game.ema.state_dict(), game.generator.state_dict(), atol=0, rtol=0)
+    trainer = Trainer("lesiongan", Config(**NARROW), 0, CPU)
+    before = trainer.generator.sketch.weight.clone()
+    trainer.begin_from(make_lesions(10, 64))
+    assert not torch.equal(trainer.generator.sketch.weight, before)
+    torch.testing.assert_close(
+        trainer.ema.state_dict(), trainer.generator.state_dict(), atol=0, rtol=0
+    )
 
 
 def test_a_run_begins_from_its_training_images(options, monkeypatch):
     shown = []
-    monkeypatch.setattr(Game, "begin_from", lambda game, images: shown.append(images.copy()))
+    monkeypatch.setattr(Trainer, "begin_from", lambda trainer, images: shown.append(images.copy()))
     train(options)
-    data = gan.train.open_dataset(options.data)
-    wanted = data.images[gan.train.training_rows(data, options.fold)]
+    data = open_dataset(options.images.data)
+    wanted = data.images[training_rows(data, options.images.fold)]
     np.testing.assert_array_equal(shown[0], wanted)
-    train(dataclasses.replace(options, kimg=0.032, resume=True))
+    train(replace(options, kimg=0.032, resume=True))
     assert len(shown) == 1
-    assert load_generator(options.out)[1]["kimg"] == 0.032
+    assert load_generator(options.run.out)[1]["kimg"] == 0.032
 
 
 def test_the_frozen_network_sees_half_the_side_of_large_images_and_never_learns(images):
@@ -90,10 +91,10 @@ def test_the_frozen_network_sees_half_the_side_of_large_images_and_never_learns(
         assert len(heads) == 6
     assert seen == {32: 32, 64: 64, 128: 64, 256: 128}
 
-    game = Game("lesiongan", Config(**NARROW, batch=4), 0, CPU)
-    fixed = [b.clone() for b in game.discriminator.frozen.features.buffers()]
-    mixing = [p.clone() for p in game.discriminator.frozen.mixing.parameters()]
-    game.play(torch.randint(256, (4, 64, 64, 3)).to(torch.uint8))
-    after = game.discriminator.frozen
+    trainer = Trainer("lesiongan", Config(**NARROW, batch=4), 0, CPU)
+    fixed = [b.clone() for b in trainer.discriminator.frozen.features.buffers()]
+    mixing = [p.clone() for p in trainer.discriminator.frozen.mixing.parameters()]
+    trainer.step(torch.randint(256, (4, 64, 64, 3)).to(torch.uint8))
+    after = trainer.discriminator.frozen
     torch.testing.assert_close(list(after.features.buffers()), fixed, atol=0, rtol=0)
     torch.testing.assert_close(list(after.mixing.parameters()), mixing, atol=0, rtol=0)

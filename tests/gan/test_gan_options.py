@@ -10,18 +10,20 @@ import pytest
 from safetensors import SafetensorError
 
 import gan.loop
-import gan.train
 import gan.trainer
+import gan.training_run
 from dermsynth import checkpoint
 from dermsynth.errors import UserError
-from gan.train import resolve_config, train
+from dermsynth.options import replace
+from gan.train import train
+from gan.training_run import resolve_config
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_a_recipe_changes_the_config(options):
-    train(dataclasses.replace(options, recipe=("ngf=8", "loss=non-saturating", "penalty=r1")))
-    config = json.loads((options.out / "generator.json").read_text())["architecture"]["config"]
+    train(replace(options, recipe=("ngf=8", "loss=non-saturating", "penalty=r1")))
+    config = json.loads((options.run.out / "generator.json").read_text())["architecture"]["config"]
     assert (config["ngf"], config["ndf"], config["batch"]) == (8, 4, 4)
     assert (config["loss"], config["penalty"]) == ("non-saturating", "r1")
 
@@ -38,39 +40,39 @@ def test_a_recipe_changes_the_config(options):
 )
 def test_a_recipe_that_does_not_fit_is_refused(options, word, message):
     with pytest.raises(UserError, match=rf"--recipe {word}.*{message}"):
-        train(dataclasses.replace(options, recipe=(word,)))
-    assert not options.out.exists()
+        train(replace(options, recipe=(word,)))
+    assert not options.run.out.exists()
 
 
 def test_the_batch_is_the_architectures_unless_given(options):
     for given, expected in ((None, 8), (6, 6)):
-        plan = dataclasses.replace(options, arch="fastgan", batch=given)
+        plan = replace(options, arch="fastgan", batch=given)
         assert resolve_config(plan, 64, 0).batch == expected
 
 
 def test_parts_that_do_not_divide_the_batch_are_refused(options):
     for accumulate in (3, 4):
         with pytest.raises(UserError, match=f"--batch 4, {accumulate} part"):
-            train(dataclasses.replace(options, accumulate=accumulate))
+            train(replace(options, accumulate=accumulate))
 
 
 def test_a_batch_in_parts_trains_and_resumes(options, monkeypatch, tmp_path):
-    options = dataclasses.replace(options, batch=8, accumulate=2, kimg=0.048)
+    options = replace(options, batch=8, accumulate=2, kimg=0.048)
     whole = train(options)
-    broken = dataclasses.replace(options, out=tmp_path / "broken")
-    play = gan.game.Game.play
+    broken = replace(options, out=tmp_path / "broken")
+    step = gan.trainer.Trainer.step
     with monkeypatch.context() as patch:
 
-        def stop_at_3(game, *batch):
-            play(game, *batch)
-            if game.step == 3:
+        def stop_at_3(trainer, *batch):
+            step(trainer, *batch)
+            if trainer.steps == 3:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-        patch.setattr(gan.game.Game, "play", stop_at_3)
+        patch.setattr(gan.trainer.Trainer, "step", stop_at_3)
         with pytest.raises(KeyboardInterrupt):
             train(broken)
-    train(dataclasses.replace(broken, resume=True))
-    assert (broken.out / "generator.safetensors").read_bytes() == (
+    train(replace(broken, resume=True))
+    assert (broken.run.out / "generator.safetensors").read_bytes() == (
         whole / "generator.safetensors"
     ).read_bytes()
 
@@ -78,23 +80,32 @@ def test_a_batch_in_parts_trains_and_resumes(options, monkeypatch, tmp_path):
 def test_a_checkpoint_of_another_recipe_is_refused_with_the_difference(options, monkeypatch):
     """As after a change of the code: the options are the same, what they mean is not."""
     train(options)
-    make = gan.train.make_config
+    make = gan.training_run.make_config
     monkeypatch.setattr(
-        gan.train, "make_config", lambda *a: dataclasses.replace(make(*a), lr_generator=0.5)
+        gan.training_run, "make_config", lambda *a: dataclasses.replace(make(*a), lr_generator=0.5)
     )
     with pytest.raises(UserError, match=r"--resume .*\n  lr_generator: was 0.0002, now 0.5"):
-        train(dataclasses.replace(options, resume=True, kimg=0.04))
+        train(replace(options, resume=True, kimg=0.04))
 
 
 def test_ctrl_c_leaves_a_checkpoint_and_exit_code_130(options):
     code = (
-        "import os, signal, gan.game as g; from gan.train import *; play = g.Game.play\n"
-        "def stop(game, *batch):\n"
-        "    play(game, *batch); game.step == 2 and os.kill(os.getpid(), signal.SIGINT)\n"
-        "g.Game.play = stop; cli.run(TrainOptions, train, 'gan.train', '')"
+        "import os, signal, gan.trainer as g; from gan.train import *; step = g.Trainer.step\n"
+        "def stop(trainer, *batch):\n"
+        "    step(trainer, *batch); trainer.steps == 2 and os.kill(os.getpid(), signal.SIGINT)\n"
+        "g.Trainer.step = stop; cli.run(TrainOptions, train, 'gan.train', '')"
     )
-    words = ["--data", options.data, "--minutes", "5", "--batch", "4", "--recipe", "ngf=4"]
-    words += ["--recipe", "ndf=4", "--tracking", "none", "--device", "cpu", "--out", options.out]
+    words = ["--data", options.images.data, "--minutes", "5", "--batch", "4", "--recipe", "ngf=4"]
+    words += [
+        "--recipe",
+        "ndf=4",
+        "--tracking",
+        "none",
+        "--device",
+        "cpu",
+        "--out",
+        options.run.out,
+    ]
     result = subprocess.run(
         [sys.executable, "-c", code, *map(str, words)],
         cwd=ROOT,
@@ -105,7 +116,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_exit_code_130(options):
     )
     assert result.returncode == 130, result.stderr
     assert "--resume" in result.stderr
-    assert (options.out / "checkpoint" / "newest.safetensors").exists()
+    assert (options.run.out / "checkpoint" / "newest.safetensors").exists()
 
 
 def test_a_full_disk_is_said_and_leaves_the_checkpoint_before(options, monkeypatch):
@@ -122,4 +133,4 @@ def test_a_full_disk_is_said_and_leaves_the_checkpoint_before(options, monkeypat
     monkeypatch.setattr(checkpoint, "save_file", full_the_third_time)
     with pytest.raises(UserError, match=r"checkpoint: could not be written.*No space left"):
         train(options)
-    assert checkpoint.load(options.out / "checkpoint")["step"] == 2
+    assert checkpoint.load(options.run.out / "checkpoint")["step"] == 2

@@ -12,25 +12,28 @@ from gan.distributed import Processes
 ROOT = Path(__file__).parents[2]
 
 TWO_PROCESSES = """
-import sys, numpy as np, torch, gan.loop, gan.train
+import sys, numpy as np, torch, gan.loop
 from pathlib import Path
-from gan.trainer import Game
+from dermsynth.options import replace
+from gan.trainer import Trainer
 from gan.train import TrainOptions, train
-play, seen = Game.play, []
-def watched(game, real, labels=None):
-    play(game, real, labels)
+step, seen = Trainer.step, []
+def watched(trainer, real, labels=None):
+    step(trainer, real, labels)
     seen.append(len(real))
-    if game.step == int(sys.argv[3]):
+    if trainer.steps == int(sys.argv[3]):
         raise SystemExit(9)
-    if game.step == 6:
-        flat = [p.detach().flatten() for n in (game.generator, game.ema) for p in n.parameters()]
-        flat += [b.float().flatten() for b in game.discriminator.buffers()]
-        np.save(f"{sys.argv[2]}-rank{game.processes.rank}.npy", torch.cat(flat).numpy())
+    if trainer.steps == 6:
+        networks = trainer.generator, trainer.ema
+        flat = [p.detach().flatten() for n in networks for p in n.parameters()]
+        flat += [b.float().flatten() for b in trainer.discriminator.buffers()]
+        np.save(f"{sys.argv[2]}-rank{trainer.processes.rank}.npy", torch.cat(flat).numpy())
         assert seen[0] == 4
-Game.play = watched
+Trainer.step = watched
 gan.loop.CHECKPOINT_SECONDS = 0.0
-train(TrainOptions(data=Path(sys.argv[1]), out=Path(sys.argv[2]), kimg=0.048, batch=8, device="cpu",
-    precision="fp32", tracking="none", recipe=("ngf=4", "ndf=4"), resume=sys.argv[4] == "resume"))
+train(replace(TrainOptions(), data=Path(sys.argv[1]), out=Path(sys.argv[2]), kimg=0.048,
+    batch=8, device="cpu", precision="fp32", tracking="none", recipe=("ngf=4", "ndf=4"),
+    resume=sys.argv[4] == "resume"))
 """
 
 
@@ -71,5 +74,5 @@ def test_a_tensor_is_averaged_in_place_over_one_process():
     alone, tensor = Processes(), torch.ones(3)
     alone.mean_([tensor])
     assert alone.first
-    assert alone.first_says(5) == 5
+    assert alone.rank0_decides(5) == 5
     assert (tensor == 1).all()

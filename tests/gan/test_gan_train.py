@@ -1,4 +1,3 @@
-import dataclasses
 import json
 import os
 import shutil
@@ -17,8 +16,10 @@ import gan.loop
 import gan.train
 import gan.trainer
 from dermsynth.errors import UserError
+from dermsynth.options import replace
 from dermsynth.runs import CONFIG
-from gan.train import train, training_rows
+from gan.train import train
+from gan.training_images import training_rows
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,14 +30,14 @@ def weights(run):
 
 def interrupt_after(monkeypatch, steps):
     """Ctrl-C during step number `steps`."""
-    play = gan.game.Game.play
+    play = gan.trainer.Trainer.step
 
-    def play_then_stop(game, real, labels=None):
-        play(game, real, labels)
-        if game.step == steps:
+    def play_then_stop(trainer, real, labels=None):
+        play(trainer, real, labels)
+        if trainer.steps == steps:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(gan.game.Game, "play", play_then_stop)
+    monkeypatch.setattr(gan.trainer.Trainer, "step", play_then_stop)
 
 
 def test_a_finished_run_holds_what_the_others_read(run, dataset):
@@ -65,20 +66,20 @@ def test_only_malignant_images_are_learnt_from(tmp_path, make_dataset):
 
 @pytest.mark.parametrize(("arch", "kimg"), [("lesiongan", 0.024), ("sngan", 0.12)])  # 6 steps
 def test_an_interrupted_run_resumes_to_the_same_bits(options, monkeypatch, tmp_path, arch, kimg):
-    options = dataclasses.replace(options, arch=arch, kimg=kimg)
+    options = replace(options, arch=arch, kimg=kimg)
     monkeypatch.setattr(gan.loop, "LOG_STEPS", 2)
     whole = train(options)
-    broken = dataclasses.replace(options, out=tmp_path / "broken")
+    broken = replace(options, out=tmp_path / "broken")
     with monkeypatch.context() as patch:
         interrupt_after(patch, 3)  # between two rows of the log
         with pytest.raises(KeyboardInterrupt, match="--resume"):
             train(broken)
-    assert not (broken.out / "generator.json").exists()
-    train(dataclasses.replace(broken, resume=True))
-    assert weights(broken.out) == weights(whole)
+    assert not (broken.run.out / "generator.json").exists()
+    train(replace(broken, resume=True))
+    assert weights(broken.run.out) == weights(whole)
     logs = [
         [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-        for run in (whole, broken.out)
+        for run in (whole, broken.run.out)
     ]
     for row in (*logs[0], *logs[1]):
         row.pop("seconds")
@@ -88,26 +89,36 @@ def test_an_interrupted_run_resumes_to_the_same_bits(options, monkeypatch, tmp_p
 
 def test_a_killed_process_resumes_to_the_same_bits(options, run):
     code = (
-        "import dataclasses, gan.loop as l, gan.train as t; from runtime import cli; "
+        "import dataclasses, gan.loop as l, gan.training_run as t; from dermsynth import cli; "
+        "from gan.train import *; "
         "make = t.make_config; "
         "t.make_config = lambda *a: dataclasses.replace(make(*a), ngf=4, ndf=4); "
-        "l.CHECKPOINT_SECONDS = 0.0; cli.run(t.TrainOptions, t.train, 'gan.train', '')"
+        "l.CHECKPOINT_SECONDS = 0.0; cli.run(TrainOptions, train, 'gan.train', '')"
     )
-    words = ["--data", str(options.data), "--kimg", "0.024", "--batch", "4", "--device", "cpu"]
-    words += ["--precision", "fp32", "--tracking", "none", "--out", str(options.out)]
+    words = [
+        "--data",
+        str(options.images.data),
+        "--kimg",
+        "0.024",
+        "--batch",
+        "4",
+        "--device",
+        "cpu",
+    ]
+    words += ["--precision", "fp32", "--tracking", "none", "--out", str(options.run.out)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     process = subprocess.Popen(
         [sys.executable, "-c", code, *words], cwd=ROOT, env=environment, stderr=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 60
-    while not (options.out / "checkpoint" / "newest.safetensors").exists():
+    while not (options.run.out / "checkpoint" / "newest.safetensors").exists():
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.kill()
     process.wait()
-    train(dataclasses.replace(options, resume=True))
-    assert weights(options.out) == weights(run)
+    train(replace(options, resume=True))
+    assert weights(options.run.out) == weights(run)
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(options, monkeypatch, run):
@@ -116,66 +127,66 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(options, monkeypatch,
         interrupt_after(patch, 4)
         with pytest.raises(KeyboardInterrupt):
             train(options)
-    newest = options.out / "checkpoint" / "newest.safetensors"
+    newest = options.run.out / "checkpoint" / "newest.safetensors"
     newest.write_bytes(newest.read_bytes()[:-100])
-    train(dataclasses.replace(options, resume=True))
-    assert weights(options.out) == weights(run)
+    train(replace(options, resume=True))
+    assert weights(options.run.out) == weights(run)
 
 
 def test_resume_with_a_larger_budget_goes_on(options, tmp_path):
     train(options)
-    longer = dataclasses.replace(options, kimg=0.032, resume=True)
+    longer = replace(options, kimg=0.032, resume=True)
     train(longer)
-    straight = train(dataclasses.replace(options, kimg=0.032, out=tmp_path / "straight"))
-    assert weights(options.out) == weights(straight)
-    assert "kimg: 0.032" in (options.out / CONFIG).read_text()
+    straight = train(replace(options, kimg=0.032, out=tmp_path / "straight"))
+    assert weights(options.run.out) == weights(straight)
+    assert "kimg: 0.032" in (options.run.out / CONFIG).read_text()
 
 
 def test_minutes_count_over_resumes(options, monkeypatch):
-    timed = dataclasses.replace(options, kimg=None, minutes=0.05)
+    timed = replace(options, kimg=None, minutes=0.05)
     with monkeypatch.context() as patch:
         interrupt_after(patch, 1)
         with pytest.raises(KeyboardInterrupt):
             train(timed)
-    train(dataclasses.replace(timed, resume=True))
-    description = json.loads((options.out / "generator.json").read_text())
+    train(replace(timed, resume=True))
+    description = json.loads((options.run.out / "generator.json").read_text())
     assert 0.05 <= description["minutes"] < 0.2
     seen = description["kimg"]
-    train(dataclasses.replace(timed, resume=True))  # nothing is left to do
-    assert json.loads((options.out / "generator.json").read_text())["kimg"] == seen
+    train(replace(timed, resume=True))  # nothing is left to do
+    assert json.loads((options.run.out / "generator.json").read_text())["kimg"] == seen
 
 
 def test_other_seeds_give_other_generators(options, tmp_path, run):
-    other = train(dataclasses.replace(options, seed=1, out=tmp_path / "other"))
+    other = train(replace(options, seed=1, out=tmp_path / "other"))
     assert weights(other) != weights(run)
 
 
 def test_divergence_stops_and_keeps_the_last_good_checkpoint(options, monkeypatch):
     monkeypatch.setattr(gan.loop, "CHECKPOINT_SECONDS", 0.0)
-    play = gan.game.Game.play
+    play = gan.trainer.Trainer.step
 
-    def poisoned(game, real, labels=None):
-        play(game, real, labels)
-        if game.step == 3:
-            next(game.generator.parameters()).data.fill_(torch.nan)
+    def poisoned(trainer, real, labels=None):
+        play(trainer, real, labels)
+        if trainer.steps == 3:
+            next(trainer.generator.parameters()).data.fill_(torch.nan)
 
-    monkeypatch.setattr(gan.game.Game, "play", poisoned)
+    monkeypatch.setattr(gan.trainer.Trainer, "step", poisoned)
     with pytest.raises(UserError, match=r"diverged.*--seed"):
         train(options)
-    state = load_file(options.out / "checkpoint" / "newest.safetensors")
+    state = load_file(options.run.out / "checkpoint" / "newest.safetensors")
     assert all(torch.isfinite(t).all() for t in state.values())
-    assert not (options.out / "generator.json").exists()
+    assert not (options.run.out / "generator.json").exists()
 
 
 def test_every_image_is_seen_once_an_epoch(options, monkeypatch):
     seen = []
 
-    def watch(game, real, labels=None):
+    def watch(trainer, real, labels=None):
         seen.extend(real.sum((1, 2, 3)).tolist())  # no symmetry changes the sum
-        game.step += 1
+        trainer.steps += 1
 
-    monkeypatch.setattr(gan.game.Game, "play", watch)
-    train(dataclasses.replace(options, kimg=0.072))
+    monkeypatch.setattr(gan.trainer.Trainer, "step", watch)
+    train(replace(options, kimg=0.072))
     assert len(seen) == 72
     first, second = sorted(seen[:36]), sorted(seen[36:])
     assert first == second
@@ -200,41 +211,41 @@ def test_bad_options_are_refused_before_anything_is_written(options, change, mes
     if change.get("device") == "cuda" and torch.cuda.is_available():
         pytest.skip("there is a GPU")
     with pytest.raises(UserError, match=message):
-        train(dataclasses.replace(options, **change))
-    assert not options.out.exists()
+        train(replace(options, **change))
+    assert not options.run.out.exists()
 
 
 def test_too_few_images_are_refused(tmp_path, options, make_dataset):
     dataset = make_dataset(tmp_path / "few", 60, target=[int(i < 9) for i in range(60)])
     with pytest.raises(UserError, match="5 malignant images"):
-        train(dataclasses.replace(options, data=dataset.path))
+        train(replace(options, data=dataset.path))
 
 
 def test_changed_options_are_refused_on_resume(options):
     train(options)
     with pytest.raises(UserError, match="seed: was 0, now 5"):
-        train(dataclasses.replace(options, resume=True, seed=5))
+        train(replace(options, resume=True, seed=5))
 
 
 def test_a_dataset_that_was_prepared_anew_is_refused_on_resume(options, make_dataset, tmp_path):
     dataset = make_dataset(tmp_path / "mine")
-    options = dataclasses.replace(options, data=dataset.path)
+    options = replace(options, data=dataset.path)
     train(options)
     shutil.rmtree(dataset.path)
     make_dataset(dataset.path, 61)
     with pytest.raises(UserError, match="other images or folds"):
-        train(dataclasses.replace(options, resume=True, kimg=0.04))
+        train(replace(options, resume=True, kimg=0.04))
 
 
 def test_an_existing_run_is_kept_unless_overwrite(options):
     train(options)
-    before = weights(options.out)
+    before = weights(options.run.out)
     with pytest.raises(UserError, match="--overwrite"):
         train(options)
-    assert weights(options.out) == before
-    train(dataclasses.replace(options, seed=3, overwrite=True))
-    assert weights(options.out) != before
-    assert sorted(path.name for path in options.out.parent.iterdir()) == ["run"]
+    assert weights(options.run.out) == before
+    train(replace(options, seed=3, overwrite=True))
+    assert weights(options.run.out) != before
+    assert sorted(path.name for path in options.run.out.parent.iterdir()) == ["run"]
 
 
 def test_the_command_line_reports_bad_input_with_code_2(tmp_path):

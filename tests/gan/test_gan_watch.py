@@ -1,4 +1,3 @@
-import dataclasses
 import json
 import math
 
@@ -8,7 +7,8 @@ import gan.divergence
 import gan.loop
 import gan.train
 from dermsynth.errors import UserError
-from gan.divergence import ADVICE, PATIENCE, Watch
+from dermsynth.options import replace
+from gan.divergence import ADVICE, PATIENCE, DivergenceMonitor
 from gan.train import train
 
 GOOD = {"loss_d": 1.2, "loss_g": 0.3, "diversity": 0.8}
@@ -20,24 +20,30 @@ def complaints(watch, *rows):
 
 def test_a_number_that_is_none_is_said_at_once():
     for value in (math.nan, math.inf):
-        assert complaints(Watch("hinge"), {"loss_g": value}) == ["not a number"]
+        assert complaints(DivergenceMonitor("hinge"), {"loss_g": value}) == ["not a number"]
 
 
 def test_what_lasts_is_said_once_and_what_passes_is_not():
     for row, what in (({"loss_d": 1e-3}, "discriminator wins"), ({"diversity": 0.01}, "collapse")):
-        assert complaints(Watch("hinge"), *[row] * PATIENCE) == [None] * (PATIENCE - 1) + [what]
+        assert complaints(DivergenceMonitor("hinge"), *[row] * PATIENCE) == [None] * (
+            PATIENCE - 1
+        ) + [what]
         passing = ([row] * (PATIENCE - 1) + [{}]) * 2
-        assert complaints(Watch("hinge"), *passing) == [None] * 2 * PATIENCE
+        assert complaints(DivergenceMonitor("hinge"), *passing) == [None] * 2 * PATIENCE
 
 
 def test_a_wasserstein_critic_cannot_win():
-    assert set(complaints(Watch("wasserstein"), *[{"loss_d": -9.0}] * 2 * PATIENCE)) == {None}
+    assert set(
+        complaints(DivergenceMonitor("wasserstein"), *[{"loss_d": -9.0}] * 2 * PATIENCE)
+    ) == {None}
 
 
 def test_counts_go_on_where_they_stopped():
-    watch = Watch("hinge")
+    watch = DivergenceMonitor("hinge")
     complaints(watch, *[{"diversity": 0.0}] * (PATIENCE - 1))
-    assert Watch("hinge", watch.counts).complaint(GOOD | {"diversity": 0.0}) == "collapse"
+    assert (
+        DivergenceMonitor("hinge", watch.counts).complaint(GOOD | {"diversity": 0.0}) == "collapse"
+    )
 
 
 def collapse(monkeypatch):
@@ -51,23 +57,25 @@ def test_collapse_stops_training_with_advice(options, monkeypatch):
     collapse(monkeypatch)
     with pytest.raises(UserError, match=r"before step 2: the generator makes one.*--batch"):
         train(options)
-    assert not (options.out / "generator.json").exists()
+    assert not (options.run.out / "generator.json").exists()
 
 
 def test_collapse_can_be_let_pass(options, monkeypatch, capsys):
     collapse(monkeypatch)
-    train(dataclasses.replace(options, divergence="warn"))
+    train(replace(options, divergence="warn"))
     assert ADVICE["collapse"] in capsys.readouterr().out
-    assert (options.out / "generator.json").exists()
+    assert (options.run.out / "generator.json").exists()
 
 
 def test_kid_on_held_out_images_comes_at_intervals_and_changes_nothing(options, run, monkeypatch):
-    monkeypatch.setattr(gan.train, "SCORED", 16)
-    train(dataclasses.replace(options, evaluate_every=1e-6))
-    rows = [json.loads(line) for line in (options.out / "metrics.jsonl").read_text().splitlines()]
+    monkeypatch.setattr(gan.training_run, "SCORED", 16)
+    train(replace(options, evaluate_every=1e-6))
+    rows = [
+        json.loads(line) for line in (options.run.out / "metrics.jsonl").read_text().splitlines()
+    ]
     scored = [row for row in rows if "kid_imagenet" in row]
     assert [row["step"] for row in scored] == [1, 2, 3, 4, 5, 6]
     assert all(row["kid_imagenet"] > 0 for row in scored)
-    assert (options.out / "generator.safetensors").read_bytes() == (
+    assert (options.run.out / "generator.safetensors").read_bytes() == (
         run / "generator.safetensors"
     ).read_bytes()

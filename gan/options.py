@@ -1,0 +1,75 @@
+"""Options of training and evaluation, in groups. Loads no torch."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from dermsynth.cli import Repeatable
+from dermsynth.options import ComputeOptions, RunOptions
+
+ClassesName = Literal["none", "target", "diagnosis"]
+NetworkName = Literal["diagnosis", "imagenet"]
+LEAST_SYNTHETIC = 10  # images that an evaluation needs
+
+
+@dataclass(frozen=True)
+class ImageOptions:
+    """What it learns from."""
+
+    data: Path | None = None  # prepared dataset; without it the phantom, prepared on the way
+    fold: int = 0  # train on the other folds; never on this one nor on the test part
+    classes: Literal["auto", ClassesName] = "auto"  # none: malignant images only; else all, by this
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """What is trained, and how."""
+
+    arch: str = "lesiongan"  # or sngan, dcgan, wgan-gp, acgan, fastgan, projected, stylegan2
+    recipe: Repeatable = ()  # NAME=VALUE, repeatable: another value in the architecture's config
+    batch: int | None = None  # images a step, over all processes; default the architecture's
+    accumulate: int = 1  # parts in which a batch is computed, to save memory
+    seed: int = 0  # of the weights and every random choice
+
+
+@dataclass(frozen=True)
+class BudgetOptions:
+    """When it ends."""
+
+    minutes: float | None = None  # training time, over all resumes; default 10 on a CPU, else 60
+    kimg: float | None = None  # or: thousands of real images to show the discriminator
+
+
+@dataclass(frozen=True)
+class MonitorOptions:
+    """What is looked at on the way."""
+
+    evaluate_every: float = 5.0  # minutes between two scores (KID) on held-out images; 0: none
+    divergence: Literal["stop", "warn"] = "stop"  # when D wins outright or all images look the same
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Options of `python -m gan.train`."""
+
+    images: ImageOptions = field(default_factory=ImageOptions)
+    model: ModelOptions = field(default_factory=ModelOptions)
+    budget: BudgetOptions = field(default_factory=BudgetOptions)
+    monitor: MonitorOptions = field(default_factory=MonitorOptions)
+    compute: ComputeOptions = field(default_factory=ComputeOptions)
+    run: RunOptions = field(default_factory=RunOptions)
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """Options of `python -m gan.evaluate`."""
+
+    generator: Path | None = None  # run folder of gan.train; either this or --pool
+    pool: Path | None = None  # pool folder of gan.generate or data.prepare
+    data: Path | None = None  # prepared dataset; default the one that the generator was trained on
+    fold: int | None = None  # whose validation part is held out; default the generator's
+    count: int = 500  # synthetic images to score, at most
+    network: NetworkName | None = None  # default diagnosis; imagenet where none are told apart
+    inception: Path | None = None  # torch-fidelity's Inception weights: adds FID, and minutes
+    seed: int = 0  # of the latents and the subsets
+    compute: ComputeOptions = field(default_factory=ComputeOptions)

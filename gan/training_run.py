@@ -1,0 +1,298 @@
+"""One training from its options to its folder: what it needs, the loop, `generator.json`."""
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from data.store import Dataset
+from dermsynth import checkpoint, cli
+from dermsynth.device import Compute, resolve
+from dermsynth.errors import UserError
+from dermsynth.options import as_plain, replace
+from dermsynth.runs import finish_run, free_name, open_run
+from dermsynth.seeds import generator
+from dermsynth.tracking import Tracker
+from gan.distributed import Processes, join_processes
+from gan.evaluation import diagnosis_network
+from gan.evaluation.features import FeatureNetwork, extract
+from gan.evaluation.metrics import kid
+from gan.loop import Budget, Loop, Progress
+from gan.networks import architecture, describe, make_config
+from gan.options import ClassesName, TrainOptions
+from gan.sampling import draw_labels, sample
+from gan.trainer import Trainer
+from gan.training_images import (
+    LEAST_HELD_OUT,
+    TrainingImages,
+    TrainingPart,
+    held_out_rows,
+    open_dataset,
+    training_part,
+)
+from gan.weights import CHECKPOINT, save_generator
+
+RUNS = Path("runs/gan")
+DEFAULT_MINUTES = {"cpu": 10.0}  # by device type; accelerators get the next
+DEFAULT_MINUTES_ACCELERATOR = 60.0
+SCORED = 256  # synthetic images of a score on the way
+SHOWN = 1000  # training images that a generator may begin from
+MAY_CHANGE = ("minutes", "kimg", "tracking", "evaluate_every", "divergence")  # on a resume
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Options with nothing left open, and what they name."""
+
+    options: TrainOptions  # data, out, classes, batch and the budget are set
+    dataset: Dataset
+    part: TrainingPart
+    out: Path
+
+    @property
+    def fold(self) -> int:
+        """The fold that is held out."""
+        return self.options.images.fold
+
+    @property
+    def seed(self) -> int:
+        """Of the weights and every random choice."""
+        return self.options.model.seed
+
+
+def train(options: TrainOptions) -> Path:
+    """As gan.train.train."""
+    # --- what is asked for, checked before anything is written
+    _check_numbers(options)
+    dataset = open_dataset(options.images.data)
+    classes = _classes(options)
+    part = training_part(dataset, options.images.fold, classes)
+    config = resolve_config(options, dataset.size, len(part.classes))
+    processes = join_processes()
+    model, run = options.model, options.run
+    _check_batch(config.batch, model.accumulate, processes)
+    compute = resolve(options.compute.device, options.compute.precision, cpu_auto="bf16")
+    out = run.out or _default_out(dataset.path, options)
+    minutes = _minutes(options, compute.device.type)
+    named = {"data": dataset.path, "out": out, "classes": classes, "batch": config.batch}
+    plan = Plan(replace(options, **named, minutes=minutes), dataset, part, out)
+
+    # --- the folder, which the other processes wait for
+    if processes.is_rank0:
+        open_run(out, plan.options, run.resume, run.overwrite, may_change=MAY_CHANGE)
+        cli.save_options(replace(plan.options, resume=False, overwrite=False), out)
+    processes.rank0_decides(0)
+
+    # --- the networks, at their beginning or where a killed run left them
+    trainer = Trainer(model.arch, config, model.seed, compute, model.accumulate, processes)
+    progress = _restore(trainer, out, dataset) if run.resume else Progress()
+    if trainer.steps == 0:
+        trainer.begin_from(_some_images(plan))
+
+    # --- the training
+    seconds = _run(trainer, plan, progress)
+    if processes.is_rank0:
+        save_generator(out, trainer.ema, _description(plan, trainer, seconds))
+        finish_run(out)
+        samples = out / "samples"
+        print(f"generator after {trainer.images_seen / 1000:.1f} kimg: {out}; samples in {samples}")
+    return out
+
+
+def resolve_config(options: TrainOptions, size: int, classes: int) -> Any:
+    """The architecture's config with what the options change in it.
+
+    Raises UserError for an unknown name or value, and for an architecture that cannot do with or
+    without classes.
+    """
+    arch = options.model.arch
+    config = make_config(arch, size)
+    if classes and config.labels == "never":
+        raise UserError(
+            f"--classes {options.images.classes}: {arch} cannot be conditional on a class; "
+            "leave it out, or choose another --arch"
+        )
+    if not classes and config.labels == "always":
+        raise UserError(f"--classes none: {arch} needs classes; use --classes target or diagnosis")
+    changes: dict[str, Any] = {"classes": classes}
+    if options.model.batch is not None:
+        changes["batch"] = options.model.batch
+    for word in options.model.recipe:
+        name, equals, value = word.partition("=")
+        if not equals or name in ("size", "classes", "batch"):
+            raise UserError(
+                f"--recipe {word}: expected NAME=VALUE, NAME a field of {arch}'s config "
+                "other than size (of the dataset), classes (--classes) and batch (--batch)"
+            )
+        parsed = cli.from_mapping(type(config), {name: value}, f"--recipe {word}")
+        changes[name] = getattr(parsed, name)
+    return dataclasses.replace(config, **changes)
+
+
+def _run(trainer: Trainer, plan: Plan, progress: Progress) -> float:
+    """Announce, then train to the end of the budget; returns the seconds of training."""
+    options, dataset = plan.options, plan.dataset
+    images = TrainingImages(dataset, plan.part, plan.seed)
+    budget = Budget(
+        plan.out,
+        plan.seed,
+        options.budget.minutes,
+        options.budget.kimg,
+        options.monitor.divergence == "stop",
+        options.monitor.evaluate_every,
+        _scorer(plan, trainer.compute),
+    )
+    tracker = None
+    with contextlib.ExitStack() as stack:
+        if trainer.processes.is_rank0:
+            _announce(plan, trainer)
+            tracker = stack.enter_context(
+                Tracker(
+                    plan.out,
+                    options.run.tracking,
+                    as_plain(options) | {"params": _count(trainer.generator)},
+                    group=f"gan-{dataset.path.name}",
+                    resume_step=trainer.steps if options.run.resume else None,
+                )
+            )
+        facts = {"folds_hash": dataset.folds_hash}
+        return Loop(trainer, images, budget, tracker, progress, facts).run()
+
+
+def _some_images(plan: Plan) -> np.ndarray:
+    """At most SHOWN training images, a random choice: uint8 [n, size, size, 3]."""
+    rows = generator(plan.seed, "gan/begin").permutation(plan.part.rows)[:SHOWN]
+    return np.asarray(plan.dataset.images[np.sort(rows)])
+
+
+def _scorer(plan: Plan, compute: Compute) -> Callable[[torch.nn.Module], dict[str, float]]:
+    """KID of a generator's malignant images against the malignant ones of the fold held out.
+
+    By the diagnosis network where an earlier evaluation trained it: training does not wait for it.
+    """
+    dataset = plan.dataset
+    held_out = held_out_rows(dataset, plan.fold)
+
+    @functools.cache
+    def reference() -> tuple[str, FeatureNetwork | None, np.ndarray]:
+        """The score's name, the network, its features of the held-out images; at the first one."""
+        name, network = "kid_imagenet", None
+        if diagnosis_network.is_ready(dataset, plan.fold):
+            network, _ = diagnosis_network.load_diagnosis_network(dataset, plan.fold, compute)
+            name = "kid_diagnosis"
+        features = extract(dataset.images[held_out], compute, "held-out images", network)
+        return name, network, features
+
+    def score(generator: torch.nn.Module) -> dict[str, float]:
+        if len(held_out) < LEAST_HELD_OUT:
+            return {}
+        name, network, features = reference()
+        labels = draw_labels({"classes": plan.part.classes}, "malignant", SCORED, plan.seed)
+        synthetic = sample(generator, SCORED, plan.seed, compute, labels)
+        return {name: kid(extract(synthetic, compute, "synthetic images", network), features)}
+
+    return score
+
+
+def _description(plan: Plan, trainer: Trainer, seconds: float) -> dict[str, Any]:
+    """What `generator.json` says: where the generator comes from and what it has seen."""
+    dataset, images = plan.dataset, plan.options.images
+    return {
+        "architecture": describe(plan.options.model.arch, trainer.config),
+        "dataset": str(dataset.path),
+        "folds_hash": dataset.folds_hash,
+        "fold": plan.fold,
+        "targets": "malignant" if images.classes == "none" else images.classes,
+        "classes": plan.part.classes,
+        "training_ids": dataset.table["image_id"].to_numpy()[plan.part.rows].tolist(),
+        "seed": plan.seed,
+        "size": dataset.size,
+        "kimg": trainer.images_seen / 1000,
+        "minutes": round(seconds / 60, 3),
+    }
+
+
+def _restore(trainer: Trainer, out: Path, dataset: Dataset) -> Progress:
+    """Load the last checkpoint; returns what the loop has to remember."""
+    state = checkpoint.load(out / CHECKPOINT)
+    say = print if trainer.processes.is_rank0 else lambda line: None
+    if state is None:
+        say("no checkpoint yet: starting from the beginning")
+        return Progress()
+    if state["folds_hash"] != dataset.folds_hash:
+        raise UserError(
+            f"--resume {out}: {dataset.path} has other images or folds than when the run began; "
+            "start a new run in another --out"
+        )
+    try:
+        trainer.restore(state)
+    except UserError as error:
+        raise UserError(f"--resume {out}: {error}") from None
+    say(f"going on from {trainer.images_seen / 1000:.1f} kimg, {state['seconds'] / 60:.1f} minutes")
+    return Progress(state["seconds"], state["scored"], state["counts"])
+
+
+def _classes(options: TrainOptions) -> ClassesName:
+    """`auto` is none, but for an architecture that needs classes."""
+    if options.images.classes != "auto":
+        return options.images.classes
+    return "target" if architecture(options.model.arch).config.labels == "always" else "none"
+
+
+def _minutes(options: TrainOptions, device: str) -> float | None:
+    if options.budget.minutes is not None or options.budget.kimg is not None:
+        return options.budget.minutes
+    return DEFAULT_MINUTES.get(device, DEFAULT_MINUTES_ACCELERATOR)
+
+
+def _check_numbers(options: TrainOptions) -> None:
+    budget, model, monitor = options.budget, options.model, options.monitor
+    if budget.minutes is not None and budget.kimg is not None:
+        raise UserError("--minutes and --kimg: give one of them")
+    for group, names in ((budget, ("minutes", "kimg")), (model, ("batch", "accumulate"))):
+        for name in names:
+            value = getattr(group, name)
+            if value is not None and not value > 0:
+                raise UserError(f"--{name} {value}: expected a number above 0")
+    if not monitor.evaluate_every >= 0:
+        raise UserError(f"--evaluate-every {monitor.evaluate_every}: expected minutes, 0 for never")
+
+
+def _check_batch(batch: int, accumulate: int, processes: Processes) -> None:
+    parts = accumulate * processes.count
+    if batch % parts or batch // parts < 2:
+        shares = f", {accumulate} part(s) in {processes.count} process(es)" if parts > 1 else ""
+        raise UserError(
+            f"--batch {batch}{shares}: expected equal parts of 2 images or more, for batch norm"
+        )
+
+
+def _default_out(data: Path, options: TrainOptions) -> Path:
+    stem = f"{data.name}-{options.model.arch}-fold{options.images.fold}-seed{options.model.seed}"
+    if options.run.resume:
+        found = [path for path in RUNS.glob(f"{stem}*") if (path / "config.yaml").exists()]
+        return max(found, key=lambda path: path.stat().st_mtime, default=RUNS / stem)
+    return free_name(RUNS, stem)
+
+
+def _announce(plan: Plan, trainer: Trainer) -> None:
+    model, budget, part = plan.options.model, plan.options.budget, plan.part
+    ending = f"{budget.kimg:g} kimg" if budget.kimg is not None else f"{budget.minutes:g} minutes"
+    kinds = ", ".join(f"{c['count']} {c['name']}" for c in part.classes)
+    print(
+        f"GAN on {plan.dataset.path}, fold {plan.fold}: {kinds or f'{len(part.rows)} malignant'} "
+        f"training images of {plan.dataset.size} px\n{model.arch}: generator "
+        f"{_count(trainer.generator) / 1e6:.1f} M, discriminator "
+        f"{_count(trainer.discriminator) / 1e6:.1f} M parameters; batch {model.batch}; "
+        f"{trainer.compute}\nbudget {ending}, run folder {plan.out}"
+    )
+
+
+def _count(network: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
