@@ -26,7 +26,8 @@ from PIL import Image
 
 from benchmarks.provenance import provenance
 from data.images.cleaning import CLEANERS
-from data.images.decoding import Encoded, Look, decode, decode_all, find_images, perceptual_hash
+from data.images.decoding import Preprocessing, decode, decode_all, perceptual_hash
+from data.images.files import Encoded, find_images
 from dermsynth import cli
 from dermsynth.files import write_json
 from dermsynth.vision import library
@@ -83,16 +84,16 @@ def ways(options: Options, folder: Path, paths: list[Path]) -> dict[str, Callabl
         ],
         "ImageFolder": lambda: [image for image, _ in dataset],
         f"ImageFolder, DataLoader of {options.workers} processes": lambda: list(loader),
-        "decode, one thread": lambda: [decode(path, Look(size)) for path in paths],
-        "decode_all": lambda: list(decode_all(sources, Look(size))),
+        "decode, one thread": lambda: [decode(path, Preprocessing(size)) for path in paths],
+        "decode_all": lambda: list(decode_all(sources, Preprocessing(size))),
     }
 
 
 def cleanings(options: Options, paths: list[Path]) -> dict[str, Callable[[], object]]:
     """Decoding with each cleaner."""
     sources = [Encoded(path) for path in paths]
-    looks = {name: Look(options.size, clean=(name,)) for name in CLEANERS}
-    looks = {"none": Look(options.size), **looks}
+    looks = {name: Preprocessing(options.size, clean=(name,)) for name in CLEANERS}
+    looks = {"none": Preprocessing(options.size), **looks}
     return {name: lambda look=look: list(decode_all(sources, look)) for name, look in looks.items()}
 
 
@@ -172,7 +173,7 @@ def accuracy(options: Options, paths: list[Path]) -> dict[str, float]:
         left, top = (image.width - side) / 2, (image.height - side) / 2
         box = (left, top, left + side, top + side)
         full = np.asarray(image.resize((options.size, options.size), LANCZOS, box=box), float)
-        difference = np.abs(full - decode(path, Look(options.size)).pixels)
+        difference = np.abs(full - decode(path, Preprocessing(options.size)).pixels)
         mean.append(difference.mean())
         worst.append(np.percentile(difference, 99))
     return {
@@ -184,7 +185,7 @@ def accuracy(options: Options, paths: list[Path]) -> dict[str, float]:
 
 def hashes(options: Options, paths: list[Path]) -> dict[str, float]:
     """Microseconds of processor time an image for the hashes that `decode` computes."""
-    pixels = [decode(path, Look(options.size)).pixels for path in paths]
+    pixels = [decode(path, Preprocessing(options.size)).pixels for path in paths]
     contents = [path.read_bytes() for path in paths]
 
     def cost(work: Callable[[], object]) -> float:

@@ -19,7 +19,8 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from data.phantom.draw import (
+from data.phantom.render import Scene, draw, draw_all
+from data.phantom.sampling import (
     FACTORS,
     PhantomConfig,
     logit,
@@ -28,7 +29,6 @@ from data.phantom.draw import (
     sample_malignant_table,
     sample_table,
 )
-from data.phantom.render import Look, draw, draw_all
 from dermsynth.errors import UserError
 
 SCORES = [f"factor_{name}" for name in FACTORS]
@@ -53,8 +53,8 @@ def drawn() -> tuple[np.ndarray, pd.DataFrame, dict[str, float]]:
     return sample_dataset(PhantomConfig(patients=330, size=64), 3, progress=False, workers=1)
 
 
-def look(**changes: object) -> Look:
-    plain = Look(
+def look(**changes: object) -> Scene:
+    plain = Scene(
         asymmetry=0.2,
         border=0.2,
         colour=0.2,
