@@ -1,7 +1,5 @@
 """What is checked before the long work begins: enough lesions, enough space."""
 
-import shutil
-
 import numpy as np
 import pandas as pd
 
@@ -10,6 +8,7 @@ from data.images.decoding import Preprocessing
 from data.images.files import Encoded
 from data.preparation.options import PrepareOptions, SplitOptions
 from dermsynth.errors import UserError
+from dermsynth.files import free_space
 
 
 def check_enough(table: pd.DataFrame, split: SplitOptions) -> None:
@@ -24,13 +23,11 @@ def check_enough(table: pd.DataFrame, split: SplitOptions) -> None:
 
 def check_space(need: int, options: PrepareOptions) -> None:
     """Raise UserError where `need` bytes of images cannot fit, before they are decoded."""
-    out = options.out
-    disk = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
-    free = shutil.disk_usage(disk).free
+    free = free_space(options.out)
     if need > free:
         raise UserError(
-            f"--out {out}: images of --size {options.pixels.size} need {need / 1e9:.1f} GB, "
-            f"{free / 1e9:.1f} GB are free; free some space or choose another --out or --size"
+            f"--out {options.out}: images of --size {options.pixels.size} need {need / 1e9:.1f} "
+            f"GB, {free / 1e9:.1f} GB are free; free some space or choose another --out or --size"
         )
 
 

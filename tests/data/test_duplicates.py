@@ -197,7 +197,8 @@ def test_killed_and_continued_is_unbroken(phantom, tmp_path, monkeypatch, sign):
     images = np.concatenate([phantom[0][:100], phantom[0][:100, :, ::-1]])
     np.save(tmp_path / "images.npy", images)
     code = (
-        "import numpy as np; from pathlib import Path\nfrom data.preparation import duplicates as d\n"
+        "import numpy as np; from pathlib import Path\n"
+        "from data.preparation import duplicates as d\n"
         "d.ROWS = 16; d.near_duplicates(np.load('images.npy', mmap_mode='r'), Path('work'))"
     )
     root = Path(__file__).parents[2]
