@@ -19,11 +19,12 @@ from dermsynth.errors import UserError
 Words = Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction]
 
 
+# --out is a file and required, so that it is no OutputOptions
 @dataclass(frozen=True)
 class BlendOptions:
     """Options of `python -m classifier.blend`."""
 
-    out: Path  # CSV file to write: always given, a file's name cannot be guessed
+    out: Path  # CSV file to write
     scores: Words = ()  # NAME=FILE:WEIGHT for each model
     part: str = "test"  # what to mix of a run: test, oof, val or external/NAME
     by: Literal["weights", "rank", "search"] = "weights"  # rank: percentiles, not scores, are mixed
