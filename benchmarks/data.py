@@ -1,4 +1,4 @@
-"""Speed of `data.images.decode_all` against a Pillow loop and torchvision's ImageFolder.
+"""Speed of `data.images.decoding.decode_all` against a Pillow loop and torchvision's ImageFolder.
 
     OMP_NUM_THREADS=1 python -m benchmarks.data
 
@@ -52,10 +52,10 @@ class Options:
 def make_images(options: Options, folder: Path, shape: tuple[int, int] | None) -> list[Path]:
     """JPEGs of (width, height) in a class folder below `folder`; None: the files as they are."""
     (folder / "class").mkdir(parents=True)
-    found = find_images(options.root)
+    files = find_images(options.root)
     rng = np.random.default_rng(0)
     paths = []
-    for number, path in enumerate(found[:: max(1, len(found) // options.images)][: options.images]):
+    for number, path in enumerate(files[:: max(1, len(files) // options.images)][: options.images]):
         paths.append(folder / "class" / f"{number:04d}.jpg")
         if shape is None:
             paths[-1].write_bytes(path.read_bytes())
@@ -92,9 +92,11 @@ def ways(options: Options, folder: Path, paths: list[Path]) -> dict[str, Callabl
 def cleanings(options: Options, paths: list[Path]) -> dict[str, Callable[[], object]]:
     """Decoding with each cleaner."""
     sources = [Encoded(path) for path in paths]
-    looks = {name: Preprocessing(options.size, clean=(name,)) for name in CLEANERS}
-    looks = {"none": Preprocessing(options.size), **looks}
-    return {name: lambda look=look: list(decode_all(sources, look)) for name, look in looks.items()}
+    ways = {"none": ()} | {name: (name,) for name in CLEANERS}
+    return {
+        name: lambda how=Preprocessing(options.size, clean=clean): list(decode_all(sources, how))
+        for name, clean in ways.items()
+    }
 
 
 def decoders(options: Options, paths: list[Path]) -> dict[str, Callable[[], object]]:
@@ -108,35 +110,35 @@ def decoders(options: Options, paths: list[Path]) -> dict[str, Callable[[], obje
         image.load()
         return image
 
-    found: dict[str, Callable[[], object]] = {
+    ways: dict[str, Callable[[], object]] = {
         "Pillow, every pixel": lambda: [pillow(content, None) for content in contents],
         "Pillow, draft to twice the size": lambda: [pillow(content, 2) for content in contents],
         "Pillow, draft to the size (in use)": lambda: [pillow(content, 1) for content in contents],
     }
     for part in (2, 4, 8):
         flag = getattr(cv2, f"IMREAD_REDUCED_COLOR_{part}")
-        found[f"OpenCV, 1/{part}"] = lambda flag=flag: [
+        ways[f"OpenCV, 1/{part}"] = lambda flag=flag: [
             cv2.imdecode(np.frombuffer(content, np.uint8), flag) for content in contents
         ]
     try:
         import simplejpeg
     except ImportError:
-        return found
+        return ways
     for margin in (2, 1):
         least = margin * size
-        found[f"simplejpeg, to {margin} times the size"] = lambda least=least: [
+        ways[f"simplejpeg, to {margin} times the size"] = lambda least=least: [
             simplejpeg.decode_jpeg(content, "RGB", fastdct=True, min_width=least, min_height=least)
             for content in contents
         ]
-    return found
+    return ways
 
 
-def timed(options: Options, found: dict[str, Callable[[], object]]) -> list[dict[str, Any]]:
+def timed(options: Options, ways: dict[str, Callable[[], object]]) -> list[dict[str, Any]]:
     """Most images a second of every way, and least milliseconds of processor time an image."""
-    walls: dict[str, list[float]] = {name: [] for name in found}
-    cpus: dict[str, list[float]] = {name: [] for name in found}
+    walls: dict[str, list[float]] = {name: [] for name in ways}
+    cpus: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(options.rounds + 1):
-        for name, work in found.items():
+        for name, work in ways.items():
             wall, cpu = time.perf_counter(), _cpu()
             work()
             if number:  # the first round warms up

@@ -36,7 +36,7 @@ def write_pool(
 ) -> Pool:
     """Write a pool folder, whole or not at all, and open it.
 
-    `images` uint8 [n, size, size, 3]. `provenance["kind"]` says how far it can be trusted:
+    `provenance["kind"]` says how far it can be trusted:
 
     - `generator`: made by `gan.generate`; holds the whole `generator.json` under `generator`
       (`folds_hash`, `fold`, `training_ids`) and the weights file's `sha256`,
@@ -44,7 +44,13 @@ def write_pool(
     - `phantom`: drawn by the phantom's sampler, from no image at all,
     - `unknown`: refused by the classifier.
 
-    `png` writes the images one by one under `png/` too.
+    Parameters
+    ----------
+    out : the folder
+    images : uint8 [n, size, size, 3], RGB
+    provenance : what the images were made by and from, as above
+    overwrite : replace a pool at `out`
+    png : write the images one by one under `png/` too
     """
     with new_folder(out, MARKER, overwrite) as folder:
         save_images(folder / "images.npy", images)
@@ -63,9 +69,14 @@ def save_header(
     provenance: dict[str, Any],
     dropped: dict[str, list[str]] | None = None,
 ) -> None:
-    """Write `pool.json` beside an `images.npy` of `count` images of `size` px.
+    """Write `pool.json` beside `images.npy`.
 
-    `dropped`: files that were left out, by reason.
+    Parameters
+    ----------
+    folder : where `images.npy` is
+    count, size : how many images it holds, and their side in px
+    provenance : as of `write_pool`
+    dropped : files that were left out, by reason
     """
     header = {"schema_version": SCHEMA_VERSION, "count": count, "size": size}
     rest = {"dropped": dropped} if dropped else {}

@@ -171,8 +171,15 @@ def write_dataset(
 ) -> Dataset:
     """Write a dataset folder, whole or not at all, and open it.
 
-    `images` uint8 [n, size, size, 3], `table` with COLUMNS (more are kept), `info` JSON values:
-    options, counts, licence. Raises UserError where `out` is taken.
+    Raises UserError where `out` is taken.
+
+    Parameters
+    ----------
+    out : the folder
+    images : uint8 [n, size, size, 3], RGB
+    table : COLUMNS, more are kept; row i belongs to image i
+    info : JSON values for dataset.json: options, counts, licence
+    overwrite : replace a dataset at `out`
     """
     with new_folder(out, MARKER, overwrite) as folder:
         save_images(folder / "images.npy", images)

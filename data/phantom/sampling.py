@@ -73,11 +73,9 @@ def sample_dataset(
 def sample_malignant(
     count: int,
     seed: int,
-    size: int = 128,
     quality: Quality = "oracle",
     config: PhantomConfig = DEFAULT,
     progress: bool = False,
-    workers: int | None = None,
 ) -> np.ndarray:
     """What a generator of malignant images would make: uint8 [count, size, size, 3], RGB.
 
@@ -85,9 +83,16 @@ def sample_malignant(
     `broken` is a generator that got the class wrong, collapsed and left artefacts: new views of a
     few of the most benign-looking lesions there are, blurred, with a faint checkerboard. All are
     independent of every dataset, also of one with the same seed.
+
+    Parameters
+    ----------
+    count, seed : how many images; another seed, other images
+    quality : `oracle` or `broken`, as above
+    config : the dataset that they are to fit, and the side of the images
+    progress : show a bar
     """
     table = sample_malignant_table(count, seed, quality, config)
-    images = draw_all(_scenes(table, derive(seed, "pool")), size, workers, progress)
+    images = draw_all(_scenes(table, derive(seed, "pool")), config.size, progress=progress)
     return np.stack([_spoil(image) for image in images]) if quality == "broken" else images
 
 
@@ -147,10 +152,10 @@ def sample_malignant_table(
     if count < 1:
         raise UserError(f"phantom: count {count}: expected at least 1")
     kept: list[pd.DataFrame] = []
-    one = np.arange(BLOCK)
+    numbers = np.arange(BLOCK)  # a lesion a patient, an image a lesion
     while sum(map(len, kept)) < count:
         rng = generator(seed, "phantom-pool", quality, len(kept))
-        block = _sample(config, rng, one, one, first=BLOCK * len(kept))
+        block = _sample(config, rng, numbers, numbers, first=BLOCK * len(kept))
         kept.append(block[block.target == 1] if quality == "oracle" else _wrong(block, count))
     table = pd.concat(kept).head(count).reset_index(drop=True)
     return table.assign(image_id=_ids("phantom", np.arange(count)))
@@ -291,9 +296,7 @@ def write_phantom_pool(options: PhantomPoolOptions) -> Pool:
     )
     out = options.output.out or Path("datasets") / options.quality
     check_replaceable(out, MARKER, options.output.overwrite)
-    images = sample_malignant(
-        options.count, options.seed, options.size, options.quality, config, progress=True
-    )
+    images = sample_malignant(options.count, options.seed, options.quality, config, progress=True)
     provenance = {
         "kind": "phantom",
         "quality": options.quality,

@@ -55,11 +55,18 @@ def ingest(
     native: bool = False,
     roots: tuple[Path, ...] = (),
 ) -> IngestResult:
-    """Decode `files` (None is passed over) into `folder`, going on where it was left.
+    """Decode files into `folder/images.npy`, one image a kept file, going on where it was left.
 
-    Pixels go to `images.npy`, one image a kept file; with `native` the files themselves go to
-    shards too, under `names`. A link that leads out of `roots` is not followed. Raises OSError
-    where the disk is full.
+    Raises OSError where the disk is full.
+
+    Parameters
+    ----------
+    folder : where the images go, and the journal
+    names : of the files in the shards
+    files : what to decode; None is passed over
+    preprocessing : how files become pixels
+    native : keep the files themselves too, in shards
+    roots : folders of the sources; a link that leads out of them is not followed
     """
     (folder / JOURNAL).mkdir(exist_ok=True)
     rows = [row for row, file in enumerate(files) if file is not None]
@@ -79,14 +86,12 @@ def ingest(
         for number, chunk in enumerate(chunks[len(journal) :], len(journal)):
             pixels: list[np.ndarray] = []
             with ShardWriter(folder, number) if native else nullcontext() as shard:
-                taken = [
-                    _take(row, names[row], result, seen, pixels, shard)
-                    for row, result in zip(
-                        chunk, itertools.islice(results, len(chunk)), strict=True
-                    )
+                decoded = zip(chunk, itertools.islice(results, len(chunk)), strict=True)
+                outcomes = [
+                    _take(row, names[row], result, seen, pixels, shard) for row, result in decoded
                 ]
             append(pixels)
-            entry = pd.DataFrame(taken).reindex(columns=COLUMNS).astype(TYPES)
+            entry = pd.DataFrame(outcomes).reindex(columns=COLUMNS).astype(TYPES)
             store.write_parquet(folder / JOURNAL / f"{number:06d}.parquet", entry)
             journal.append(entry)
     entries = pd.concat(journal or [pd.DataFrame(columns=COLUMNS).astype(TYPES)], ignore_index=True)

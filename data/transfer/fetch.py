@@ -254,10 +254,10 @@ def _verified(remote: Remote, path: Path, target: Path) -> dict[str, Any]:
     if remote.checksum is not None:
         algorithm, expected = remote.checksum
         with open(path, "rb") as file:
-            found = hashlib.file_digest(file, algorithm).hexdigest()
-        if found != expected.lower():
+            actual = hashlib.file_digest(file, algorithm).hexdigest()
+        if actual != expected.lower():
             raise UserError(
-                f"{target}: {algorithm} {found}, the source says {expected}; damaged on its way"
+                f"{target}: {algorithm} {actual}, the source says {expected}; damaged on its way"
             )
     return {"bytes": size, "sha256": digest, "checked": algorithm}
 

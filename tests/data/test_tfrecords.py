@@ -3,6 +3,7 @@
 import random
 import shutil
 import struct
+import sys
 import tempfile
 import tracemalloc
 from pathlib import Path
@@ -407,3 +408,13 @@ def test_fuzz_features_of_any_type(features: dict[str, object]) -> None:
     assert isinstance(found, Listing)
     assert found.table["target"].isin([0, 1]).all()
     assert found.table["age"].dropna().between(0, 120).all()
+
+
+@pytest.mark.parametrize("package", ["crc32c", "google.protobuf.message", "tfrecord.example_pb2"])
+def test_without_the_extra_it_is_named(tmp_path, monkeypatch, package):
+    tfrecords._libraries.cache_clear()
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UserError, match=r"pip install 'dermsynth\[tfrecords\]'"):
+        list_tfrecords(tmp_path, SourceOptions())
+    monkeypatch.undo()
+    tfrecords._libraries.cache_clear()

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import data.transfer.dataset as dataset_module
-from data.download import SOURCES, DownloadOptions, download
+from data.download import SOURCES, DownloadOptions, download, main
 from dermsynth.errors import UserError
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
@@ -48,10 +48,10 @@ def test_a_data_set_is_fetched_unpacked_and_recorded(
 ) -> None:
     out = tmp_path / "siim"
     siim.cuts = [10, 10]
-    assert download(DownloadOptions("siim2020", out)) == out
+    main(DownloadOptions("siim2020", out))
     said = capsys.readouterr().out
     assert said.index("CC BY-NC") < said.index("to fetch")
-    assert "python -m data.prepare --source siim2020" in said
+    assert "next: python -m data.prepare --source siim2020" in said
     names = sorted(path.name for path in out.iterdir())
     assert names == [
         "ISIC_2020_Training_Duplicates.csv",
