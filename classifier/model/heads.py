@@ -42,6 +42,7 @@ class Head(nn.Module):
     def forward(
         self, maps: list[torch.Tensor], metadata: torch.Tensor | None = None
     ) -> torch.Tensor:
+        """Logits float [n, outputs]."""
         pooled = [x.amax((2, 3)) if self.maximum else x.mean((2, 3)) for x in maps]
         if self.fused is not None:
             assert metadata is not None
