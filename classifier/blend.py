@@ -67,6 +67,7 @@ def blend(options: BlendOptions) -> dict[str, Any]:
     if options.truth is None:
         words = " ".join(word for group in options.scores for word in group)
         how = f"--part {options.part} --by {options.by} --truth DATASET --overwrite"
+        how += f" --fit-on {options.fit_on}" if options.fit_on else ""
         cli.say_next(f"python -m classifier.blend --scores {words} --out {options.out} {how}")
     else:
         cli.say_next("python -m classifier.evaluate --run RUN")
