@@ -20,6 +20,14 @@ class Head(nn.Module):
 
     `maps`: feature maps [n, widths[i], h, w], coarsest last. `metadata` float [n, columns], for
     the head that has a use for it.
+
+    Parameters
+    ----------
+    name : one of these
+    widths : channels of the maps
+    outputs : logits
+    dropout : before the last layer, where the list above names no other
+    columns : of the metadata
     """
 
     def __init__(

@@ -44,7 +44,6 @@ def check(**values):
         ({"head_lr": 0.01}, {"head_epochs": 1}),
         ({"min_delta": 0.01}, {"patience": 3}),
         ({"min_delta": 0.01}, {"schedule": "plateau"}),
-        ({"overwrite": True, "resume": True}, {"resume": False}),
     ],
     ids=str,
 )
@@ -53,6 +52,10 @@ def test_what_has_no_effect_is_refused_by_name(idle, useful):
     with pytest.raises(UserError, match=rf"^--{name.replace('_', '-')} .*has an effect with"):
         check(**idle)
     check(**(idle | useful))
+
+
+def test_a_stopped_run_goes_on_with_the_same_command():
+    check(overwrite=True, resume=True)
 
 
 def test_a_timm_model_keeps_no_features():
