@@ -92,11 +92,9 @@ def ways(options: Options, folder: Path, paths: list[Path]) -> dict[str, Callabl
 def cleanings(options: Options, paths: list[Path]) -> dict[str, Callable[[], object]]:
     """Decoding with each cleaner."""
     sources = [Encoded(path) for path in paths]
-    ways = {"none": ()} | {name: (name,) for name in CLEANERS}
-    return {
-        name: lambda how=Preprocessing(options.size, clean=clean): list(decode_all(sources, how))
-        for name, clean in ways.items()
-    }
+    ways = {"none": Preprocessing(options.size)}
+    ways |= {name: Preprocessing(options.size, clean=(name,)) for name in CLEANERS}
+    return {name: lambda how=how: list(decode_all(sources, how)) for name, how in ways.items()}
 
 
 def decoders(options: Options, paths: list[Path]) -> dict[str, Callable[[], object]]:
