@@ -92,10 +92,10 @@ def time_steps(options: Options) -> list[dict[str, object]]:
     """Median processor seconds a step of every way, interleaved."""
     rows: list[dict[str, object]] = []
     for backbone, frozen in CASES:
-        found = ways(backbone, frozen, options)
-        seconds: dict[str, list[float]] = {name: [] for name in found}
+        step_by_way = ways(backbone, frozen, options)
+        seconds: dict[str, list[float]] = {name: [] for name in step_by_way}
         for number in range(options.rounds + 1):
-            for name, step in found.items():
+            for name, step in step_by_way.items():
                 start = time.process_time()
                 step()
                 if number:  # the first round warms up

@@ -1,4 +1,4 @@
-"""Speed of `data.images.decode_all` against a Pillow loop and torchvision's ImageFolder.
+"""Speed of `data.images.decoding.decode_all` against a Pillow loop and torchvision's ImageFolder.
 
     OMP_NUM_THREADS=1 python -m benchmarks.data
 
@@ -26,7 +26,8 @@ from PIL import Image
 
 from benchmarks.provenance import provenance
 from data.images.cleaning import CLEANERS
-from data.images.decoding import Encoded, Look, decode, decode_all, find_images, perceptual_hash
+from data.images.decoding import Preprocessing, decode, decode_all, perceptual_hash
+from data.images.files import Encoded, find_images
 from dermsynth import cli
 from dermsynth.files import write_json
 from dermsynth.vision import library
@@ -51,10 +52,10 @@ class Options:
 def make_images(options: Options, folder: Path, shape: tuple[int, int] | None) -> list[Path]:
     """JPEGs of (width, height) in a class folder below `folder`; None: the files as they are."""
     (folder / "class").mkdir(parents=True)
-    found = find_images(options.root)
+    files = find_images(options.root)
     rng = np.random.default_rng(0)
     paths = []
-    for number, path in enumerate(found[:: max(1, len(found) // options.images)][: options.images]):
+    for number, path in enumerate(files[:: max(1, len(files) // options.images)][: options.images]):
         paths.append(folder / "class" / f"{number:04d}.jpg")
         if shape is None:
             paths[-1].write_bytes(path.read_bytes())
@@ -83,17 +84,17 @@ def ways(options: Options, folder: Path, paths: list[Path]) -> dict[str, Callabl
         ],
         "ImageFolder": lambda: [image for image, _ in dataset],
         f"ImageFolder, DataLoader of {options.workers} processes": lambda: list(loader),
-        "decode, one thread": lambda: [decode(path, Look(size)) for path in paths],
-        "decode_all": lambda: list(decode_all(sources, Look(size))),
+        "decode, one thread": lambda: [decode(path, Preprocessing(size)) for path in paths],
+        "decode_all": lambda: list(decode_all(sources, Preprocessing(size))),
     }
 
 
 def cleanings(options: Options, paths: list[Path]) -> dict[str, Callable[[], object]]:
     """Decoding with each cleaner."""
     sources = [Encoded(path) for path in paths]
-    looks = {name: Look(options.size, clean=(name,)) for name in CLEANERS}
-    looks = {"none": Look(options.size), **looks}
-    return {name: lambda look=look: list(decode_all(sources, look)) for name, look in looks.items()}
+    ways = {"none": Preprocessing(options.size)}
+    ways |= {name: Preprocessing(options.size, clean=(name,)) for name in CLEANERS}
+    return {name: lambda how=how: list(decode_all(sources, how)) for name, how in ways.items()}
 
 
 def decoders(options: Options, paths: list[Path]) -> dict[str, Callable[[], object]]:
@@ -107,35 +108,35 @@ def decoders(options: Options, paths: list[Path]) -> dict[str, Callable[[], obje
         image.load()
         return image
 
-    found: dict[str, Callable[[], object]] = {
+    ways: dict[str, Callable[[], object]] = {
         "Pillow, every pixel": lambda: [pillow(content, None) for content in contents],
         "Pillow, draft to twice the size": lambda: [pillow(content, 2) for content in contents],
         "Pillow, draft to the size (in use)": lambda: [pillow(content, 1) for content in contents],
     }
     for part in (2, 4, 8):
         flag = getattr(cv2, f"IMREAD_REDUCED_COLOR_{part}")
-        found[f"OpenCV, 1/{part}"] = lambda flag=flag: [
+        ways[f"OpenCV, 1/{part}"] = lambda flag=flag: [
             cv2.imdecode(np.frombuffer(content, np.uint8), flag) for content in contents
         ]
     try:
         import simplejpeg
     except ImportError:
-        return found
+        return ways
     for margin in (2, 1):
         least = margin * size
-        found[f"simplejpeg, to {margin} times the size"] = lambda least=least: [
+        ways[f"simplejpeg, to {margin} times the size"] = lambda least=least: [
             simplejpeg.decode_jpeg(content, "RGB", fastdct=True, min_width=least, min_height=least)
             for content in contents
         ]
-    return found
+    return ways
 
 
-def timed(options: Options, found: dict[str, Callable[[], object]]) -> list[dict[str, Any]]:
+def timed(options: Options, ways: dict[str, Callable[[], object]]) -> list[dict[str, Any]]:
     """Most images a second of every way, and least milliseconds of processor time an image."""
-    walls: dict[str, list[float]] = {name: [] for name in found}
-    cpus: dict[str, list[float]] = {name: [] for name in found}
+    walls: dict[str, list[float]] = {name: [] for name in ways}
+    cpus: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(options.rounds + 1):
-        for name, work in found.items():
+        for name, work in ways.items():
             wall, cpu = time.perf_counter(), _cpu()
             work()
             if number:  # the first round warms up
@@ -172,7 +173,7 @@ def accuracy(options: Options, paths: list[Path]) -> dict[str, float]:
         left, top = (image.width - side) / 2, (image.height - side) / 2
         box = (left, top, left + side, top + side)
         full = np.asarray(image.resize((options.size, options.size), LANCZOS, box=box), float)
-        difference = np.abs(full - decode(path, Look(options.size)).pixels)
+        difference = np.abs(full - decode(path, Preprocessing(options.size)).pixels)
         mean.append(difference.mean())
         worst.append(np.percentile(difference, 99))
     return {
@@ -184,7 +185,7 @@ def accuracy(options: Options, paths: list[Path]) -> dict[str, float]:
 
 def hashes(options: Options, paths: list[Path]) -> dict[str, float]:
     """Microseconds of processor time an image for the hashes that `decode` computes."""
-    pixels = [decode(path, Look(options.size)).pixels for path in paths]
+    pixels = [decode(path, Preprocessing(options.size)).pixels for path in paths]
     contents = [path.read_bytes() for path in paths]
 
     def cost(work: Callable[[], object]) -> float:

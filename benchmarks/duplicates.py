@@ -1,4 +1,4 @@
-"""What data.duplicates finds and costs on HAM10000: recall by kind of copy, false pairs, scale.
+"""What the search for duplicates finds and costs on HAM10000: recall, false pairs, scale.
 
     python -m data.prepare --source ham10000 --root DIR
     python -m benchmarks.duplicates
@@ -147,8 +147,8 @@ def _hash_recall(
     """The same by a 64-bit perceptual hash in eight orientations, at several radii."""
 
     def bits(image: np.ndarray) -> np.uint64:
-        found = imagehash.phash(Image.fromarray(np.ascontiguousarray(image))).hash
-        return np.packbits(found).view(np.uint64)[0]
+        phash = imagehash.phash(Image.fromarray(np.ascontiguousarray(image))).hash
+        return np.packbits(phash).view(np.uint64)[0]
 
     def distance(turned: np.ndarray, rows: np.ndarray) -> np.ndarray:
         return np.bitwise_count(turned[..., None] ^ rows).min(0)

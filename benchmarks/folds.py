@@ -107,8 +107,8 @@ def spreads(
         deviations.append(table.std(ddof=0))
         if fraction:
             test = pd.Series(measure(targets[fold == TEST], groups[fold == TEST]))
-            of = pd.Series({name: fraction if counted(name) else 1 for name in test.index})
-            distances.append((test - of * whole).abs())
+            share = pd.Series({name: fraction if counted(name) else 1 for name in test.index})
+            distances.append((test - share * whole).abs())
 
     def summary(rows: list[pd.Series]) -> dict[str, dict[str, float]]:
         table = pd.DataFrame(rows).round(4)
@@ -158,10 +158,10 @@ def large() -> dict[str, float]:
     targets = (rng.random(400_000) < 0.01).astype(np.int64)
     start = time.process_time()
     assign_folds(targets, groups, 5, 0.2, 0)
-    found = len(np.unique(groups))
+    count = len(np.unique(groups))
     return {
         "images": 400_000,
-        "groups": found,
+        "groups": count,
         "cpu_seconds": round(time.process_time() - start, 2),
     }
 
@@ -175,11 +175,11 @@ def main(options: Options) -> None:
         facts = {"images": len(targets), "malignant": int(targets.sum())}
         for fraction in (0, 0.2):
             for way, split in WAYS.items():
-                found = spreads(split, targets, groups, fraction, options)
+                spread = spreads(split, targets, groups, fraction, options)
                 head = {"data": name, **facts, "groups": len(np.unique(groups))}
-                rows.append(head | {"test_fraction": fraction, "way": way} | found)
-                print(f"\n{name}, test part {fraction}, {way}, {found['cpu_seconds']} s a split")
-                for measured, value in found["range_over_folds"].items():
+                rows.append(head | {"test_fraction": fraction, "way": way} | spread)
+                print(f"\n{name}, test part {fraction}, {way}, {spread['cpu_seconds']} s a split")
+                for measured, value in spread["range_over_folds"].items():
                     print(f"  {measured:<34}{value['mean']:>10.4f}{value['worst']:>10.4f}")
     options.out.parent.mkdir(parents=True, exist_ok=True)
     content = {

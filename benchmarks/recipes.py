@@ -79,7 +79,7 @@ def run_one(options: Options, name: str) -> None:
         return
     words = ["--config", os.path.relpath(RECIPES / f"{name}.yaml")]
     words += ["--data", str(options.data), "--fold", str(options.fold), *FITS[name].split()]
-    words += [word for one in options.external for word in ("--external", one)]
+    words += [word for name in options.external for word in ("--external", name)]
     command = ["-m", "classifier.train", *words, "--out", str(run), "--tracking", "none"]
     resume = ["--resume"] if (run / "config.yaml").exists() else []
     load = os.getloadavg()[0]
@@ -87,20 +87,21 @@ def run_one(options: Options, name: str) -> None:
         sys.exit(code)  # it has said why
     if not (run / "evaluation" / MARKER).exists():
         evaluate(EvaluateOptions(run=run))
-    found = read_json(run / "evaluation" / MARKER)["parts"]
+    evaluated = read_json(run / "evaluation" / MARKER)["parts"]
     folds = sorted(run.glob("fold*")) or [run]
     facts = [read_json(fold / RUN) for fold in folds]
-    parts = {part: {key: of[key] for key in FIGURES} for part, of in found.items()}
-    for part, of in found.items():
-        if of["classes"]:
-            even = of["classes"]["equal_prior"]["balanced_accuracy"]
+    parts = {}
+    for part, figures in evaluated.items():
+        parts[part] = {key: figures[key] for key in FIGURES}
+        if figures["classes"]:
+            even = figures["classes"]["equal_prior"]["balanced_accuracy"]
             parts[part]["balanced_accuracy_equal_prior"] = even
     cell = {
         "recipe": name,
         "fold": options.fold,
         "command": shlex.join(["python", *command]),
-        "epochs": [of["epochs"] for of in facts],
-        "minutes": [round(of["training_seconds"] / 60, 1) for of in facts],
+        "epochs": [fold["epochs"] for fold in facts],
+        "minutes": [round(fold["training_seconds"] / 60, 1) for fold in facts],
         "parts": parts,
         "val_mean": read_json(run / METRICS).get("val_mean"),
         "as_published": as_published(options, name),
@@ -145,8 +146,8 @@ def as_published(options: Options, name: str) -> dict[str, Any]:
 def collect(options: Options) -> list[dict[str, Any]]:
     """The cells in --out, and in their place and beside them those under --runs."""
     known = read_json(options.out)["cells"] if options.out.exists() else []
-    found = [read_json(path) for path in options.runs.glob("*/cell.json")]
-    cells = {(cell["recipe"], str(cell["fold"])): cell for cell in known + found}
+    new = [read_json(path) for path in options.runs.glob("*/cell.json")]
+    cells = {(cell["recipe"], str(cell["fold"])): cell for cell in known + new}
     return [cells[key] for key in sorted(cells)]
 
 
@@ -154,13 +155,14 @@ def table(cells: list[dict[str, Any]]) -> str:
     """A line a training, the highest AUC first."""
     lines = []
     for cell in cells:
-        of = next(iter(cell["parts"].values()))  # validation, or out of fold
+        figures = next(iter(cell["parts"].values()))  # validation, or out of fold
         words = [
-            f"{of[key]['value']:.3f} [{of[key]['low']:.3f}, {of[key]['high']:.3f}]" for key in of
+            f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
+            for figure in figures.values()
         ]
         line = f"{cell['recipe']:<22} fold {cell['fold']:<4} " + "  ".join(words)
         lines.append(
-            (of["auc"]["value"], f"{line}  {cell['minutes']} min, {cell['epochs']} epochs")
+            (figures["auc"]["value"], f"{line}  {cell['minutes']} min, {cell['epochs']} epochs")
         )
     return "\n".join(line for _, line in sorted(lines, reverse=True))
 

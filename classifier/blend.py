@@ -19,11 +19,12 @@ from dermsynth.errors import UserError
 Words = Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction]
 
 
+# --out is a file and required, so that it is no OutputOptions
 @dataclass(frozen=True)
 class BlendOptions:
     """Options of `python -m classifier.blend`."""
 
-    out: Path  # CSV file to write: always given, a file's name cannot be guessed
+    out: Path  # CSV file to write
     scores: Words = ()  # NAME=FILE:WEIGHT for each model
     part: str = "test"  # what to mix of a run: test, oof, val or external/NAME
     by: Literal["weights", "rank", "search"] = "weights"  # rank: percentiles, not scores, are mixed
@@ -66,6 +67,7 @@ def blend(options: BlendOptions) -> dict[str, Any]:
     if options.truth is None:
         words = " ".join(word for group in options.scores for word in group)
         how = f"--part {options.part} --by {options.by} --truth DATASET --overwrite"
+        how += f" --fit-on {options.fit_on}" if options.fit_on else ""
         cli.say_next(f"python -m classifier.blend --scores {words} --out {options.out} {how}")
     else:
         cli.say_next("python -m classifier.evaluate --run RUN")

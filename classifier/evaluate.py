@@ -17,12 +17,13 @@ MARKER = "evaluation.json"
 LEAST_REPLICATES = 200  # below which a 95% interval hangs on a handful of resamples
 
 
+# --out has a default of its own, beside what is evaluated, so that it is no OutputOptions
 @dataclass(frozen=True)
 class EvaluateOptions:
     """Options of `python -m classifier.evaluate`."""
 
     run: Path  # run folder of classifier.train
-    out: Path | None = None  # folder to write; none: RUN/evaluation, beside what it is about
+    out: Path | None = None  # folder to write; none: RUN/evaluation
     replicates: int = 2000  # resamples of groups behind each interval
     seed: int = 0  # of the resamples
     overwrite: bool = False  # replace an evaluation that --out holds

@@ -15,12 +15,13 @@ from dermsynth.errors import UserError
 TOLERANCE = 1e-4  # of a probability, between onnxruntime and torch
 
 
+# --out is a file and required, so that it is no OutputOptions
 @dataclass(frozen=True)
 class ExportOptions:
     """Options of `python -m classifier.export`."""
 
     run: Path  # run folder of classifier.train
-    out: Path  # .onnx file to write: always given, a file's name cannot be guessed
+    out: Path  # .onnx file to write
     overwrite: bool = False  # replace the file in --out
 
 

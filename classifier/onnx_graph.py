@@ -84,8 +84,8 @@ def about(run: Path, trained: Trained) -> dict[str, str]:
     }
     if trained.target.name == "diagnosis":
         words["classes"] = ",".join(trained.target.classes)
-    if trained.fusion:
-        words["columns"] = json.dumps(trained.fusion.encoder.describe())
+    if trained.metadata_inputs:
+        words["columns"] = json.dumps(trained.metadata_inputs.encoder.describe())
     for part in ("val", "test"):
         if (value := metrics.get(part, {}).get("auc")) is not None:
             words[f"{part}_auc"] = f"{value:.4f}"
@@ -112,9 +112,8 @@ def samples(run: Path, trained: Trained) -> list[tuple[torch.Tensor, ...]]:
         dataset = load_dataset(data, size)
         rows = np.arange(max(BATCHES)) % len(dataset.images)
         images = load_batch(np.asarray(dataset.images[rows]), size, None)
-        fusion = trained.fusion
-        columns = (torch.from_numpy(fusion.of(dataset, rows)),) if fusion else ()
-        batches.append((images, *columns))
+        numbers = trained.metadata(dataset, rows)
+        batches.append((images,) if numbers is None else (images, torch.from_numpy(numbers)))
     return batches
 
 

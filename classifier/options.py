@@ -183,46 +183,36 @@ def check_effects(options: TrainOptions, frozen: int, splits: bool) -> None:
     """Refuse what has no effect beside the other options.
 
     `frozen` counts the blocks that are frozen, `splits` says whether the backbone can run them
-    apart. Nothing is said of --allow-leakage, which permits and does not do, of weak settings such
-    as --lr-min with --decay 1, and of `--views 0`: what is not kept is drawn anew anyway.
+    apart. Nothing is said of --allow-leakage, which permits and does not do; of --overwrite with
+    --resume, because a stopped run goes on with the same command; of weak settings such as --lr-min
+    with --decay 1; and of `--views 0`, because what is not kept is drawn anew anyway.
     """
-    steps, choice, augmentation = options.steps, options.choice, options.augmentation
-    head = options.model.head
+    steps, augmentation, head = options.steps, options.augmentation, options.model.head
     pure = splits and frozen > 0 and options.model.batch_norm == "fixed"
     keeps = pure and not augmentation.mixes and augmentation.augment != "none"
     focal = (options.objective.loss == "focal", "--loss focal")
     plateau = (steps.schedule == "plateau", "--schedule plateau")
     exponential = (steps.schedule == "exponential", "--schedule exponential")
-    ramp = "--schedule exponential and --warm-up"
+    ramp = exponential[0] and steps.warm_up > 0
+    linear = head not in ("hidden", "metadata")
+    improves = options.choice.patience > 0 or plateau[0]
     trunk = "frozen blocks whose output is kept (--frozen, --batch-norm fixed, no timm model"
-    refuse_idle(
-        options,
-        {
-            "batch_norm": (frozen > 0, "frozen blocks"),
-            "metadata": (head == "metadata", "--head metadata"),
-            "dropout": (
-                head not in ("hidden", "metadata"),
-                "--head linear, max or multi-level",
-            ),
-            "views": (
-                keeps or augmentation.views == 0 or options.run.smoke,
-                f"{trunk}, no mixed batches, an --augment)",
-            ),
-            "cache_gib": (pure, f"{trunk})"),
-            "gamma": focal,
-            "alpha": focal,
-            "warm_up": (steps.schedule != "one-cycle", "a --schedule other than one-cycle"),
-            "lr_start": (exponential[0] and steps.warm_up > 0, ramp),
-            "hold": exponential,
-            "decay": exponential,
-            "lr_min": exponential,
-            "factor": plateau,
-            "plateau_patience": plateau,
-            "head_lr": (steps.head_epochs > 0, "--head-epochs"),
-            "min_delta": (choice.patience > 0 or plateau[0], "--patience or --schedule plateau"),
-            "overwrite": (not options.run.resume, "a run that begins anew, not with --resume,"),
-        },
-    )
+    anew = augmentation.views == 0 or options.run.smoke
+    needs = {
+        "batch_norm": (frozen > 0, "frozen blocks"),
+        "metadata": (head == "metadata", "--head metadata"),
+        "dropout": (linear, "--head linear, max or multi-level"),
+        "views": (keeps or anew, f"{trunk}, no mixed batches, an --augment)"),
+        "cache_gib": (pure, f"{trunk})"),
+        "warm_up": (steps.schedule != "one-cycle", "a --schedule other than one-cycle"),
+        "lr_start": (ramp, "--schedule exponential and --warm-up"),
+        "head_lr": (steps.head_epochs > 0, "--head-epochs"),
+        "min_delta": (improves, "--patience or --schedule plateau"),
+    }
+    needs |= dict.fromkeys(("gamma", "alpha"), focal)
+    needs |= dict.fromkeys(("hold", "decay", "lr_min"), exponential)
+    needs |= dict.fromkeys(("factor", "plateau_patience"), plateau)
+    refuse_idle(options, needs)
 
 
 def parse_share(option: str, text: str) -> Share:

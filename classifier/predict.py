@@ -16,13 +16,14 @@ from dermsynth.errors import UserError
 from dermsynth.options import ComputeOptions
 
 
+# --out is a file and required, so that it is no OutputOptions
 @dataclass(frozen=True)
 class PredictOptions:
     """Options of `python -m classifier.predict`."""
 
     run: Path  # run folder of classifier.train
     data: Path  # prepared dataset, or a folder of images (.jpg, .png)
-    out: Path  # CSV file to write: always given, no run is made here whose folder could be named
+    out: Path  # CSV file to write
     tta: int = 1  # views an image whose scores are averaged: 1, 8 (flips, quarter turns) or more
     overwrite: bool = False  # replace the file in --out
     compute: ComputeOptions = field(default_factory=ComputeOptions)

@@ -7,7 +7,7 @@ import pandas as pd
 
 from classifier.targets import Target
 from data.store import Dataset
-from dermsynth.errors import UserError
+from dermsynth.errors import UserError, some
 
 MODEL, METRICS, RUN = "model.safetensors", "metrics.json", "run.json"
 PREDICTIONS = "predictions.parquet"
@@ -28,6 +28,21 @@ def fold_runs(run: Path) -> dict[int, Path]:
     """The folders of a run with `--fold all`, by fold; none of another run."""
     named = ((path.name.removeprefix("fold"), path) for path in run.glob("fold*"))
     return dict(sorted((int(number), path) for number, path in named if number.isdecimal()))
+
+
+def read_predictions(path: Path) -> pd.DataFrame:
+    """PREDICTIONS of a run. Raises UserError where they are damaged or lack one of COLUMNS."""
+    try:
+        table = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{path}: missing or damaged, cannot be read as predictions of a run ({reason}); train "
+            "it again"
+        ) from None
+    if missing := [name for name in COLUMNS if name not in table]:
+        raise UserError(f"{path}: no column {some(missing)}; train the run again")
+    return table
 
 
 def prediction_rows(

@@ -31,6 +31,12 @@ class Trained:
     metadata_inputs: MetadataInputs | None  # where the model looks at metadata
     look: Preprocessing  # how its training images were made
 
+    def metadata(self, dataset: Dataset | None, rows: np.ndarray | None) -> np.ndarray | None:
+        """float32 [n, columns] that a model is given beside images; None where it looks at none."""
+        if self.metadata_inputs is None:
+            return None
+        return self.metadata_inputs.numbers(dataset, rows)  # type: ignore[arg-type]
+
     def scores(
         self,
         images: np.ndarray,
@@ -48,7 +54,7 @@ class Trained:
         tta : views an image whose scores are averaged
         dataset, rows : where the images come from; a model that looks at metadata needs it
         """
-        metadata = self.metadata_inputs.numbers(dataset, rows) if self.metadata_inputs else None  # type: ignore[arg-type]
+        metadata = self.metadata(dataset, rows)
         args = (self.model, self.target, images, compute, tta, self.augment, metadata)
         return self.target.scores(probabilities(*args))
 

@@ -7,11 +7,12 @@ from classifier.augment import Views, draw_views, load_batch
 from classifier.model.classifier import Classifier
 from classifier.published_augment import AugmentName, SeededViews
 from classifier.targets import Target
+from dermsynth import symmetries
 from dermsynth.device import Compute
 from dermsynth.errors import UserError
 from dermsynth.seeds import generator
 
-SYMMETRIES = 8  # of the square: as many views are these, exactly
+SYMMETRIES = symmetries.COUNT  # as many views are these, exactly
 
 
 def check_tta(tta: int, augment: AugmentName) -> None:
@@ -34,10 +35,17 @@ def probabilities(
     augment: AugmentName = "dihedral-colour",
     metadata: np.ndarray | None = None,
 ) -> np.ndarray:
-    """float64 [n, classes] of uint8 images [n, s, s, 3]: the mean over `tta` views of each.
+    """Of the classes, float64 [n, classes]: the mean over views of each image.
 
-    1: the image as it is; 8: the symmetries of the square; any other number: the image and random
-    views as in training, the same ones for the same batch. `metadata` float32 [n, columns].
+    Parameters
+    ----------
+    model, target : of a run
+    images : uint8 [n, s, s, 3]
+    compute : where, and in which precision
+    tta : views: 1: the image as it is; 8: the symmetries of the square; any other number: the image
+        and random views as in training, the same ones for the same batch
+    augment : what random views are drawn from
+    metadata : float32 [n, columns], where the model looks at it
     """
     model.eval()
     columns = None if metadata is None else torch.from_numpy(metadata).to(compute.device)
@@ -52,6 +60,7 @@ def probabilities(
 
 
 def _views(number: int, tta: int, n: int, augment: AugmentName) -> Views | SeededViews | None:
+    """The views of n images of that number; None: as they are."""
     if number == 0:
         return None
     if tta != SYMMETRIES:

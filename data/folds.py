@@ -72,6 +72,13 @@ def assign_folds(
     whole groups allow, and never lacks a class. The test part is one more part, `test_fraction` of
     everything. The result depends on the rows, not on their order, and is the same on every
     machine. Raises UserError where there are too few groups of a class.
+
+    Parameters
+    ----------
+    targets, groups : of each row, int [n]: 1 malignant, 0 benign; and its group
+    folds : how many
+    test_fraction : share of the test part, 0 <= test_fraction < 1
+    seed : another seed, other folds
     """
     check_options(folds, test_fraction)
     check_enough(targets, groups, folds, test_fraction)
@@ -105,10 +112,11 @@ def given_folds(given: np.ndarray, groups: np.ndarray, names: np.ndarray) -> np.
             "whole numbers 0, 1, 2 ... (-1: test part)"
         )
     fold = given.astype(np.int64)
-    there = np.unique(fold[fold != TEST])
-    if len(there) < 2 or there[-1] != len(there) - 1:
+    present = np.unique(fold[fold != TEST])
+    if len(present) < 2 or present[-1] != len(present) - 1:
         raise UserError(
-            f"the given folds are {some(there.tolist())}; expected all of 0 to k - 1, k at least 2"
+            f"the given folds are {some(present.tolist())}; expected all of 0 to k - 1, k at least "
+            "2"
         )
     _, group, size = np.unique(groups, return_inverse=True, return_counts=True)
     first = np.zeros(len(size), np.int64)
@@ -194,15 +202,15 @@ def _core(kinds: np.ndarray, parts: int) -> np.ndarray:
     images, malignant, number = kinds.T
     counts = np.zeros((len(kinds), parts), np.int64)
 
-    def smallest(of: np.ndarray) -> np.ndarray:
-        rows = np.flatnonzero(of)  # kinds are sorted by images
+    def smallest(wanted: np.ndarray) -> np.ndarray:
+        rows = np.flatnonzero(wanted)  # kinds are sorted by images
         return np.repeat(rows, np.minimum(number[rows], parts))
 
-    one, other = smallest(malignant == images), smallest(malignant == 0)
+    ill, well = smallest(malignant == images), smallest(malignant == 0)
     mixed = smallest((malignant > 0) & (malignant < images))
-    pure = min(parts, len(one), len(other))
+    pure = min(parts, len(ill), len(well))
     for part in range(pure):
-        counts[[one[part], other[part]], part] += 1
+        counts[[ill[part], well[part]], part] += 1
     for part in range(pure, parts):
         counts[mixed[part - pure], part] += 1
     return counts
@@ -239,10 +247,10 @@ def _improve(
         best = np.unravel_index(np.argmin(change), change.shape)
         idle += 1
         if change[best] < -1e-9:
-            one, other = give[best[0]], take[best[1]]
-            counts[[one, other], p] += [-1, 1]
-            counts[[one, other], q] += [1, -1]
-            gain = features[:, other] - features[:, one]
+            given, taken = give[best[0]], take[best[1]]
+            counts[[given, taken], p] += [-1, 1]
+            counts[[given, taken], q] += [1, -1]
+            gain = features[:, taken] - features[:, given]
             excess[:, p] += gain
             excess[:, q] -= gain
             idle = 0

@@ -60,13 +60,13 @@ class MetadataEncoder:
         """
         scaler = self._age[-1]
         age: dict[str, Any] = {"mean": float(scaler.mean_[0]), "deviation": float(scaler.scale_[0])}
-        found: list[dict[str, Any]] = [{"name": "age", **(age if self._aged else {"always": 0})}]
-        for name, of in self._shares.items():
-            found += [
+        features: list[dict[str, Any]] = [{"name": "age", **(age if self._aged else {"always": 0})}]
+        for name, shares in self._shares.items():
+            features += [
                 {"name": f"{name}={value}", "column": name, "value": value, "share": float(share)}
-                for value, share in of.items()
+                for value, share in shares.items()
             ]
-        return found
+        return features
 
     def transform(self, table: pd.DataFrame) -> np.ndarray:
         """Features of any rows, float32 [len(table), len(feature_names)], all finite."""

@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from data.store import Dataset, load_images, save_images
+from data.store import SCHEMA_VERSION, Dataset, load_images, read_header, save_images
 from dermsynth.errors import UserError, some
-from dermsynth.files import new_folder, read_json, write_json
+from dermsynth.files import new_folder, write_json
 
-SCHEMA_VERSION = 1
 MARKER = "pool.json"
 
 
@@ -37,7 +36,7 @@ def write_pool(
 ) -> Pool:
     """Write a pool folder, whole or not at all, and open it.
 
-    `images` uint8 [n, size, size, 3]. `provenance["kind"]` says how far it can be trusted:
+    `provenance["kind"]` says how far it can be trusted:
 
     - `generator`: made by `gan.generate`; holds the whole `generator.json` under `generator`
       (`folds_hash`, `fold`, `training_ids`) and the weights file's `sha256`,
@@ -45,7 +44,13 @@ def write_pool(
     - `phantom`: drawn by the phantom's sampler, from no image at all,
     - `unknown`: refused by the classifier.
 
-    `png` writes the images one by one under `png/` too.
+    Parameters
+    ----------
+    out : the folder
+    images : uint8 [n, size, size, 3], RGB
+    provenance : what the images were made by and from, as above
+    overwrite : replace a pool at `out`
+    png : write the images one by one under `png/` too
     """
     with new_folder(out, MARKER, overwrite) as folder:
         save_images(folder / "images.npy", images)
@@ -64,9 +69,14 @@ def save_header(
     provenance: dict[str, Any],
     dropped: dict[str, list[str]] | None = None,
 ) -> None:
-    """Write `pool.json` beside an `images.npy` of `count` images of `size` px.
+    """Write `pool.json` beside `images.npy`.
 
-    `dropped`: files that were left out, by reason.
+    Parameters
+    ----------
+    folder : where `images.npy` is
+    count, size : how many images it holds, and their side in px
+    provenance : as of `write_pool`
+    dropped : files that were left out, by reason
     """
     header = {"schema_version": SCHEMA_VERSION, "count": count, "size": size}
     rest = {"dropped": dropped} if dropped else {}
@@ -75,18 +85,14 @@ def save_header(
 
 def load_pool(path: Path) -> Pool:
     """Open a pool. Raises UserError naming what is missing or damaged."""
-    if not (path / MARKER).exists():
-        raise UserError(
-            f"{path}: no synthetic pool there (no {MARKER}); make one with `python -m gan.generate`"
-            f", or bring your images with `python -m data.prepare --source pool --root {path}`"
-        )
-    info = read_json(path / MARKER)
-    version = info.get("schema_version") if isinstance(info, dict) else None
-    if version != SCHEMA_VERSION or not isinstance(info.get("count"), int):
-        raise UserError(
-            f"{path / MARKER}: schema version {version}, expected {SCHEMA_VERSION} and a count; "
-            "make the pool again"
-        )
+    info = read_header(
+        path / MARKER,
+        f"{path}: no synthetic pool there (no {MARKER}); make one with `python -m gan.generate`"
+        f", or bring your images with `python -m data.prepare --source pool --root {path}`",
+        "make the pool again",
+    )
+    if not isinstance(info.get("count"), int):
+        raise UserError(f"{path / MARKER}: expected a count; make the pool again")
     return Pool(path, load_images(path, info["count"], "make the pool again"), info)
 
 
@@ -108,11 +114,11 @@ def leak(pool: Pool, dataset: Dataset, fold: int) -> str | None:
         )
     seen, made_on = _training_record(pool)
     held_out = np.concatenate([dataset.rows("val", fold), dataset.rows("test", fold)])
-    met = [name for name in dataset.table["image_id"].to_numpy()[held_out] if name in seen]
-    if met:
+    leaked = [name for name in dataset.table["image_id"].to_numpy()[held_out] if name in seen]
+    if leaked:
         return (
-            f"the generator of {pool.path} was trained on {len(met)} images that fold {fold} of "
-            f"{dataset.path} validates or tests on: {some(met)}. Train one on this fold: "
+            f"the generator of {pool.path} was trained on {len(leaked)} images that fold {fold} of "
+            f"{dataset.path} validates or tests on: {some(leaked)}. Train one on this fold: "
             f"`python -m gan.train --data {dataset.path} --fold {fold}`"
         )
     if made_on != dataset.folds_hash:

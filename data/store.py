@@ -1,7 +1,7 @@
 """A prepared dataset on disk: its images, `table.parquet`, `dataset.json`.
 
-The images are `images.npy`, or the untouched files in `shards/` (data.native). Whoever needs a
-split asks `Dataset.rows`; nobody splits again.
+The images are `images.npy`, or the untouched files in `shards/` (data.images.native). Whoever needs
+a split asks `Dataset.rows`; nobody splits again.
 """
 
 import contextlib
@@ -26,6 +26,7 @@ MARKER = "dataset.json"
 TEST = -1  # `fold` of the test part
 EXTRA = -2  # of external images: in the training part of every fold, never validated or tested on
 NO_PART = -3  # of images without a label, and of external ones tied to an image of the first source
+PARTS = {TEST: "test", EXTRA: "extra", NO_PART: "no part"}  # the others are `fold k`
 COLUMNS = [
     *("image_id", "target", "diagnosis", "patient_id", "lesion_id", "group", "fold"),
     *("age", "sex", "site", "source", "width", "height", "sha256", "phash"),
@@ -100,17 +101,12 @@ def load_dataset(path: Path, size: int | None = None) -> Dataset:
 
 def load_table(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     """`table.parquet` and `dataset.json` of a dataset. Raises UserError as `load_dataset` does."""
-    if not (path / MARKER).exists():
-        raise UserError(
-            f"{path}: no prepared dataset there (no {MARKER}); make one with "
-            f"`python -m data.prepare --source phantom --out {path}` or another --source"
-        )
-    info = read_json(path / MARKER)
-    version = info.get("schema_version") if isinstance(info, dict) else None
-    if version != SCHEMA_VERSION:
-        raise UserError(
-            f"{path}: schema version {version}, expected {SCHEMA_VERSION}; prepare it again"
-        )
+    info = read_header(
+        path / MARKER,
+        f"{path}: no prepared dataset there (no {MARKER}); make one with "
+        f"`python -m data.prepare --source phantom --out {path}` or another --source",
+        "prepare it again",
+    )
     try:
         table = pd.read_parquet(path / "table.parquet")
     except (OSError, ValueError) as error:
@@ -123,6 +119,21 @@ def load_table(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
             "it was prepared; prepare it again"
         )
     return table, info
+
+
+def read_header(marker: Path, absent: str, mend: str) -> dict[str, Any]:
+    """What the JSON file says by which a folder is known for ours.
+
+    Raises UserError: `absent` where there is none, and ending in `mend` where this program cannot
+    read it.
+    """
+    if not marker.exists():
+        raise UserError(absent)
+    info = read_json(marker)
+    version = info.get("schema_version") if isinstance(info, dict) else None
+    if version != SCHEMA_VERSION:
+        raise UserError(f"{marker}: schema version {version}, expected {SCHEMA_VERSION}; {mend}")
+    return info
 
 
 def load_images(folder: Path, count: int, mend: str) -> np.ndarray:
@@ -160,8 +171,15 @@ def write_dataset(
 ) -> Dataset:
     """Write a dataset folder, whole or not at all, and open it.
 
-    `images` uint8 [n, size, size, 3], `table` with COLUMNS (more are kept), `info` JSON values:
-    options, counts, licence. Raises UserError where `out` is taken.
+    Raises UserError where `out` is taken.
+
+    Parameters
+    ----------
+    out : the folder
+    images : uint8 [n, size, size, 3], RGB
+    table : COLUMNS, more are kept; row i belongs to image i
+    info : JSON values for dataset.json: options, counts, licence
+    overwrite : replace a dataset at `out`
     """
     with new_folder(out, MARKER, overwrite) as folder:
         save_images(folder / "images.npy", images)
@@ -172,11 +190,16 @@ def write_dataset(
 def save_table(folder: Path, table: pd.DataFrame, info: dict[str, Any]) -> None:
     """Write `table.parquet` and `dataset.json` beside an `images.npy` of the same rows."""
     rest = [column for column in table.columns if column not in COLUMNS]
-    parquet = io.BytesIO()
-    table[[*COLUMNS, *rest]].to_parquet(parquet, index=False)
-    write_bytes(folder / "table.parquet", parquet.getvalue())
+    write_parquet(folder / "table.parquet", table[[*COLUMNS, *rest]])
     header = {"schema_version": SCHEMA_VERSION, "folds_hash": folds_hash(table)}
     write_json(folder / MARKER, header | info)
+
+
+def write_parquet(path: Path, table: pd.DataFrame) -> None:
+    """Replace a parquet file atomically; the index is not kept."""
+    buffer = io.BytesIO()
+    table.to_parquet(buffer, index=False)
+    write_bytes(path, buffer.getvalue())
 
 
 def save_images(path: Path, images: np.ndarray) -> None:

@@ -46,6 +46,12 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: not JSON ({error}); it may be damaged, make it again") from None
 
 
+def free_space(path: Path) -> int:
+    """Bytes that are free where `path` lies or will lie."""
+    folder = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    return shutil.disk_usage(folder).free
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, as 64 hex digits."""
     with open(path, "rb") as file:

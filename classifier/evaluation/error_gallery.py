@@ -95,11 +95,7 @@ def _draw_cam(
     chosen = cam_rows(rows)
     index = chosen.index.to_numpy()
     images = part.images(index)
-    metadata = (
-        trained.metadata_inputs.numbers(part.dataset, part.places[index])
-        if trained.metadata_inputs
-        else None
-    )
+    metadata = trained.metadata(part.dataset, part.places[index])
     maps = grad_cam(trained.model, trained.target, images, metadata)
     pairs = [[image, overlay(image, heat)] for image, heat in zip(images, maps.heat, strict=True)]
     words, kinds, sheet = captions(chosen), chosen["kind"].to_numpy(), []

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from classifier.evaluation.cross_validation import percentile
-from classifier.run_folder import COLUMNS, PREDICTIONS, VALIDATION
+from classifier.run_folder import PREDICTIONS, VALIDATION, read_predictions
 from data.store import MARKER, TEST, load_table
 from dermsynth.errors import UserError, some
 
@@ -65,6 +65,8 @@ def _read_member(word: str) -> Member:
     path = Path(file) / PREDICTIONS if Path(file).is_dir() else Path(file)
     if not path.exists():
         raise UserError(f"--scores {word}: no {path}; expected NAME=FILE or NAME=FILE:WEIGHT")
+    if path.suffix not in (".csv", ".parquet"):
+        raise UserError(f"--scores {word}: expected a run, its {PREDICTIONS} or a .csv file")
     return Member(name, path, weight, _read_csv(path) if path.suffix == ".csv" else _read_run(path))
 
 
@@ -86,13 +88,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
 
 
 def _read_run(path: Path) -> pd.DataFrame:
-    try:
-        table = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path}: cannot be read as a run or a .csv ({reason})") from None
-    if missing := [name for name in COLUMNS if name not in table]:
-        raise UserError(f"{path}: no predictions of a run: no column {some(missing)}")
+    table = read_predictions(path)
     if len(bad := table.loc[~np.isfinite(table["score"]), "image_id"]):
         raise UserError(f"{path}: {len(bad)} scores are not finite: {some(bad.tolist())}")
     return _by_image(table, path)

@@ -7,15 +7,8 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_score
 
-from classifier.evaluation.intervals import (
-    Figure,
-    Freedom,
-    Resampling,
-    Scored,
-    auc_figure,
-    figure,
-    resample,
-)
+from classifier.evaluation import intervals
+from classifier.evaluation.intervals import Figure, Freedom, Resampling, Scored
 from dermsynth.errors import UserError
 
 TOLERANCE = 1e-3  # by which probabilities may miss a sum of 1
@@ -112,7 +105,7 @@ def class_intervals(classes: ScoredClasses, resampling: Resampling) -> dict[str,
     called = classes.probabilities.argmax(1)
     return recall_intervals(classes.truth, called, classes.group, resampling) | {
         "auc": {
-            name: auc_figure(
+            name: intervals.auc_figure(
                 Scored.of(classes.truth == at, classes.probabilities[:, at], classes.group),
                 resampling,
             )
@@ -139,7 +132,7 @@ def recall_intervals(
         with np.errstate(invalid="ignore"):
             return np.column_stack([hits / images, hits.sum(1) / images.sum(1)])
 
-    values, drawn = resample(rows, recalls, resampling)
+    values, drawn = intervals.resample(rows, recalls, resampling)
     freedom = [Freedom.of(Scored.of(truth == at, truth, group)) for at in present]
     fewest = min(class_freedom.n_malignant for class_freedom in freedom)
     df = _satterthwaite(
@@ -147,8 +140,10 @@ def recall_intervals(
     )
     means, mean = drawn[:, :-1].mean(1), float(values[:-1].mean())
     return {
-        "balanced_accuracy": figure(mean, means, df, groups=fewest),
-        "accuracy": figure(values[-1], drawn[:, -1], freedom[0].all, groups=rows.n_groups),
+        "balanced_accuracy": intervals.figure(mean, means, df, groups=fewest),
+        "accuracy": intervals.figure(
+            values[-1], drawn[:, -1], freedom[0].all, groups=rows.n_groups
+        ),
     }
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from classifier.evaluation.intervals import Scored
 from classifier.evaluation.multiclass import ScoredClasses, class_numbers
-from classifier.run_folder import COLUMNS, METRICS, PREDICTIONS, VALIDATION, check_finished
+from classifier.run_folder import METRICS, PREDICTIONS, VALIDATION, check_finished, read_predictions
 from data.store import Dataset, load_dataset, load_table
 from dermsynth.cli import read_yaml
 from dermsynth.errors import UserError, some
@@ -58,10 +58,7 @@ def read_run(run: Path) -> tuple[dict[str, Part], dict[str, Any], str | None]:
     """
     check_finished(run)
     path, config = run / PREDICTIONS, read_yaml(run / CONFIG)
-    try:
-        table = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: missing or damaged ({error}); train the run again") from None
+    table = read_predictions(path)
     classes = _check_predictions(table, path)
     table["target"] = table["target"].astype(int)
     parts, order = {}, [*VALIDATION, "test"]
@@ -75,8 +72,6 @@ def read_run(run: Path) -> tuple[dict[str, Part], dict[str, Any], str | None]:
 
 def _check_predictions(table: pd.DataFrame, path: Path) -> list[str]:
     """Raise UserError unless the predictions can be evaluated; returns the names of classes."""
-    if lacking := [column for column in COLUMNS if column not in table]:
-        raise UserError(f"{path}: no column {', '.join(lacking)}; train the run again")
     classes = [name.removeprefix("score_") for name in table.columns if name.startswith("score_")]
     if classes and "diagnosis" not in table:
         raise UserError(f"{path}: scores of classes but no column diagnosis; train the run again")

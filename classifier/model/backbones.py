@@ -95,20 +95,24 @@ class LukemelasNet(Backbone):
         self.taps = _taps(name)
 
     def trunk(self, x: torch.Tensor, frozen: int) -> torch.Tensor:
+        """Normalised [n, 3, s, s], or the output [n, c, h, w] of the last frozen block."""
         x = self.normalised(x)
         return self._blocks(efficientnet_lite.stem(self.net, x), 0, frozen)[-1] if frozen else x
 
     def maps(self, features: torch.Tensor, frozen: int, levels: int = 1) -> list[torch.Tensor]:
+        """`levels` maps [n, widths[i], h, w] of the trunk's output, coarsest last."""
         net = self.net
         x = features if frozen else efficientnet_lite.stem(self.net, features)
         kept = self._blocks(x, frozen, len(net._blocks))
         return [*kept[:-1][: levels - 1], net._swish(net._bn1(net._conv_head(kept[-1])))]
 
     def widths(self, levels: int = 1) -> list[int]:
+        """Channels of the maps."""
         ends = [self.net._blocks[tap - 1]._project_conv.out_channels for tap in self.taps]
         return [*ends[: levels - 1], self.net._conv_head.out_channels]
 
     def frozen_modules(self, frozen: int) -> list[nn.Module]:
+        """The modules of the stem and the first `frozen` blocks."""
         if frozen == 0:
             return []
         return [self.net._conv_stem, self.net._bn0, *self.net._blocks[:frozen]]
@@ -145,9 +149,11 @@ class TimmNet(Backbone):
         self._widths = {1: self._probe(1)}
 
     def trunk(self, x: torch.Tensor, frozen: int) -> torch.Tensor:
+        """Normalised [n, 3, s, s], or the output [n, c, h, w] of the last frozen block."""
         return self.normalised(x)
 
     def maps(self, features: torch.Tensor, frozen: int, levels: int = 1) -> list[torch.Tensor]:
+        """`levels` maps [n, widths[i], h, w] of the trunk's output, coarsest last."""
         if levels == 1:
             return [self._as_map(self.net.forward_features(features))]
         if not hasattr(self.net, "forward_intermediates"):
@@ -155,6 +161,7 @@ class TimmNet(Backbone):
         return self.net.forward_intermediates(features, indices=levels, intermediates_only=True)
 
     def widths(self, levels: int = 1) -> list[int]:
+        """Channels of the maps."""
         if levels not in self._widths:
             self._widths[levels] = self._probe(levels)
         return self._widths[levels]
@@ -164,12 +171,12 @@ class TimmNet(Backbone):
         if frozen == 0:
             return []
         group = block_of_parameter(self.net)
-        found = []
+        modules = []
         for prefix, module in self.net.named_modules():
             own = [f"{prefix}.{name}" for name, _ in module.named_parameters(recurse=False)]
             if own and all(group[name] <= frozen for name in own):
-                found.append(module)
-        return found
+                modules.append(module)
+        return modules
 
     def _as_map(self, x: torch.Tensor) -> torch.Tensor:
         """Tokens and channels-last maps as [n, c, h, w]."""
@@ -184,14 +191,14 @@ class TimmNet(Backbone):
         was_training = self.net.training
         self.net.eval()
         try:
-            found = self.maps(torch.zeros(1, 3, self.size, self.size), 0, levels)
+            maps = self.maps(torch.zeros(1, 3, self.size, self.size), 0, levels)
         except (RuntimeError, AssertionError, ValueError) as error:
             raise UserError(
                 f"--size {self.size}: {TIMM}{self.name} cannot take images of this side "
                 f"({str(error).splitlines()[0]}); try --size 128 or what it was trained on"
             ) from None
         self.net.train(was_training)
-        return [x.shape[1] for x in found]
+        return [x.shape[1] for x in maps]
 
 
 class VanillaCNN(Backbone):
@@ -212,18 +219,22 @@ class VanillaCNN(Backbone):
         super().__init__(nn.Sequential(*blocks), IMAGENET_MEAN, IMAGENET_STD)
 
     def trunk(self, x: torch.Tensor, frozen: int) -> torch.Tensor:
+        """Normalised [n, 3, s, s], or the output [n, c, h, w] of the last frozen block."""
         return self.net[:frozen](self.normalised(x))
 
     def maps(self, features: torch.Tensor, frozen: int, levels: int = 1) -> list[torch.Tensor]:
-        found = [features]
+        """`levels` maps [n, widths[i], h, w] of the trunk's output, coarsest last."""
+        maps = [features]
         for block in self.net[frozen:]:
-            found.append(block(found[-1]))
-        return found[-levels:]
+            maps.append(block(maps[-1]))
+        return maps[-levels:]
 
     def widths(self, levels: int = 1) -> list[int]:
+        """Channels of the maps."""
         return list(self.WIDTHS[-levels:])
 
     def frozen_modules(self, frozen: int) -> list[nn.Module]:
+        """The modules of the stem and the first `frozen` blocks."""
         return list(self.net[:frozen])
 
 

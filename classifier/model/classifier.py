@@ -71,6 +71,7 @@ class Classifier(nn.Module):
         return self.head([*maps[:-1], self.top(maps[-1])], metadata)
 
     def forward(self, x: torch.Tensor, metadata: torch.Tensor | None = None) -> torch.Tensor:
+        """Logits float [n, outputs] of x [n, 3, size, size] and metadata [n, columns]."""
         return self.tail(self.trunk(x), metadata)
 
     def train(self, mode: bool = True) -> "Classifier":
@@ -91,9 +92,9 @@ class Classifier(nn.Module):
 
     def folded(self) -> "Classifier":
         """A copy for `trunk` alone, in eval mode and as fast as can be."""
-        found = copy.copy(self)
-        found._modules = {"backbone": self.backbone.folded(self.spec.frozen)}
-        return found
+        folded = copy.copy(self)
+        folded._modules = {"backbone": self.backbone.folded(self.spec.frozen)}
+        return folded
 
     def trunk_sha256(self) -> str:
         """SHA-256 (hex) over all that a pure trunk's output depends on but the image."""

@@ -20,6 +20,14 @@ class Head(nn.Module):
 
     `maps`: feature maps [n, widths[i], h, w], coarsest last. `metadata` float [n, columns], for
     the head that has a use for it.
+
+    Parameters
+    ----------
+    name : one of these
+    widths : channels of the maps
+    outputs : logits
+    dropout : before the last layer, where the list above names no other
+    columns : of the metadata
     """
 
     def __init__(
@@ -42,6 +50,7 @@ class Head(nn.Module):
     def forward(
         self, maps: list[torch.Tensor], metadata: torch.Tensor | None = None
     ) -> torch.Tensor:
+        """Logits float [n, outputs]."""
         pooled = [x.amax((2, 3)) if self.maximum else x.mean((2, 3)) for x in maps]
         if self.fused is not None:
             assert metadata is not None

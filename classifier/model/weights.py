@@ -79,11 +79,11 @@ def downloaded_weights(backbone: str) -> Path:
 
 def _check_hash(path: Path) -> None:
     """Torch's convention: NAME-HASH.pth, the first digits of the file's SHA-256."""
-    if not (found := re.search(r"-([0-9a-f]{8,})\.pth$", path.name)):
+    if not (named := re.search(r"-([0-9a-f]{8,})\.pth$", path.name)):
         return
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if not digest.startswith(found[1]):
+    if not digest.startswith(named[1]):
         raise UserError(f"{path}: damaged or cut off (its SHA-256 begins with {digest[:8]})")
 
 

@@ -101,10 +101,8 @@ class Trunk:
         self.dtype = torch.bfloat16 if compute.precision == "bf16" else torch.float32
         self._folded = model.folded()
         self._folded.backbone.net.to(self.dtype)
-        self._key = (
-            *(model.trunk_sha256(), str(self.dtype)),
-            *(self.views, self.augment, self.device.type),
-        )
+        drawn = (self.views, self.augment)
+        self._key = (model.trunk_sha256(), str(self.dtype), *drawn, self.device.type)
         channels, *sides = self._run(torch.zeros(1, 3, self.size, self.size)).shape[1:]
         self._shape = (self.views + 1, *sides, channels)
         self._stores: dict[Hashable, _Store | None] = {}

@@ -5,9 +5,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data.store import EXTRA, NO_PART, TEST
+from data.store import NO_PART, PARTS
 
-PARTS = {TEST: "test", EXTRA: "extra", NO_PART: "no part"}
 DESCRIBED = ("diagnosis", "patient_id", "lesion_id", "age", "sex", "site")
 AGES = [0, 20, 30, 40, 50, 60, 70, 80, np.inf]
 KINDS = {  # of duplicates, in the order of the page
@@ -98,8 +97,8 @@ def leak_checks(table: pd.DataFrame, pairs: pd.DataFrame | None) -> list[dict[st
 def positive(table: pd.DataFrame) -> list[str]:
     """The diagnoses that all malignant images have and no benign one has; [] where they overlap."""
     malignant, benign = (table["diagnosis"][table["target"] == target] for target in (1, 0))
-    found = sorted(set(malignant.dropna()))
-    return [] if malignant.isna().any() or benign.isin(found).any() else found
+    names = sorted(set(malignant.dropna()))
+    return [] if malignant.isna().any() or benign.isin(names).any() else names
 
 
 def missing(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -108,8 +107,8 @@ def missing(table: pd.DataFrame) -> list[dict[str, Any]]:
     for column in DESCRIBED:
         lost = table[column].isna()
         share, rest = (figures(table[rows])["share"] for rows in (lost, ~lost))
-        found = {"missing": int(lost.sum()), "of_all": float(lost.mean())}
-        lines.append({"name": column, **found, "share": share, "rest": rest})
+        counts = {"missing": int(lost.sum()), "of_all": float(lost.mean())}
+        lines.append({"name": column, **counts, "share": share, "rest": rest})
     return lines
 
 
@@ -132,9 +131,9 @@ def duplicate_counts(pairs: pd.DataFrame) -> list[dict[str, Any]]:
     """Pairs (of `with_rows`) by kind, how many across lesion ids and of different labels."""
     lines = []
     for kind in dict.fromkeys([*KINDS, *sorted(pairs["kind"].unique())]):
-        of = pairs[pairs["kind"] == kind]
-        across, differ = int(of["across_lesions"].sum()), int(of["differ"].sum())
-        lines.append({"kind": kind, "pairs": len(of), "across": across, "differ": differ})
+        alike = pairs[pairs["kind"] == kind]
+        across, differ = int(alike["across_lesions"].sum()), int(alike["differ"].sum())
+        lines.append({"kind": kind, "pairs": len(alike), "across": across, "differ": differ})
     return lines
 
 

@@ -149,8 +149,8 @@ def _line_depth(red: np.ndarray) -> np.ndarray:
         along, across = (np.cos(angle), np.sin(angle)), (-np.sin(angle), np.cos(angle))
         four = sum(_moved(soft, along, 2, np.arange(4) - 1.5))
         line = sum(_moved(four, along, 2 * fours, 4 * (np.arange(fours) - (fours - 1) / 2)))
-        one, middle, other = _moved(line, across, beside + 1, (-beside, 0, beside))
-        np.maximum(deepest, cv2.subtract(np.minimum(one, other), middle), out=deepest)
+        left, middle, right = _moved(line, across, beside + 1, (-beside, 0, beside))
+        np.maximum(deepest, cv2.subtract(np.minimum(left, right), middle), out=deepest)
     return deepest // (4 * fours)
 
 

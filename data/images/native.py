@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data.images.decoding import pixels_at
+from data.images.decoding import Preprocessing, pixels_at
 from dermsynth.errors import UserError
 
 FOLDER = "shards"
@@ -32,7 +32,7 @@ class NativeImages:
     def __init__(self, path: Path, table: pd.DataFrame, look: dict[str, Any], size: int) -> None:
         """`look`: how the pixels are made, as dataset.json has it. Raises UserError."""
         self.path, self.shape = path, (len(table), size, size, 3)
-        self._fit, self._clean = look["fit"], tuple(look["clean"])
+        self._preprocessing = Preprocessing(size, look["fit"], tuple(look["clean"]))
         self._places = table[["shard", "offset", "length"]].to_numpy(np.int64)
         self._files: dict[int, int] = {}
         self._lock = threading.Lock()
@@ -50,8 +50,8 @@ class NativeImages:
             return self._decode(int(chosen))
         if len(chosen) == 0:
             return np.empty((0, *self.shape[1:]), np.uint8)
-        with ThreadPoolExecutor() as pool:  # decoding releases the GIL
-            return np.stack(list(pool.map(self._decode, chosen.tolist())))
+        with ThreadPoolExecutor() as executor:  # decoding releases the GIL
+            return np.stack(list(executor.map(self._decode, chosen.tolist())))
 
     def content(self, row: int) -> bytes:
         """The file of one row, byte by byte as it came."""
@@ -65,7 +65,7 @@ class NativeImages:
         return content
 
     def _decode(self, row: int) -> np.ndarray:
-        return pixels_at(self.content(row), self.shape[1], self._fit, self._clean)
+        return pixels_at(self.content(row), self._preprocessing)
 
     def __del__(self) -> None:
         for file in getattr(self, "_files", {}).values():

@@ -57,8 +57,8 @@ def open_image(content: bytes) -> Image.Image:
     deep = image.mode.startswith("I") or any(";16" in str(tile) for tile in image.tile)
     if deep or image.mode != "RGB":  # Pillow opens 16-bit RGB as "RGB" and drops the lower bits
         names = {"L": "grayscale", "P": "palette", "1": "1-bit", "LA": "grayscale with alpha"}
-        found = "16-bit" if deep else names.get(image.mode, image.mode)
-        raise Unusable(f"{found}, expected 8-bit RGB; to convert a file: `{TO_RGB}`")
+        mode = "16-bit" if deep else names.get(image.mode, image.mode)
+        raise Unusable(f"{mode}, expected 8-bit RGB; to convert a file: `{TO_RGB}`")
     return image
 
 

@@ -62,9 +62,9 @@ def bands(angles: np.ndarray) -> np.ndarray:
     """Names of BANDS (object [n]) of angles in degrees; None where NaN or beyond 90 or -90."""
     names = np.array(list(BANDS), dtype=object)
     upper = -np.array(list(BANDS.values()))[:-1]
-    found = names[np.searchsorted(upper, -np.nan_to_num(angles), side="right")]
-    found[~(np.abs(angles) <= 90)] = None
-    return found
+    chosen = names[np.searchsorted(upper, -np.nan_to_num(angles), side="right")]
+    chosen[~(np.abs(angles) <= 90)] = None
+    return chosen
 
 
 def _ring(light: np.ndarray) -> np.ndarray:

@@ -1,6 +1,24 @@
-"""`python -m data.phantom`: draw a pool of phantom lesions."""
+"""Draw a pool of malignant phantom images, straight from the truth.
 
-from data.phantom.draw import Options, __doc__, write
-from dermsynth.cli import run
+    python -m data.phantom --count 500 --seed 1 --quality oracle --out datasets/oracle
 
-run(Options, write, "data.phantom", __doc__ or "")
+`oracle` is what a perfect GAN would make; `broken` is degraded, as by one that must never help.
+"""
+
+from data.phantom.config import PhantomPoolOptions
+from dermsynth import cli
+
+
+def main(options: PhantomPoolOptions) -> None:
+    """Draw the pool and say what to do with it."""
+    from data.phantom.sampling import write_phantom_pool  # imported here: --help does not wait
+
+    pool = write_phantom_pool(options)
+    print(
+        f"wrote {len(pool.images):,} {options.quality} images of {options.size} px to {pool.path}"
+    )
+    cli.say_next(f"python -m classifier.train --synthetic 0.3 --pool {pool.path}")
+
+
+if __name__ == "__main__":
+    cli.run(PhantomPoolOptions, main, "data.phantom", __doc__)

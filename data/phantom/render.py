@@ -12,6 +12,7 @@ The lesion's structure comes from `lesion_seed`, all else (view, light, hairs) f
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 
 import cv2
 import numpy as np
@@ -32,7 +33,7 @@ VEIL = np.array([112, 116, 138], np.float32)  # blue-white veil, RGB
 
 
 @dataclass(frozen=True)
-class Look:
+class Scene:
     """All that an image is drawn from. The first four are the only ones that carry the label."""
 
     asymmetry: float  # 0..1
@@ -52,18 +53,18 @@ class Look:
     image_seed: int
 
 
-def draw(look: Look, size: int) -> np.ndarray:
+def draw(scene: Scene, size: int) -> np.ndarray:
     """Draw an image: uint8 [size, size, 3] RGB. `size` in pixels, 64 to 512 keep the look."""
-    lesion_rng = generator(look.lesion_seed, "lesion")
-    rng = generator(look.image_seed, "image")
+    lesion_rng = generator(scene.lesion_seed, "lesion")
+    rng = generator(scene.image_seed, "image")
     view = _View.random(rng, size)
-    image = _skin(look, size, rng)
-    image = _lesion(image, look, view, lesion_rng)
-    image = _light(image, look, rng)
-    image = _hairs(image, look.hairs, rng)
-    image = _ruler(image, rng) if look.ruler else image
-    image = _bubbles(image, look.bubbles, rng)
-    return _sensor(image, look, rng)
+    image = _skin(scene, size, rng)
+    image = _lesion(image, scene, view, lesion_rng)
+    image = _light(image, scene, rng)
+    image = _hairs(image, scene.hairs, rng)
+    image = _ruler(image, rng) if scene.ruler else image
+    image = _bubbles(image, scene.bubbles, rng)
+    return _sensor(image, scene, rng)
 
 
 # ---------------------------------------------------------------------------------------- fields
@@ -139,9 +140,9 @@ class _View:
 # ------------------------------------------------------------------------------------------ skin
 
 
-def _skin(look: Look, size: int, rng: np.random.Generator) -> np.ndarray:
+def _skin(scene: Scene, size: int, rng: np.random.Generator) -> np.ndarray:
     """Bare skin, float32 [size, size, 3]: tone, blotches of blood and melanin, furrows."""
-    tone = np.array(look.skin, np.float32)
+    tone = np.array(scene.skin, np.float32)
     mottle = _noise(rng, size, 2, (3, 6, 12, 24, 48), 0.7)
     grain = _noise(rng, size, 2, (32, 64, 128), 0.8)
     furrows = _motion(grain[..., 1], rng.uniform(0, np.pi))
@@ -169,32 +170,32 @@ def _motion(plane: Plane, angle: float) -> Plane:
 # ---------------------------------------------------------------------------------------- lesion
 
 
-def _lesion(image: np.ndarray, look: Look, view: _View, rng: np.random.Generator) -> np.ndarray:
+def _lesion(image: np.ndarray, scene: Scene, view: _View, rng: np.random.Generator) -> np.ndarray:
     """The skin with the lesion in and on it."""
     x, y = view.coordinates()
     rough = view.carry(_noise(rng, view.size, 4, (5, 10, 20, 40), 0.75))
     fine = view.carry(_noise(rng, view.size, 4, (16, 32, 64), 0.9))
-    depth = _depth(look, x, y, rough[..., 0], fine[..., 0], rng)
+    depth = _depth(scene, x, y, rough[..., 0], fine[..., 0], rng)
     way = rng.uniform(0, 2 * np.pi)
-    across = (x * np.float32(np.cos(way)) + y * np.float32(np.sin(way))) / (look.diameter / 2)
+    across = (x * np.float32(np.cos(way)) + y * np.float32(np.sin(way))) / (scene.diameter / 2)
     across = np.clip(across, -1.2, 1.2)  # from one side of the lesion to the other
-    rise = (0.2 + 0.6 * look.softness) * (1 - 0.35 * look.border)
-    rise = rise * np.exp(-1.3 * look.asymmetry * across)  # sharp on one side, fading on the other
+    rise = (0.2 + 0.6 * scene.softness) * (1 - 0.35 * scene.border)
+    rise = rise * np.exp(-1.3 * scene.asymmetry * across)  # sharp on one side, fading on the other
     inside = _ramp(depth, -0.05, 0.16 + 0.5 * rise)
     built = np.clip(depth / rise, 0, None)
     built = built / (0.35 + built) * 1.35
-    built *= 1 - rng.normal(0.05, 0.25) * np.exp(-12 * (x * x + y * y) / look.diameter**2)
-    brown = look.density * built * _texture(look, across, rough, fine, rng)
-    sharp, scattered = _blur(brown, 0.001 + 0.006 * look.softness), _blur(brown, 0.018)
+    built *= 1 - rng.normal(0.05, 0.25) * np.exp(-12 * (x * x + y * y) / scene.diameter**2)
+    brown = scene.density * built * _texture(scene, across, rough, fine, rng)
+    sharp, scattered = _blur(brown, 0.001 + 0.006 * scene.softness), _blur(brown, 0.018)
     brown = 0.68 * sharp + 0.36 * scattered + 0.08 * _ramp(depth, -0.6, 0.5)
-    patches = _patches(look, x, y, rough, fine, rng)
-    hue = BROWN * np.array([1 - 0.2 * look.warmth, 1, 1 + 0.24 * look.warmth], np.float32)
+    patches = _patches(scene, x, y, rough, fine, rng)
+    hue = BROWN * np.array([1 - 0.2 * scene.warmth, 1, 1 + 0.24 * scene.warmth], np.float32)
     absorbed = (brown * (1 - 0.65 * patches["pale"]) * (1 - 0.6 * patches["tan"]))[..., None] * hue
     blotch = inside * patches["black"] * np.clip(0.9 + 0.35 * rough[..., 1], 0.2, 2)
     absorbed += blotch[..., None] * BLACK
     absorbed += (_ramp(depth, -0.4, 0.4) * patches["red"])[..., None] * BLOOD
     image = image * np.exp(-absorbed / (1 + 0.18 * absorbed))
-    scar = 0.35 * np.array(look.skin, np.float32) + np.array([138, 132, 134], np.float32)
+    scar = 0.35 * np.array(scene.skin, np.float32) + np.array([138, 132, 134], np.float32)
     image = _over(image, scar, 0.5 * inside * patches["pale"])
     veil = VEIL + np.array([-10, 0, 10], np.float32) * np.float32(rng.uniform(-1, 1))
     veil = veil * np.exp(-0.22 * brown - 0.5 * blotch)[..., None]
@@ -206,7 +207,7 @@ def _over(image: np.ndarray, colour: np.ndarray, alpha: Plane) -> np.ndarray:
 
 
 def _depth(
-    look: Look, x: Plane, y: Plane, rough: Plane, fine: Plane, rng: np.random.Generator
+    scene: Scene, x: Plane, y: Plane, rough: Plane, fine: Plane, rng: np.random.Generator
 ) -> Plane:
     """Depth inside the lesion in units of its radius: 0 on the border, 1 in the middle."""
     aspect = np.exp(0.14 * abs(rng.standard_normal()))  # an ellipse is symmetric: no hint
@@ -216,34 +217,34 @@ def _depth(
     towards = rng.uniform(0, 2 * np.pi)
     for order, share in ((1, 0.24), (2, 0.21), (3, 0.21)):
         phase = towards + rng.normal(0, 0.6)
-        shape += share * look.asymmetry * np.cos(order * (turn - phase))
-    jagged = look.border**1.2
+        shape += share * scene.asymmetry * np.cos(order * (turn - phase))
+    jagged = scene.border**1.2
     for order in range(4, 14):
         strength = (0.008 + 0.055 * jagged) * (4 / order) ** 0.8
         shape += strength * rng.standard_normal() * np.cos(order * turn + rng.uniform(0, 7))
-    half = look.diameter / 2
+    half = scene.diameter / 2
     reach = half * np.interp(angle, turn, np.clip(shape, 0.3, 1.8)).astype(np.float32)
     depth = (reach - radius) / half + (0.05 + 0.24 * jagged) * rough
-    return depth + (0.055 - 0.045 * look.softness + 0.05 * jagged) * fine
+    return depth + (0.055 - 0.045 * scene.softness + 0.05 * jagged) * fine
 
 
 def _texture(
-    look: Look,
+    scene: Scene,
     across: Plane,
     rough: np.ndarray,
     fine: np.ndarray,
     rng: np.random.Generator,
 ) -> Plane:
     """Relative pigment density, about 1: clouds, gradient, network or globules or cobbles."""
-    clouds = (0.20 + 0.16 * look.colour) * rough[..., 1] + 0.10 * fine[..., 1]
-    clouds += 0.95 * look.asymmetry * across
+    clouds = (0.20 + 0.16 * scene.colour) * rough[..., 1] + 0.10 * fine[..., 1]
+    clouds += 0.95 * scene.asymmetry * across
     mesh = fine[..., 2]
     strength = rng.uniform(0.25, 0.65)
-    if look.pattern == "reticular":
+    if scene.pattern == "reticular":
         clouds += strength * (np.exp(-((mesh / 0.5) ** 2)) - 0.45)
-    elif look.pattern == "globular":
+    elif scene.pattern == "globular":
         clouds += strength * 1.3 * (_ramp(mesh, 0.4, 1.4) - 0.25)
-    elif look.pattern == "cobblestone":
+    elif scene.pattern == "cobblestone":
         clouds += strength * (0.5 - np.exp(-((rough[..., 2] / 0.4) ** 2))) + 0.15 * mesh
     else:
         clouds += 0.12 * mesh
@@ -251,33 +252,33 @@ def _texture(
 
 
 def _patches(
-    look: Look, x: Plane, y: Plane, rough: np.ndarray, fine: np.ndarray, rng: np.random.Generator
+    scene: Scene, x: Plane, y: Plane, rough: np.ndarray, fine: np.ndarray, rng: np.random.Generator
 ) -> dict[str, Plane]:
     """Areas of other colours, each 0..1. They come in one after another as `colour` rises.
 
     Lighter and darker brown come first, in benign lesions too; red, pale and blue-white come last.
     """
     order = [*rng.permutation(["tan", "black"]), *rng.permutation(["red", "pale", "veil"])]
-    found: dict[str, Plane] = {}
-    half = look.diameter / 2
+    patches: dict[str, Plane] = {}
+    half = scene.diameter / 2
     for place, kind in enumerate(order):
         start = (0.10, 0.30, 0.42, 0.54, 0.66)[place]
-        strength = float(_ramp(np.float64(look.colour), start, start + 0.3))
-        away = (0.1 + 0.65 * look.asymmetry * np.sqrt(rng.random())) * half
+        strength = float(_ramp(np.float64(scene.colour), start, start + 0.3))
+        away = (0.1 + 0.65 * scene.asymmetry * np.sqrt(rng.random())) * half
         angle = rng.uniform(0, 2 * np.pi)
         wide = half * rng.uniform(0.45, 0.8)
         dx = (x - np.float32(away * np.cos(angle))) / np.float32(wide)
         dy = (y - np.float32(away * np.sin(angle))) / np.float32(wide)
         ragged = rough[..., 2 + place % 2] * (1 if place < 2 else -1)
         body = 1 - np.sqrt(dx * dx + dy * dy) + 0.4 * ragged + 0.2 * fine[..., 3]
-        found[str(kind)] = np.float32(strength) * _ramp(body, -0.2, 1.0)
-    return found
+        patches[str(kind)] = np.float32(strength) * _ramp(body, -0.2, 1.0)
+    return patches
 
 
 # ------------------------------------------------------------------------------------ instrument
 
 
-def _light(image: np.ndarray, look: Look, rng: np.random.Generator) -> np.ndarray:
+def _light(image: np.ndarray, scene: Scene, rng: np.random.Generator) -> np.ndarray:
     """Uneven light, white balance, vignette, and the round black frame of some instruments."""
     size = image.shape[0]
     axis = np.linspace(-1, 1, size, dtype=np.float32)
@@ -285,10 +286,10 @@ def _light(image: np.ndarray, look: Look, rng: np.random.Generator) -> np.ndarra
     tilt = slope * (axis * np.cos(angle))[None] + slope * (axis * np.sin(angle))[:, None]
     centre = 0.12 * rng.standard_normal(2)
     squared = (axis - centre[0])[None] ** 2 + (axis - centre[1])[:, None] ** 2
-    gain = 1 + tilt - 0.17 * min(look.vignette, 1.0) * squared
+    gain = 1 + tilt - 0.17 * min(scene.vignette, 1.0) * squared
     balance = np.exp(np.array([0.02, 0.03, 0.05]) * rng.standard_normal(3))
     image = image * gain[..., None].astype(np.float32) * balance.astype(np.float32)
-    if look.vignette > 1:
+    if scene.vignette > 1:
         frame = rng.uniform(1.08, 1.35)
         image = image * _ramp(frame - np.sqrt(squared), -0.03, 0.03)[..., None]
     return image
@@ -359,7 +360,7 @@ def _bubbles(image: np.ndarray, count: int, rng: np.random.Generator) -> np.ndar
     return image
 
 
-def _sensor(image: np.ndarray, look: Look, rng: np.random.Generator) -> np.ndarray:
+def _sensor(image: np.ndarray, scene: Scene, rng: np.random.Generator) -> np.ndarray:
     """Focus, shot noise that is partly smoothed away as cameras do, and 8 bits."""
     size = image.shape[0]
     image = _blur(image, rng.uniform(0.003, 0.0075))
@@ -372,29 +373,29 @@ def _sensor(image: np.ndarray, look: Look, rng: np.random.Generator) -> np.ndarr
 
 
 def draw_all(
-    looks: list[Look], size: int, workers: int | None = None, progress: bool = False
+    scenes: list[Scene], size: int, workers: int | None = None, progress: bool = False
 ) -> np.ndarray:
     """Draw many images on `workers` processes (None: all cores): uint8 [n, size, size, 3].
 
-    An image depends on its look alone, so the number of workers changes nothing but the time.
+    An image depends on its scene alone, so the number of workers changes nothing but the time.
     """
-    images = np.empty((len(looks), size, size, 3), np.uint8)
-    parts = [slice(k, k + CHUNK) for k in range(0, len(looks), CHUNK)]
-    workers = min(workers or cores(), len(parts))
-    with progress_bar(len(looks), "phantom", "image", disable=not progress) as bar:
+    images = np.empty((len(scenes), size, size, 3), np.uint8)
+    chunks = [slice(k, k + CHUNK) for k in range(0, len(scenes), CHUNK)]
+    workers = min(workers or cores(), len(chunks))
+    with progress_bar(len(scenes), "phantom", "image", disable=not progress) as bar:
         if workers <= 1:
-            for part in parts:
-                images[part] = _draw_chunk(looks[part], size)
-                bar.update(len(looks[part]))
+            for chunk in chunks:
+                images[chunk] = _draw_chunk(scenes[chunk], size)
+                bar.update(len(scenes[chunk]))
             return images
         context = multiprocessing.get_context("spawn")  # safe beside torch's threads
-        with ProcessPoolExecutor(workers, context, cv2.setNumThreads, (1,)) as pool:
-            chunks = pool.map(_draw_chunk, [looks[part] for part in parts], [size] * len(parts))
-            for part, chunk in zip(parts, chunks, strict=True):
-                images[part] = chunk
-                bar.update(len(chunk))
+        with ProcessPoolExecutor(workers, context, cv2.setNumThreads, (1,)) as executor:
+            drawn = executor.map(_draw_chunk, [scenes[chunk] for chunk in chunks], repeat(size))
+            for chunk, pixels in zip(chunks, drawn, strict=True):
+                images[chunk] = pixels
+                bar.update(len(pixels))
     return images
 
 
-def _draw_chunk(looks: list[Look], size: int) -> np.ndarray:
-    return np.stack([draw(look, size) for look in looks])
+def _draw_chunk(scenes: list[Scene], size: int) -> np.ndarray:
+    return np.stack([draw(scene, size) for scene in scenes])

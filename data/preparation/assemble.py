@@ -1,7 +1,7 @@
 """From decoded images to a dataset: duplicates, groups, folds, and the table that says so."""
 
-import io
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,50 +9,53 @@ import numpy as np
 import pandas as pd
 
 from data import folds, store
+from data.images.decoding import Preprocessing
 from data.preparation.duplicates import near_duplicates
-from data.preparation.faults import in_short
-from data.preparation.ingest import Ingested
-from data.preparation.join import Joined, Policy
-from data.store import EXTRA, NO_PART, TEST
+from data.preparation.faults import in_short, reasons, save_skipped
+from data.preparation.ingest import IngestResult
+from data.preparation.join import JoinedListing
+from data.preparation.options import ConflictPolicy, PrepareOptions, SplitOptions, words
+from data.sources.listing import Fault
+from data.store import EXTRA, NATIVE_SIZE, NO_PART, PARTS
+from dermsynth.cli import save_options
 from dermsynth.errors import UserError, some
-from dermsynth.files import write_bytes, write_text
+from dermsynth.options import as_plain
 
+HASHES = ("sha256", "phash")
 WORDS = ("image_id", "diagnosis", "patient_id", "lesion_id", "sex", "site", "source")
-PARTS = {TEST: "test", EXTRA: "extra", NO_PART: "no part"}
 
 
-def pair_up(joined: Joined, taken: Ingested, images: np.ndarray, scratch: Path) -> pd.DataFrame:
+def pair_up(
+    joined: JoinedListing, ingested: IngestResult, images: np.ndarray, scratch: Path
+) -> pd.DataFrame:
     """Pairs of rows of `joined` that show one lesion: columns one, other (int64), kind.
 
-    `images` uint8 [k, size, size, 3] are the kept ones of `taken`, in order. Of an `identical` pair
-    `one` is kept and `other` dropped; `near` ones look alike; `declared` ones a source lists.
+    `images` uint8 [k, size, size, 3] are the kept ones of `ingested`, in order. Of an `identical`
+    pair `one` is kept and `other` dropped; `near` ones look alike; `declared` ones a source lists.
     """
-    row = taken.kept["row"].to_numpy(np.int64)
-    found = {
-        "identical": taken.copies[["first", "row"]].to_numpy(np.int64),
+    row = ingested.kept["row"].to_numpy(np.int64)
+    rows_by_kind = {
+        "identical": ingested.copies[["first", "row"]].to_numpy(np.int64),
         "near": row[near_duplicates(images, scratch)] if len(row) else np.empty((0, 2), np.int64),
         "declared": joined.same[np.isin(joined.same, row).all(axis=1)],
     }
     pairs = [
         pd.DataFrame(both, columns=["one", "other"]).assign(kind=kind)
-        for kind, both in found.items()
+        for kind, both in rows_by_kind.items()
     ]
     return pd.concat(pairs, ignore_index=True)
 
 
-def declared_only(joined: Joined) -> pd.DataFrame:
-    """What `pair_up` gives where there are no images."""
-    return pd.DataFrame(joined.same, columns=["one", "other"]).assign(kind="declared")
-
-
-def settle_copies(joined: Joined, taken: Ingested, policy: Policy) -> Joined:
+def settle_copies(
+    joined: JoinedListing, ingested: IngestResult, policy: ConflictPolicy
+) -> JoinedListing:
     """Apply `policy` to images that are byte for byte the same and have both targets.
 
     One image is kept of each: `fail` raises UserError, `malignant` counts it as malignant, `keep`
     as its first row says, `drop` takes its target away, so that it is in no part.
     """
     target = joined.table["target"].to_numpy(float).copy()
-    first, row = taken.copies["first"].to_numpy(), taken.copies["row"].to_numpy()
+    first, row = ingested.copies["first"].to_numpy(), ingested.copies["row"].to_numpy()
     wrong = np.isfinite(target[first]) & np.isfinite(target[row]) & (target[first] != target[row])
     if not wrong.any():
         return joined
@@ -67,16 +70,11 @@ def settle_copies(joined: Joined, taken: Ingested, policy: Policy) -> Joined:
         target[first[wrong]] = 1.0 if policy == "malignant" else np.nan
     conflicts = [*joined.conflicts, *({"images": pair.split(" and ")} for pair in shown)]
     table = joined.table.assign(target=target)
-    return Joined(**{**vars(joined), "table": table, "conflicts": conflicts})
+    return replace(joined, table=table, conflicts=conflicts)
 
 
 def split(
-    table: pd.DataFrame,
-    pairs: pd.DataFrame,
-    kept: np.ndarray,
-    n_folds: int,
-    test_fraction: float,
-    seed: int,
+    table: pd.DataFrame, pairs: pd.DataFrame, kept: np.ndarray, options: SplitOptions
 ) -> pd.DataFrame:
     """The kept rows of `table`, in order, with `group` and `fold`.
 
@@ -97,28 +95,76 @@ def split(
         fold[own] = folds.given_folds(table["given_fold"].to_numpy()[own], group[own], names)
     elif own.any():
         target = table["target"].to_numpy()[own].astype(np.uint8)
-        fold[own] = folds.assign_folds(target, group[own], n_folds, test_fraction, seed)
+        fold[own] = folds.assign_folds(
+            target, group[own], options.folds, options.test_fraction, options.seed
+        )
     tied = np.isin(group, group[~external])
     fold[external & labelled & ~tied] = EXTRA
     return table.assign(group=group, fold=fold)
 
 
-def save(
+def finish(
     folder: Path,
-    table: pd.DataFrame,
+    joined: JoinedListing,
+    ingested: IngestResult,
     pairs: pd.DataFrame,
-    names: pd.DataFrame,
-    info: dict[str, Any],
+    options: PrepareOptions,
+    facts: dict[str, Any],
+    faults: list[Fault],
 ) -> dict[str, Any]:
-    """Write all but the images; returns what dataset.json says.
+    """Group, split, and write all but the images. Returns what dataset.json says.
 
-    `table` as `split` gives it plus width, height, sha256 and phash; `pairs` are rows of `names`
-    (image_id, lesion_id of every row that was listed).
+    Parameters
+    ----------
+    folder : where the images are already
+    joined, ingested : the rows, and what became of their files
+    pairs : as `pair_up` gives them
+    options : as the user gave them
+    facts : what else dataset.json is to say
+    faults : rows and files that were left out
     """
-    ids, lesion = names["image_id"].to_numpy(), names["lesion_id"].to_numpy()
+    kept = ingested.kept
+    table = split(joined.table, pairs, kept["row"].to_numpy(np.int64), options.split)
+    for column in kept.columns.drop("row"):
+        table[column] = kept[column].to_numpy(object if column in HASHES else np.int64)
+    for column in WORDS:
+        table[column] = table[column].astype("str")  # also where every value is missing
+    target = table["target"]
+    table["target"] = target.astype("UInt8" if target.isna().any() else np.uint8)
+    table = table.drop(columns=["external", "given_fold"], errors="ignore")
+    how, native = preprocessing(options), options.pixels.native
+    small = (table[["width", "height"]].min(axis=1) < how.size) & (not native)
+    listed = _named_pairs(pairs, joined.table)
+    info = {
+        "source": options.input.source,
+        "options": as_plain(options),
+        "look": {**as_plain(how), "size": options.pixels.size},
+        **facts,
+        "enlarged": 0 if options.labels.tables_only else int(small.sum()),
+        "dropped": joined.dropped | reasons(faults),
+        "conflicts": joined.conflicts,
+        "duplicates": _pair_counts(listed),
+        "counts": _counts(table),
+    }
+    store.write_parquet(folder / "duplicates.parquet", listed)
+    store.save_table(folder, table, info)
+    save_skipped(folder, faults)
+    save_options(options, folder)
+    return info
+
+
+def preprocessing(options: PrepareOptions) -> Preprocessing:
+    """How files become pixels."""
+    size = NATIVE_SIZE if options.pixels.native else int(options.pixels.size)
+    return Preprocessing(size, options.pixels.fit, words(options.pixels.clean))
+
+
+def _named_pairs(pairs: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """`pairs` of rows of `table` by image ids, and whether their lesion ids differ."""
+    ids, lesion = table["image_id"].to_numpy(), table["lesion_id"].to_numpy()
     one, other = pairs["one"].to_numpy(np.int64), pairs["other"].to_numpy(np.int64)
     across = pd.notna(lesion[one]) & pd.notna(lesion[other]) & (lesion[one] != lesion[other])
-    listed = pd.DataFrame(
+    return pd.DataFrame(
         {
             "image_id_1": ids[one],
             "image_id_2": ids[other],
@@ -126,36 +172,16 @@ def save(
             "across_lesions": across.astype(bool),
         }
     )
-    write_bytes(folder / "duplicates.parquet", _parquet(listed))
-    kind = Counter(listed["kind"])
-    for column in WORDS:
-        table[column] = table[column].astype("str")  # also where every value is missing
-    target = table["target"]
-    table["target"] = target.astype("UInt8" if target.isna().any() else np.uint8)
-    table = table.drop(columns=["external", "given_fold"], errors="ignore")
-    info |= {
-        "duplicates": {
-            "identical_pairs": kind["identical"],
-            "near_pairs": kind["near"],
-            "near_pairs_across_lesions": int(((listed["kind"] == "near") & across).sum()),
-            "declared_pairs": kind["declared"],
-        },
-        "counts": _counts(table),
+
+
+def _pair_counts(listed: pd.DataFrame) -> dict[str, int]:
+    kind, across = Counter(listed["kind"]), listed["across_lesions"]
+    return {
+        "identical_pairs": kind["identical"],
+        "near_pairs": kind["near"],
+        "near_pairs_across_lesions": int(((listed["kind"] == "near") & across).sum()),
+        "declared_pairs": kind["declared"],
     }
-    store.save_table(folder, table, info)
-    return info
-
-
-def save_skipped(folder: Path, skipped: pd.DataFrame) -> None:
-    """Write skipped.csv (image_id, where, reason) unless nothing was skipped."""
-    if len(skipped):
-        write_text(folder / "skipped.csv", skipped.to_csv(index=False))
-
-
-def _parquet(table: pd.DataFrame) -> bytes:
-    buffer = io.BytesIO()
-    table.to_parquet(buffer, index=False)
-    return buffer.getvalue()
 
 
 def _counts(table: pd.DataFrame) -> dict[str, Any]:
@@ -167,11 +193,11 @@ def _counts(table: pd.DataFrame) -> dict[str, Any]:
             "largest_group": int(part["group"].value_counts().max()) if len(part) else 0,
         }
 
-    parts = {PARTS.get(f, f"fold {f}"): count(part) for f, part in table.groupby("fold")}
+    parts = {PARTS.get(k, f"fold {k}"): count(part) for k, part in table.groupby("fold")}
     return {**count(table), "parts": parts}
 
 
-def report(out: Path, info: dict[str, Any]) -> None:
+def print_summary(out: Path, info: dict[str, Any]) -> None:
     """Print what was kept and dropped and why: the same figures as in dataset.json."""
     counts, duplicates = info["counts"], info["duplicates"]
     lines = [

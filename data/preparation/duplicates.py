@@ -1,7 +1,8 @@
 """Pairs of images that show the same lesion again, whatever their ids say.
 
 A copy may be mirrored, turned by 90 degrees, re-encoded, resized, cropped or shifted a little, or
-differ in brightness. Three looks (data.likeness), each strict on what the one before lets through:
+differ in brightness. Three stages (data.preparation.likeness), each strict on what the one before
+lets through:
 
 1. alike as a whole, all pairs in all eight orientations, by matrix products;
 2. alike in fine structure after the best of a few zooms, rotations and shifts;
@@ -33,14 +34,14 @@ from dermsynth.errors import UserError
 from dermsynth.files import read_json, write_bytes, write_json
 from dermsynth.machine import cores
 
-ALIKE, SHIFTED, REGISTERED = 0.77, 0.36, 0.45  # least correlation at the three looks
-BEST, EFFORT = 64, 1_300_000  # candidates after the first look: an image's least, all images'
-TRIED = ((1.0, 0), (0.9, 0), (1.1, 0), (1.0, 5), (1.0, -5))  # zooms and degrees, second look
-REACH = COARSE // 8  # px, largest shift at the second look
+ALIKE, SHIFTED, REGISTERED = 0.77, 0.36, 0.45  # least correlation at the three stages
+BEST, EFFORT = 64, 1_300_000  # candidates after the first stage: an image's least, all images'
+TRIED = ((1.0, 0), (0.9, 0), (1.1, 0), (1.0, 5), (1.0, -5))  # zooms and degrees, second stage
+REACH = COARSE // 8  # px, largest shift at the second stage
 ROWS, COLUMNS = 128, 1024  # images compared at a time; ROWS are done again after a kill
 BATCH = 512  # candidates compared at a time
 SCRATCH = "duplicates"  # folder of what is found meanwhile
-FORM = 4  # of what lies in scratch; grows when the looks change
+FORM = 4  # of what lies in scratch; grows when the stages change
 
 
 def _lag_tables() -> tuple[np.ndarray, np.ndarray]:
@@ -66,14 +67,15 @@ class Candidates(NamedTuple):
     row: np.ndarray
     column: np.ndarray  # > row
     orientation: np.ndarray  # 0..7
-    score: np.ndarray  # of the latest look
+    score: np.ndarray  # of the latest stage
 
     def where(self, keep: np.ndarray) -> "Candidates":
+        """Those with `keep` (bool or rows [m])."""
         return Candidates(*(values[keep] for values in self))
 
 
-class Looks(NamedTuple):
-    """What the first two looks compare, a row an image; memory maps."""
+class Descriptors(NamedTuple):
+    """What the first two stages compare, a row an image; memory maps."""
 
     waves: np.ndarray  # float32 [n, 150], of length 1, less where little varies
     fine: np.ndarray  # int8 [n, 40, 40]
@@ -94,19 +96,18 @@ def near_duplicates(images: np.ndarray, scratch: Path | None = None) -> np.ndarr
     with (
         _folder(images, scratch) as folder,
         threadpool_limits(1, "blas"),  # each thread does its own products
-        ThreadPoolExecutor(cores()) as pool,
+        ThreadPoolExecutor(cores()) as executor,
     ):
-        looks = _look_at_all(images, folder, pool)
+        descriptors = _describe_all(images, folder, executor)
         files = {start: folder / f"pairs-{start:09}.npy" for start in starts}
         rest = [start for start in starts if not files[start].exists()]
         total = sum(len(images) - start for start in rest)
+        results = executor.map(partial(_compare, images, descriptors), rest)
         with progress.bar(total, "comparing", "image") as bar:
-            for start, pairs in zip(
-                rest, pool.map(partial(_compare, images, looks), rest), strict=True
-            ):
+            for start, pairs in zip(rest, results, strict=True):
                 write_bytes(files[start], _npy(pairs))
                 bar.update(len(images) - start)
-        del looks  # close the maps before their folder goes
+        del descriptors  # close the maps before their folder goes
         return np.concatenate([np.load(file, allow_pickle=False) for file in files.values()])
 
 
@@ -121,58 +122,58 @@ def identical_pairs(sha256: np.ndarray) -> np.ndarray:
 # ------------------------------------------------------------------------------ what is compared
 
 
-def _look_at_all(images: np.ndarray, folder: Path, pool: ThreadPoolExecutor) -> Looks:
-    """The looks of all images; those that `folder` holds already are not done again."""
+def _describe_all(images: np.ndarray, folder: Path, executor: ThreadPoolExecutor) -> Descriptors:
+    """The descriptors of all images; those that `folder` holds already are not done again."""
     count = len(images)
-    looks = Looks(
+    descriptors = Descriptors(
         _array(folder / "waves.npy", np.float32, (count, likeness.ORDER.shape[1])),
         _array(folder / "fine.npy", np.int8, (count, COARSE, COARSE)),
     )
 
-    def look(start: int) -> int:
-        part = images[start : start + ROWS]
-        looks.waves[start : start + ROWS] = np.stack([likeness.waves(image) for image in part])
-        looks.fine[start : start + ROWS] = np.stack([likeness.quantised(image) for image in part])
+    def describe(start: int) -> int:
+        rows = slice(start, start + ROWS)
+        descriptors.waves[rows] = np.stack([likeness.waves(image) for image in images[rows]])
+        descriptors.fine[rows] = np.stack([likeness.quantised(image) for image in images[rows]])
         return start
 
     starts = range(0, count, ROWS)
     rest = [start for start in starts if not (folder / f"looked-{start:09}").exists()]
     with progress.bar(len(rest) * ROWS, "looking", "image") as bar:
-        for start in pool.map(look, rest):
-            looks.waves.flush()
-            looks.fine.flush()
+        for start in executor.map(describe, rest):
+            descriptors.waves.flush()
+            descriptors.fine.flush()
             (folder / f"looked-{start:09}").touch()
-            _let_go(images, *looks)
+            _let_go(images, *descriptors)
             bar.update(ROWS)
-    return looks
+    return descriptors
 
 
-# ------------------------------------------------------------------------------------- the looks
+# ------------------------------------------------------------------------------------ the stages
 
 
-def _compare(images: np.ndarray, looks: Looks, start: int) -> np.ndarray:
-    """Pairs [m, 2] that pass all looks, sorted, whose first row is in `start`..`start + ROWS`."""
-    found, maps = _shifted(_alike(looks.waves, start), images, looks.fine, start)
-    order = np.lexsort((-found.score, found.column, found.row))
-    found, maps = found.where(order), maps[order]
-    pairs = np.column_stack([found.row, found.column])
+def _compare(images: np.ndarray, descriptors: Descriptors, start: int) -> np.ndarray:
+    """Pairs [m, 2] that pass all stages, sorted, whose first row is in `start`..`start + ROWS`."""
+    kept, maps = _shifted(_alike(descriptors.waves, start), images, descriptors.fine, start)
+    order = np.lexsort((-kept.score, kept.column, kept.row))
+    kept, maps = kept.where(order), maps[order]
+    pairs = np.column_stack([kept.row, kept.column])
     first = np.append(True, (pairs[1:] != pairs[:-1]).any(1))[: len(pairs)]
-    found, maps, pairs = found.where(first), maps[first], pairs[first]  # one orientation each
-    keep = np.zeros(len(pairs), bool)
-    for at, ((row, column), orientation) in enumerate(zip(pairs, found.orientation, strict=True)):
-        one = oriented(images[row], orientation)
-        keep[at] = likeness.registered(one, images[column], maps[at]) >= REGISTERED
+    kept, maps, pairs = kept.where(first), maps[first], pairs[first]  # one orientation each
+    same = np.zeros(len(pairs), bool)
+    for at, ((row, column), orientation) in enumerate(zip(pairs, kept.orientation, strict=True)):
+        view = oriented(images[row], orientation)
+        same[at] = likeness.registered(view, images[column], maps[at]) >= REGISTERED
         _let_go(images)
-    return pairs[keep].astype(np.int64)
+    return pairs[same].astype(np.int64)
 
 
 def _alike(waves: np.ndarray, start: int) -> Candidates:
-    """What passes the first look, only the best of each image."""
+    """What passes the first stage, only the best of each image."""
     rows, most = np.asarray(waves[start : start + ROWS]), max(BEST, EFFORT // len(waves))
     turned = {turn: likeness.reoriented(rows, turn) for turn in (0, 4)}
     level = np.full(len(rows), ALIKE, np.float32)  # grows where an image has too many
-    found: list[Candidates] = []
-    held = 0
+    candidates: list[Candidates] = []
+    count = 0
     for left in range(start, len(waves), COLUMNS):
         columns = np.asarray(waves[left : left + COLUMNS])
         for turn, queries in turned.items():
@@ -183,12 +184,12 @@ def _alike(waves: np.ndarray, start: int) -> Candidates:
                 new = Candidates(
                     row.astype(np.int32), column.astype(np.int32), orientation, scores.ravel()[at]
                 )
-                found.append(new.where(row < column))
-                held += len(found[-1].row)
-        if held > 8 * most * ROWS:
-            found, level = _best(found, most, start, level)
-            held = len(found[0].row)
-    return _best(found, most, start, level)[0][0]
+                candidates.append(new.where(row < column))
+                count += len(candidates[-1].row)
+        if count > 8 * most * ROWS:
+            candidates, level = _best(candidates, most, start, level)
+            count = len(candidates[0].row)
+    return _best(candidates, most, start, level)[0][0]
 
 
 def _mirrored(queries: np.ndarray, columns: np.ndarray) -> list[np.ndarray]:
@@ -203,10 +204,10 @@ def _mirrored(queries: np.ndarray, columns: np.ndarray) -> list[np.ndarray]:
 
 
 def _best(
-    found: list[Candidates], most: int, start: int, level: np.ndarray
+    candidates: list[Candidates], most: int, start: int, level: np.ndarray
 ) -> tuple[list[Candidates], np.ndarray]:
     """The best of each row, at most `most`, and the score that others must exceed."""
-    whole = Candidates(*(np.concatenate(values) for values in zip(*found, strict=True)))
+    whole = Candidates(*(np.concatenate(values) for values in zip(*candidates, strict=True)))
     whole = whole.where(np.lexsort((-whole.score, whole.row)))
     rank = np.arange(len(whole.row)) - np.searchsorted(whole.row, whole.row)
     last = whole.where(rank == most - 1)
@@ -218,7 +219,7 @@ def _best(
 def _shifted(
     candidates: Candidates, images: np.ndarray, fine: np.ndarray, start: int
 ) -> tuple[Candidates, np.ndarray]:
-    """What passes the second look; with the maps (float32 [m, 2, 3], px of `FINE`) that fit best.
+    """What passes the second stage; with the maps (float32 [m, 2, 3], px of `FINE`) that fit best.
 
     A map leads from a place in the column's image to one in the row's image, oriented.
     """
@@ -233,17 +234,17 @@ def _shifted(
         [[likeness.turning(zoom, way * by, FINE)[1] for zoom, by in TRIED] for way in (1, -1)]
     )
     for at in range(0, len(scores), BATCH):
-        part = slice(at, at + BATCH)
-        other = fft.rfft2(_unit(fine[candidates.column[part]])).conj()
+        batch = slice(at, at + BATCH)
+        other = fft.rfft2(_unit(fine[candidates.column[batch]])).conj()
         _let_go(fine)
-        product = (spectra[view[part]] * other[:, None]).reshape(-1, COARSE * (COARSE // 2 + 1))
+        product = (spectra[view[batch]] * other[:, None]).reshape(-1, COARSE * (COARSE // 2 + 1))
         match = (product.view(np.float32) @ LAGS).reshape(len(other), -1)
-        scores[part] = match.max(1)
+        scores[batch] = match.max(1)
         tried, place = np.divmod(match.argmax(1), len(SHIFTS))
-        back = maps_back[np.bitwise_count(candidates.orientation[part]) % 2, tried]
+        back = maps_back[np.bitwise_count(candidates.orientation[batch]) % 2, tried]
         shift = np.column_stack([SHIFTS[place] * (FINE / COARSE), np.ones(len(place))])
-        maps[part] = back
-        maps[part, :, 2] = (back @ shift[..., None])[..., 0]
+        maps[batch] = back
+        maps[batch, :, 2] = (back @ shift[..., None])[..., 0]
     keep = scores > SHIFTED
     return candidates._replace(score=scores).where(keep), maps[keep]
 
@@ -295,14 +296,8 @@ def _state(images: np.ndarray) -> dict[str, Any]:
     sample = images[np.linspace(0, len(images) - 1, 64).astype(int)]
     return {
         "settings": [
-            FORM,
-            ALIKE,
-            SHIFTED,
-            REGISTERED,
-            BEST,
-            EFFORT,
-            *np.ravel(TRIED).tolist(),
-            ROWS,
+            *(FORM, ALIKE, SHIFTED, REGISTERED, BEST, EFFORT),
+            *(*np.ravel(TRIED).tolist(), ROWS),
         ],
         "shape": list(images.shape),
         "sample": zlib.crc32(np.ascontiguousarray(sample)),

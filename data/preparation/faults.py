@@ -6,9 +6,10 @@ from typing import Literal
 
 import pandas as pd
 
-from data.images.decoding import Encoded
+from data.images.files import Encoded
 from data.sources.listing import Fault
 from dermsynth.errors import UserError
+from dermsynth.files import write_text
 
 SHOWN = 10  # faults that an error tells one by one
 
@@ -55,19 +56,20 @@ def unreadable(
     bad: dict[int, str], names: list[str], files: list[Encoded | None], roots: tuple[Path, ...]
 ) -> list[Fault]:
     """What decoding found: `bad` is the reason of each row."""
-    found = []
+    faults = []
     for row, reason in bad.items():
         path = files[row].path
-        inside = next((root for root in roots if path.is_relative_to(root)), None)
-        where = str(path.relative_to(inside)) if inside else str(path)
-        found.append(Fault(names[row], where, reason))
-    return found
+        root = next((root for root in roots if path.is_relative_to(root)), None)
+        where = str(path.relative_to(root)) if root else str(path)
+        faults.append(Fault(names[row], where, reason))
+    return faults
 
 
-def skipped_rows(faults: list[Fault]) -> pd.DataFrame:
-    """Columns image_id, where, reason."""
-    rows = [(fault.image_id, fault.where, fault.reason) for fault in faults]
-    return pd.DataFrame(rows, columns=["image_id", "where", "reason"])
+def save_skipped(folder: Path, faults: list[Fault]) -> None:
+    """Write skipped.csv (image_id, where, reason) unless nothing was skipped."""
+    if faults:
+        table = pd.DataFrame(map(vars, faults), columns=["image_id", "where", "reason"])
+        write_text(folder / "skipped.csv", table.to_csv(index=False))
 
 
 def _count(faults: list[Fault]) -> Counter[str]:

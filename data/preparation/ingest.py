@@ -6,12 +6,11 @@ about 200 bytes an image.
 """
 
 import hashlib
-import io
 import itertools
 import json
 import shutil
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +18,10 @@ import pandas as pd
 
 from data import store
 from data.images.cleaning import before_after
-from data.images.decoding import BadImage, Decoded, Encoded, Look, decode, decode_all
+from data.images.decoding import Decoded, Preprocessing, decode, decode_all
+from data.images.files import BadImage, Encoded
 from data.images.native import ShardWriter
 from data.preparation.duplicates import SCRATCH
-from dermsynth.files import write_bytes
 
 CHUNK = 1024  # files between two entries of the journal; of a native dataset, files in a shard
 KEPT, COPY, BAD = "kept", "copy", "bad"
@@ -38,27 +37,36 @@ SUFFIX = {b"\xff\xd8": ".jpg", b"\x89P": ".png"}  # by the first two bytes
 
 
 @dataclass(frozen=True)
-class Ingested:
+class IngestResult:
     """What became of the files of a listing; rows are those of the listing."""
 
     kept: pd.DataFrame  # row, width, height, sha256, phash (and shard, offset, length), in order
-    copies: pd.DataFrame  # row, first: byte for byte the file of row `first`
-    bad: dict[int, str]  # row: reason
+    copies: pd.DataFrame = field(  # row, first: byte for byte the file of row `first`
+        default_factory=lambda: pd.DataFrame({"row": [], "first": []}, dtype=np.int64)
+    )
+    bad: dict[int, str] = field(default_factory=dict)  # row: reason
 
 
 def ingest(
     folder: Path,
     names: list[str],
     files: list[Encoded | None],
-    look: Look,
+    preprocessing: Preprocessing,
     native: bool = False,
     roots: tuple[Path, ...] = (),
-) -> Ingested:
-    """Decode `files` (None is passed over) into `folder`, going on where it was left.
+) -> IngestResult:
+    """Decode files into `folder/images.npy`, one image a kept file, going on where it was left.
 
-    Pixels go to `images.npy`, one image a kept file; with `native` the files themselves go to
-    shards too, under `names`. A link that leads out of `roots` is not followed. Raises OSError
-    where the disk is full.
+    Raises OSError where the disk is full.
+
+    Parameters
+    ----------
+    folder : where the images go, and the journal
+    names : of the files in the shards
+    files : what to decode; None is passed over
+    preprocessing : how files become pixels
+    native : keep the files themselves too, in shards
+    roots : folders of the sources; a link that leads out of them is not followed
     """
     (folder / JOURNAL).mkdir(exist_ok=True)
     rows = [row for row, file in enumerate(files) if file is not None]
@@ -73,27 +81,23 @@ def ingest(
     if journal:
         print(f"going on from where it was left: {done:,} images are done")
     rest = [files[row] for row in rows[len(journal) * CHUNK :]]
-    results = decode_all(rest, look, keep_content=native, root=roots)
-    with store.image_writer(folder / PIXELS, look.size, done) as append:
+    results = decode_all(rest, preprocessing, keep_content=native, roots=roots)
+    with store.image_writer(folder / PIXELS, preprocessing.size, done) as append:
         for number, chunk in enumerate(chunks[len(journal) :], len(journal)):
             pixels: list[np.ndarray] = []
             with ShardWriter(folder, number) if native else nullcontext() as shard:
-                taken = [
-                    _take(row, names[row], result, seen, pixels, shard)
-                    for row, result in zip(
-                        chunk, itertools.islice(results, len(chunk)), strict=True
-                    )
+                decoded = zip(chunk, itertools.islice(results, len(chunk)), strict=True)
+                outcomes = [
+                    _take(row, names[row], result, seen, pixels, shard) for row, result in decoded
                 ]
             append(pixels)
-            entry = pd.DataFrame(taken).reindex(columns=COLUMNS).astype(TYPES)
-            buffer = io.BytesIO()
-            entry.to_parquet(buffer, index=False)
-            write_bytes(folder / JOURNAL / f"{number:06d}.parquet", buffer.getvalue())
+            entry = pd.DataFrame(outcomes).reindex(columns=COLUMNS).astype(TYPES)
+            store.write_parquet(folder / JOURNAL / f"{number:06d}.parquet", entry)
             journal.append(entry)
     entries = pd.concat(journal or [pd.DataFrame(columns=COLUMNS).astype(TYPES)], ignore_index=True)
     kept = entries[entries["state"] == KEPT].reset_index(drop=True)
     bad = entries[entries["state"] == BAD]
-    return Ingested(
+    return IngestResult(
         kept[["row", *(NATIVE if native else ()), *FACTS]],
         entries.loc[entries["state"] == COPY, ["row", "first"]].astype(np.int64),
         dict(zip(bad["row"].tolist(), bad["reason"].tolist(), strict=True)),
@@ -125,20 +129,23 @@ def forget(folder: Path, pixels_too: bool) -> None:
         (folder / PIXELS).unlink()
 
 
-def show_cleaning(folder: Path, files: list[Encoded | None], taken: Ingested, look: Look) -> None:
+def show_cleaning(
+    folder: Path, files: list[Encoded | None], ingested: IngestResult, preprocessing: Preprocessing
+) -> None:
     """Write cleaning-NAME.png for each cleaner: the most changed of a sample, before and after."""
-    rows = taken.kept["row"].to_numpy(np.int64)
+    rows = ingested.kept["row"].to_numpy(np.int64)
     rows = rows[:: max(1, len(rows) // SAMPLED)][:SAMPLED]
 
-    def looked_at(clean: tuple[str, ...]) -> np.ndarray:
-        how = replace(look, clean=clean)
-        return np.stack([decode(files[row], how).pixels for row in rows])
+    def pixels(clean: tuple[str, ...]) -> np.ndarray:
+        cleaned = replace(preprocessing, clean=clean)
+        return np.stack([decode(files[row], cleaned).pixels for row in rows])
 
-    plain = looked_at(()) if look.clean else None
-    for name in look.clean:
-        after = looked_at((name,))
-        most = np.argsort(-np.abs(plain.astype(int) - after).mean(axis=(1, 2, 3)))[:SHOWN]
-        before_after(plain[most], after[most], folder / f"cleaning-{name}.png")
+    before = pixels(()) if preprocessing.clean else None
+    for name in preprocessing.clean:
+        after = pixels((name,))
+        change = np.abs(before.astype(int) - after).mean(axis=(1, 2, 3))
+        most = np.argsort(-change)[:SHOWN]
+        before_after(before[most], after[most], folder / f"cleaning-{name}.png")
 
 
 def _take(

@@ -1,20 +1,19 @@
 """Several listings into one: which rows stay, which contradict, and what an external row may be."""
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from data.images.decoding import Encoded
+from data.images.files import Encoded
+from data.preparation.options import ConflictPolicy
 from data.sources.listing import Fault, Listing
 from dermsynth.errors import UserError, some
 
-Policy = Literal["fail", "keep", "malignant", "drop"]
-
 
 @dataclass(frozen=True)
-class Joined:
+class JoinedListing:
     """One row an image: the first source's in order of image_id, then each external one's."""
 
     table: pd.DataFrame  # as Listing.table, plus `external` bool
@@ -24,24 +23,22 @@ class Joined:
     dropped: dict[str, list[str]]  # image ids left out by a rule, by reason
     conflicts: list[dict[str, Any]]  # lesions whose images have both targets
 
-    def keep(self, stay: np.ndarray, reason: str) -> "Joined":
+    def keep(self, stay: np.ndarray, reason: str) -> "JoinedListing":
         """Without the rows where `stay` (bool [n]) is False; `reason` says why they went."""
         if stay.all():
             return self
         position = np.cumsum(stay) - 1
-        same = position[self.same[stay[self.same].all(axis=1)]]
         gone = self.table["image_id"][~stay].tolist()
-        return Joined(
-            self.table[stay].reset_index(drop=True),
-            [file for file, kept in zip(self.files, stay, strict=True) if kept],
-            self.faults,
-            same,
-            self.dropped | {reason: [*self.dropped.get(reason, []), *gone]},
-            self.conflicts,
+        return replace(
+            self,
+            table=self.table[stay].reset_index(drop=True),
+            files=[file for file, kept in zip(self.files, stay, strict=True) if kept],
+            same=position[self.same[stay[self.same].all(axis=1)]],
+            dropped=self.dropped | {reason: [*self.dropped.get(reason, []), *gone]},
         )
 
 
-def join(listings: list[tuple[str, Listing]]) -> Joined:
+def join(listings: list[tuple[str, Listing]]) -> JoinedListing:
     """Join the listings of (source, listing); the first is split, the others are external.
 
     External rows without a label, and external images that the first source has under the same
@@ -61,7 +58,7 @@ def join(listings: list[tuple[str, Listing]]) -> Joined:
         same.append(listing.same + start)
         start += len(table)
     table = pd.concat(tables, ignore_index=True)
-    joined = Joined(table, files, faults, np.concatenate(same), {}, [])
+    joined = JoinedListing(table, files, faults, np.concatenate(same), {}, [])
     external = table["external"].to_numpy()
     unlabelled = external & table["target"].isna().to_numpy()
     joined = joined.keep(~unlabelled, "external image without a label")
@@ -69,7 +66,7 @@ def join(listings: list[tuple[str, Listing]]) -> Joined:
     return joined.keep(~again, "external image that an earlier source has")
 
 
-def settle(joined: Joined, policy: Policy) -> Joined:
+def settle(joined: JoinedListing, policy: ConflictPolicy) -> JoinedListing:
     """Apply `policy` to lesions whose images are both malignant and benign.
 
     `fail` raises UserError naming them; `keep` leaves every image its own target; `malignant` makes
@@ -79,7 +76,7 @@ def settle(joined: Joined, policy: Policy) -> Joined:
     both = table.groupby("lesion_id")["target"].transform("nunique") > 1
     if not both.any():
         return joined
-    found = [
+    conflicts = [
         {
             "lesion_id": name,
             "malignant": rows.loc[rows["target"] == 1, "image_id"].tolist(),
@@ -89,17 +86,18 @@ def settle(joined: Joined, policy: Policy) -> Joined:
     ]
     if policy == "fail":
         shown = [
-            f"{one['lesion_id']} ({one['malignant'][0]} malignant, {one['benign'][0]} benign)"
-            for one in found
+            f"{lesion['lesion_id']} ({lesion['malignant'][0]} malignant, "
+            f"{lesion['benign'][0]} benign)"
+            for lesion in conflicts
         ]
         raise UserError(
-            f"{len(found)} lesions have images of both targets: {some(shown)}; mend the labels, or "
+            f"{len(shown)} lesions have images of both targets: {some(shown)}; mend the labels, or "
             "choose what they count as: --conflicts malignant, drop, or keep (each its own)"
         )
-    settled = Joined(**{**vars(joined), "conflicts": found})
+    settled = replace(joined, conflicts=conflicts)
     if policy == "malignant":
         target = table["target"].mask(both & table["target"].notna(), 1.0)
-        return Joined(**{**vars(settled), "table": table.assign(target=target)})
+        return replace(settled, table=table.assign(target=target))
     if policy == "drop":
         return settled.keep(~both.to_numpy(), "lesion with conflicting targets")
     return settled

@@ -1,6 +1,7 @@
 """How alike two pictures of skin are: as a whole, in fine structure, and after registration.
 
-Three measures for the three looks of data.duplicates, each dearer and stricter than the one before:
+Three measures for the three stages of data.preparation.duplicates, each dearer and stricter than
+the one before:
 
 - `waves`: low-frequency DCT coefficients (those of the perceptual hash, as numbers instead of bits)
   of brightness, two colours and the gradient's strength and direction. Mirroring changes their
@@ -85,10 +86,10 @@ def waves(image: np.ndarray) -> np.ndarray:
     )
     channels -= (channels * skin).sum((1, 2), keepdims=True) / skin.sum()
     channels *= skin
-    parts = ((BASIS @ channels @ BASIS.T) * FALL)[:, FALL > 0]
-    lengths = np.sqrt((parts**2).sum(1) + np.square(NOTHING))
+    amounts = ((BASIS @ channels @ BASIS.T) * FALL)[:, FALL > 0]
+    lengths = np.sqrt((amounts**2).sum(1) + np.square(NOTHING))
     weights = np.sqrt(np.array(WEIGHTS) / sum(WEIGHTS))
-    return (parts * (weights / lengths)[:, None]).ravel().astype(np.float32)
+    return (amounts * (weights / lengths)[:, None]).ravel().astype(np.float32)
 
 
 def reoriented(waves: np.ndarray, orientation: int) -> np.ndarray:
@@ -121,8 +122,8 @@ def _skin(grey: np.ndarray) -> np.ndarray:
     corners = (0, 0, -1, -1), (0, -1, 0, -1)
     if not dark[corners].any():
         return np.ones_like(grey)
-    _, parts = cv2.connectedComponents(dark)
-    rest = 1 - np.isin(parts, parts[corners][dark[corners] > 0]).astype(np.uint8)
+    _, piece = cv2.connectedComponents(dark)
+    rest = 1 - np.isin(piece, piece[corners][dark[corners] > 0]).astype(np.uint8)
     away = cv2.distanceTransform(rest, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     skin = (away > len(grey) / 12).astype(np.float32)
     return skin if skin.mean() > 0.2 else np.ones_like(grey)
@@ -137,25 +138,27 @@ def oriented(image: np.ndarray, orientation: int) -> np.ndarray:
 def turning(zoom: float, degrees: float, size: int) -> tuple[np.ndarray, np.ndarray]:
     """The map [2, 3] that enlarges and turns about the centre of `size` px, and the way back."""
     centre = (size - 1) / 2
-    there = cv2.getRotationMatrix2D((centre, centre), degrees, zoom)
-    return there, cv2.invertAffineTransform(there)
+    forth = cv2.getRotationMatrix2D((centre, centre), degrees, zoom)
+    return forth, cv2.invertAffineTransform(forth)
 
 
 def turned(image: np.ndarray, zoom: float, degrees: float) -> np.ndarray:
     """The image enlarged and turned about its centre, of the same size."""
     if (zoom, degrees) == (1, 0):
         return image
-    there, _ = turning(zoom, degrees, len(image))
-    return cv2.warpAffine(image, there, image.shape[:2], borderMode=cv2.BORDER_REFLECT)
+    forth, _ = turning(zoom, degrees, len(image))
+    return cv2.warpAffine(image, forth, image.shape[:2], borderMode=cv2.BORDER_REFLECT)
 
 
-def registered(one: np.ndarray, other: np.ndarray, affine: np.ndarray) -> float:
+def registered(image: np.ndarray, other: np.ndarray, affine: np.ndarray) -> float:
     """How alike two images' fine structure is after registration from `affine`; -1: not at all.
 
     The mean over places of the correlation around each, so that an outline, strong but only in one
     place, counts no more than skin.
     """
-    moving, fixed = (_fine_structure(np.ascontiguousarray(image), FINE) for image in (one, other))
+    moving, fixed = (
+        _fine_structure(np.ascontiguousarray(pixels), FINE) for pixels in (image, other)
+    )
     score = -1.0
     for size, blur, rounds, least in ((FINE // 2, 7, 25, PROMISING), (FINE, 3, 15, 0)):
         (b, b_skin), (a, a_skin) = (

@@ -7,14 +7,14 @@ from data.sources.folder import list_folder
 from data.sources.ham10000 import list_ham10000
 from data.sources.isic2019 import list_isic2019
 from data.sources.isic_archive import list_isic_archive
-from data.sources.listing import Ask, Listing, check_root
+from data.sources.listing import Listing, SourceOptions, check_root
 from data.sources.pool import list_pool
 from data.sources.siim2020 import list_siim2020
 from data.sources.tfrecords import list_tfrecords
 
 __all__ = ["READERS", "check_root", "list_pool", "read_source"]
 
-READERS: dict[str, Callable[[Path, Ask], Listing]] = {
+READERS: dict[str, Callable[[Path, SourceOptions], Listing]] = {
     "ham10000": list_ham10000,
     "isic2019": list_isic2019,
     "siim2020": list_siim2020,
@@ -24,9 +24,9 @@ READERS: dict[str, Callable[[Path, Ask], Listing]] = {
 }
 
 
-def read_source(name: str, root: Path | None, ask: Ask) -> Listing:
+def read_source(name: str, root: Path | None, options: SourceOptions) -> Listing:
     """List the images of a source. Raises UserError for what is wrong with whole files.
 
     What is wrong with single rows is in `Listing.faults`.
     """
-    return READERS[name](check_root(name, root), ask)
+    return READERS[name](check_root(name, root), options)

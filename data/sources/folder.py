@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data.images.decoding import SUFFIXES, find_files, find_images
+from data.images.files import SUFFIXES, find_files, find_images
 from data.sources import vocabulary
-from data.sources.listing import MALIGNANT, Ask, Fault, Listing, packed_hint
+from data.sources.listing import MALIGNANT, Fault, Listing, SourceOptions, packed_hint
 from data.sources.rows import Rows, check_positive, from_sheet, listing, positive_codes
 from data.sources.tables import Names, Sheet, only_one, printable, read_table
 from dermsynth.errors import UserError, some
@@ -44,28 +44,33 @@ UNSURE = "indeterminate"  # no label
 SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation", "images", "data"}
 
 
-def list_folder(root: Path, ask: Ask) -> Listing:
+def list_folder(root: Path, options: SourceOptions) -> Listing:
     """One row an image of the CSV, or one an image of the class folders. Raises UserError."""
     tables = [path for path in find_files(root) if path.suffix.lower() in SUFFIXES_OF_TABLES]
     if tables:
-        return _from_table(root, ask, only_one(root, tables))
-    columns = (ask.image_column, ask.target_column, ask.group_column, ask.fold_column)
+        return _from_table(root, options, only_one(root, tables))
+    columns = (
+        options.image_column,
+        options.target_column,
+        options.group_column,
+        options.fold_column,
+    )
     if any(columns):
         raise UserError(
             f"--root {root}: no CSV file in it or below; expected one with the column "
             f"{', '.join(filter(None, columns))}"
         )
-    return _from_folders(root, ask)
+    return _from_folders(root, options)
 
 
 # ------------------------------------------------------------------------------------- with a CSV
 
 
-def _from_table(root: Path, ask: Ask, path: Path) -> Listing:
-    image: Names = ask.image_column or IMAGE
-    target: Names = ask.target_column or TARGET
-    group: Names = ask.group_column or PATIENT
-    given = [column for column in (ask.group_column, ask.fold_column) if column]
+def _from_table(root: Path, options: SourceOptions, path: Path) -> Listing:
+    image: Names = options.image_column or IMAGE
+    target: Names = options.target_column or TARGET
+    group: Names = options.group_column or PATIENT
+    given = [column for column in (options.group_column, options.fold_column) if column]
     try:
         sheet = read_table(path, root, (image, target, *given), (group, *OPTIONAL))
     except UserError as error:
@@ -79,11 +84,11 @@ def _from_table(root: Path, ask: Ask, path: Path) -> Listing:
     }
     if _first(group) in sheet.cells:
         cells["patient_id"] = sheet.cells[_first(group)]
-    if ask.fold_column:
-        cells["fold"] = sheet.cells[ask.fold_column]
+    if options.fold_column:
+        cells["fold"] = sheet.cells[options.fold_column]
     rows = from_sheet(Sheet(sheet.name, pd.DataFrame(cells), sheet.ragged), {})
     facts = FACTS | {"metadata": path.name}
-    return _label_and_list(root, ask, rows, facts)
+    return _label_and_list(root, options, rows, facts)
 
 
 def _first(names: Names) -> str:
@@ -93,14 +98,13 @@ def _first(names: Names) -> str:
 # ----------------------------------------------------------------------------- with class folders
 
 
-def _from_folders(root: Path, ask: Ask) -> Listing:
+def _from_folders(root: Path, options: SourceOptions) -> Listing:
     paths = find_images(root)
     if not paths:
-        hint = packed_hint(find_files(root))
         raise UserError(
             f"--root {root}: no image below it; expected {', '.join(SUFFIXES)} files in class "
             "folders such as benign/ and malignant/, or images and a CSV file"
-            + (f"; {hint}" if hint else "")
+            + packed_hint(find_files(root), "; ")
         )
     parts = [path.relative_to(root).parts for path in paths]
     loose = [path for path, steps in zip(paths, parts, strict=True) if len(steps) == 1]
@@ -130,7 +134,7 @@ def _from_folders(root: Path, ask: Ask) -> Listing:
             f"--root {root}: the folders are {some(classes)}, which are no classes; point --root "
             f"at the folder that holds them, such as {classes[0]}"
         )
-    return _label_and_list(root, ask, Rows(raw, faults), dict(FACTS))
+    return _label_and_list(root, options, Rows(raw, faults), dict(FACTS))
 
 
 def _joined(steps: tuple[str, ...]) -> str:
@@ -141,7 +145,9 @@ def _joined(steps: tuple[str, ...]) -> str:
 # ------------------------------------------------------------------------------------------ labels
 
 
-def _label_and_list(root: Path, ask: Ask, rows: Rows, facts: dict[str, str]) -> Listing:
+def _label_and_list(
+    root: Path, options: SourceOptions, rows: Rows, facts: dict[str, str]
+) -> Listing:
     """Turn `word` into the target, and into the diagnosis where it is one."""
     rows.raw["word"] = rows.raw["word"].map(vocabulary.plain)
     rows.raw["own"] = vocabulary.each(rows.raw["word"], _own).astype(np.float64)
@@ -153,14 +159,16 @@ def _label_and_list(root: Path, ask: Ask, rows: Rows, facts: dict[str, str]) -> 
         rows.raw["diagnosis"] = ""
     rows.raw["diagnosis"] = rows.raw["diagnosis"].where(~named, word).astype(object)
     diagnosis = vocabulary.each(rows.raw["diagnosis"], vocabulary.diagnosis)
-    positive = tuple(w for w in ask.positive if vocabulary.plain(w) != "malignant") or MALIGNANT
+    positive = tuple(w for w in options.positive if vocabulary.plain(w) != "malignant") or MALIGNANT
     codes = positive_codes(positive)
     usual = codes == set(MALIGNANT)
     if (named.any() or not usual) and not (usual and (own == 1).any()):
         check_positive(root, diagnosis, positive)
     hit = diagnosis.isin(codes).astype(np.float64)
     rows.raw["own"] = own.mask(named if usual else diagnosis.notna(), hit)
-    return listing("folder", root, replace(ask, positive=MALIGNANT), rows, facts, global_ids=False)
+    return listing(
+        "folder", root, replace(options, positive=MALIGNANT), rows, facts, global_ids=False
+    )
 
 
 def _own(word: str) -> float:

@@ -5,9 +5,9 @@ Own images in the same layout work too; of the CSV only image_id, lesion_id and 
 
 from pathlib import Path
 
-from data.sources.listing import Ask, Listing
-from data.sources.rows import from_sheet, listing
-from data.sources.tables import find_table, read_table
+from data.sources.listing import Listing, SourceOptions
+from data.sources.rows import listing, read_rows
+from data.sources.tables import find_table
 from dermsynth.errors import UserError
 
 NAMES = ("ham10000_metadata.csv", "ham10000_metadata.tab", "ham10000_metadata")
@@ -20,7 +20,7 @@ FACTS = {
 }
 
 
-def list_ham10000(root: Path, ask: Ask) -> Listing:
+def list_ham10000(root: Path, options: SourceOptions) -> Listing:
     """One row an image of the CSV. Raises UserError."""
     path = find_table(root, NAMES)
     if path is None:
@@ -28,8 +28,7 @@ def list_ham10000(root: Path, ask: Ask) -> Listing:
             f"--root {root}: no HAM10000_metadata.csv in it or below; it comes with the images of "
             f"HAM10000 (for own images write one with the columns {', '.join(NEEDED)})"
         )
-    fold = (ask.fold_column,) if ask.fold_column else ()
-    sheet = read_table(path, root, (*NEEDED, *fold), OPTIONAL)
-    names = {"dx": "diagnosis", "localization": "site"} | dict.fromkeys(fold, "fold")
-    rows = from_sheet(sheet, names, needed=("lesion_id", "diagnosis"))
-    return listing("ham10000", root, ask, rows, FACTS | {"metadata": path.name})
+    names = {"dx": "diagnosis", "localization": "site"}
+    filled = ("lesion_id", "diagnosis")
+    rows = read_rows(path, root, NEEDED, OPTIONAL, names, options.fold_column, filled)
+    return listing("ham10000", root, options, rows, FACTS | {"metadata": path.name})

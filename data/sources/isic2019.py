@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from data.sources.listing import Ask, Listing
-from data.sources.rows import ALIAS, SUFFIX, Rows, from_sheet, listing
-from data.sources.tables import find_table, read_table
+from data.sources.listing import Listing, SourceOptions
+from data.sources.rows import ALIAS, SUFFIX, Rows, listing, read_rows, stacked
+from data.sources.tables import find_table
 from dermsynth.errors import UserError
 
 CLASSES = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC")
@@ -23,11 +23,11 @@ FACTS = {
 COLUMNS = {"age_approx": "age", "anatom_site_general": "site"}
 
 
-def list_isic2019(root: Path, ask: Ask) -> Listing:
+def list_isic2019(root: Path, options: SourceOptions) -> Listing:
     """One row an image of the CSVs; images that are absent have no file. Raises UserError."""
     paths = {
-        (part, kind): find_table(root, (f"isic_2019_{part}_{kind}.csv".lower(),))
-        for part in ("Training", "Test")
+        (half, kind): find_table(root, (f"isic_2019_{half}_{kind}.csv".lower(),))
+        for half in ("Training", "Test")
         for kind in ("GroundTruth", "Metadata")
     }
     training = paths["Training", "GroundTruth"], paths["Training", "Metadata"]
@@ -38,23 +38,17 @@ def list_isic2019(root: Path, ask: Ask) -> Listing:
             f"--root {root}: no {' and no '.join(lost)} in it or below; both tables come with the "
             "images of ISIC 2019 (the metadata says which images show the same lesion)"
         )
-    parts = []
-    if all(training):
-        parts.append(_training(root, ask, *training))
+    tables = [_training(root, options, *training)] if all(training) else []
     if paths["Test", "Metadata"]:
-        parts.append(_test(root, ask, paths["Test", "Metadata"], paths["Test", "GroundTruth"]))
-    rows = Rows(
-        pd.concat([part.raw for part in parts], ignore_index=True).fillna(""),
-        [fault for part in parts for fault in part.faults],
-    )
+        tables.append(_test(root, paths["Test", "Metadata"], paths["Test", "GroundTruth"]))
+    rows = stacked(tables)
     names = sorted(path.name for path in paths.values() if path)
-    return listing("isic2019", root, ask, rows, FACTS | {"metadata": ", ".join(names)})
+    return listing("isic2019", root, options, rows, FACTS | {"metadata": ", ".join(names)})
 
 
-def _training(root: Path, ask: Ask, truth: Path, metadata: Path) -> Rows:
+def _training(root: Path, options: SourceOptions, truth: Path, metadata: Path) -> Rows:
     """Rows that are in both tables; the others are faults."""
-    fold = (ask.fold_column,) if ask.fold_column else ()
-    labels, rows = _truth(root, truth), _metadata(root, metadata, ("image", *fold), ask)
+    labels, rows = _truth(root, truth), _metadata(root, metadata, options.fold_column)
     known, described = set(labels.raw["image_id"]), set(rows.raw["image_id"])
     rows.reject([name not in known for name in rows.raw["image_id"]], f"no row in {truth.name}")
     labels.reject(
@@ -63,8 +57,8 @@ def _training(root: Path, ask: Ask, truth: Path, metadata: Path) -> Rows:
     return _merge(labels, rows)
 
 
-def _test(root: Path, ask: Ask, metadata: Path, truth: Path | None) -> Rows:
-    rows = _metadata(root, metadata, ("image",), ask)
+def _test(root: Path, metadata: Path, truth: Path | None) -> Rows:
+    rows = _metadata(root, metadata)
     return _merge(_truth(root, truth), rows) if truth else rows
 
 
@@ -76,10 +70,8 @@ def _merge(labels: Rows, rows: Rows) -> Rows:
 
 def _truth(root: Path, path: Path) -> Rows:
     """Diagnoses by image. Rows that are not one-hot are faults."""
-    sheet = read_table(path, root, ("image", *CLASSES), ("UNK",))
-    rows = from_sheet(sheet, {"image": "image_id"})
-    hot = {name: pd.to_numeric(rows.raw[name], errors="coerce") for name in sheet.cells.columns[1:]}
-    votes = pd.DataFrame(hot)
+    rows = read_rows(path, root, ("image", *CLASSES), ("UNK",), {"image": "image_id"})
+    votes = rows.raw.drop(columns=["image_id", "where"]).apply(pd.to_numeric, errors="coerce")
     rows.raw = pd.DataFrame(
         {
             "image_id": _canonical(rows.raw["image_id"]),
@@ -92,10 +84,9 @@ def _truth(root: Path, path: Path) -> Rows:
     return rows
 
 
-def _metadata(root: Path, path: Path, needed: tuple[str, ...], ask: Ask) -> Rows:
-    fold = {ask.fold_column: "fold"} if ask.fold_column in needed else {}
-    sheet = read_table(path, root, needed, (*COLUMNS, "sex", "lesion_id", "patient_id"))
-    rows = from_sheet(sheet, {"image": "image_id"} | COLUMNS | fold)
+def _metadata(root: Path, path: Path, fold: str | None = None) -> Rows:
+    optional = (*COLUMNS, "sex", "lesion_id", "patient_id")
+    rows = read_rows(path, root, ("image",), optional, {"image": "image_id"} | COLUMNS, fold)
     rows.raw["image_id"] = _canonical(rows.raw["image_id"])
     return rows
 

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from data.sources import vocabulary
-from data.sources.listing import Ask, Listing
-from data.sources.rows import Rows, from_sheet, listing
-from data.sources.tables import find_table, printable, read_table
+from data.sources.listing import Listing, SourceOptions
+from data.sources.rows import Rows, listing, read_rows
+from data.sources.tables import find_table, printable
 from dermsynth.errors import UserError, some
 
 CITATION = "ISIC Archive, https://www.isic-archive.com; cite the contributors of the images"
@@ -32,7 +32,7 @@ OWN = {"benign": 0.0, "malignant": 1.0}
 MOST = 50  # contributors that dataset.json names
 
 
-def list_isic_archive(root: Path, ask: Ask) -> Listing:
+def list_isic_archive(root: Path, options: SourceOptions) -> Listing:
     """One row an image of metadata.csv. Raises UserError."""
     path = find_table(root, ("metadata.csv",))
     if path is None:
@@ -40,13 +40,12 @@ def list_isic_archive(root: Path, ask: Ask) -> Listing:
             f"--root {root}: no metadata.csv in it or below; `isic image download` writes it when "
             "all images are there: run it again to let it finish"
         )
-    fold = {ask.fold_column: "fold"} if ask.fold_column else {}
-    sheet = read_table(path, root, ("isic_id", *fold), OPTIONAL)
-    if not {"benign_malignant", "diagnosis_1", *LEVELS} & set(sheet.cells):
+    names = {"isic_id": "image_id", "age_approx": "age"}
+    rows = read_rows(path, root, ("isic_id",), OPTIONAL, names, options.fold_column)
+    if not {"benign_malignant", "diagnosis_1", *LEVELS} & set(rows.raw):
         raise UserError(
             f"{path}: no column benign_malignant, diagnosis_1 or diagnosis: no image has a label"
         )
-    rows = from_sheet(sheet, {"isic_id": "image_id", "age_approx": "age"} | fold)
     facts = {
         "licence": _counted(rows.raw, "copyright_license") or "unknown",
         "citation": CITATION,
@@ -57,15 +56,15 @@ def list_isic_archive(root: Path, ask: Ask) -> Listing:
     _label(rows)
     rows.raw["diagnosis"] = _finest(rows.raw, LEVELS, vocabulary.diagnosis, vocabulary.DIAGNOSES)
     rows.raw["site"] = _finest(rows.raw, SITES, vocabulary.site, vocabulary.SITES)
-    return listing("isic-archive", root, ask, rows, {k: v for k, v in facts.items() if v})
+    return listing("isic-archive", root, options, rows, {k: v for k, v in facts.items() if v})
 
 
 def _label(rows: Rows) -> None:
     """The column `own`, where the archive has one; rows whose two columns disagree are faults."""
-    said = [name for name in ("benign_malignant", "diagnosis_1") if name in rows.raw]
-    if not said:
+    columns = [name for name in ("benign_malignant", "diagnosis_1") if name in rows.raw]
+    if not columns:
         return
-    words = rows.raw[said].map(vocabulary.plain)
+    words = rows.raw[columns].map(vocabulary.plain)
     votes = words.apply(lambda column: column.map(OWN).astype(np.float64))
     unsure = words.apply(lambda column: column.str.startswith("indeterminate")).any(axis=1)
     rows.raw["own"] = votes.bfill(axis=1).iloc[:, 0].mask(unsure)
@@ -81,13 +80,13 @@ def _finest(
     """Of each row's words the first that the vocabulary has; else the first that is there."""
 
     def choose(words: tuple[str, ...]) -> str:
-        there = [word for word in words if translate(word) is not None]
-        return next((word for word in there if translate(word) in known), (*there, "")[0])
+        given = [word for word in words if translate(word) is not None]
+        return next((word for word in given if translate(word) in known), (*given, "")[0])
 
-    there = [name for name in columns if name in raw]
-    if not there:
+    present = [name for name in columns if name in raw]
+    if not present:
         return [""] * len(raw)
-    tuples = list(zip(*(raw[name] for name in there), strict=True))
+    tuples = list(zip(*(raw[name] for name in present), strict=True))
     chosen = {words: choose(words) for words in set(tuples)}
     return [chosen[words] for words in tuples]
 

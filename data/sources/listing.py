@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data.images.decoding import Encoded
+from data.images.files import Encoded
 from dermsynth.errors import UserError
 
 MALIGNANT = ("mel",)  # diagnoses that count as malignant unless the user says otherwise
@@ -19,7 +19,7 @@ UNFINISHED = (".part", ".crdownload", ".partial", ".download", ".aria2")
 
 
 @dataclass(frozen=True)
-class Ask:
+class SourceOptions:
     """What a user may say about a source."""
 
     positive: tuple[str, ...] = MALIGNANT  # diagnoses that count as malignant
@@ -60,10 +60,9 @@ def check_root(source: str, root: Path | None) -> Path:
     if not root.exists():
         raise UserError(f"--root {root}: no such folder; check the spelling, or unpack it there")
     if not root.is_dir():
-        hint = packed_hint([root])
         raise UserError(
             f"--root {root}: a file; expected the folder that holds the images"
-            + (f"; {hint}" if hint else "")
+            + packed_hint([root], "; ")
         )
     try:
         entries = sorted(root.iterdir())
@@ -82,10 +81,14 @@ def is_plain(path: Path) -> bool:
     return path.suffix.lower() not in (*ARCHIVES, *UNFINISHED)
 
 
-def packed_hint(paths: list[Path]) -> str:
-    """What to do about archives and unfinished downloads among `paths`; "" where there are none."""
-    if unfinished := [path for path in paths if path.suffix.lower() in UNFINISHED]:
-        return f"{unfinished[0].name} is an unfinished download: let it finish, or start it again"
+def packed_hint(paths: list[Path], before: str = "") -> str:
+    """What to do about archives and unfinished downloads among `paths`, with `before` in front.
+
+    "" where there are none.
+    """
+    if partial := [path for path in paths if path.suffix.lower() in UNFINISHED]:
+        name = partial[0].name
+        return f"{before}{name} is an unfinished download: let it finish, or start it again"
     if packed := [path for path in paths if path.suffix.lower() in ARCHIVES]:
-        return f"unpack {packed[0].name} there first (if that fails, download it again)"
+        return f"{before}unpack {packed[0].name} there first (if that fails, download it again)"
     return ""

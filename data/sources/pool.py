@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from data.images.decoding import SUFFIXES, find_files, find_images
+from data.images.files import SUFFIXES, find_files, find_images
 from data.sources.listing import packed_hint
 from dermsynth.errors import UserError
 
@@ -16,8 +16,7 @@ def list_pool(root: Path) -> list[Path]:
         )
     if files := find_images(root):
         return files
-    hint = packed_hint(find_files(root))
     raise UserError(
         f"--root {root}: no image below it; expected {', '.join(SUFFIXES)} files"
-        + (f"; {hint}" if hint else "")
+        + packed_hint(find_files(root), "; ")
     )

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data.images.decoding import SUFFIXES, Encoded, find_files, find_images, leads_out
+from data.images.files import SUFFIXES, Encoded, find_files, find_images, leads_out
 from data.sources import vocabulary
-from data.sources.listing import COLUMNS, MALIGNANT, Ask, Fault, Listing, packed_hint
-from data.sources.tables import MAX_NAME, Sheet, printable
+from data.sources.listing import COLUMNS, MALIGNANT, Fault, Listing, SourceOptions, packed_hint
+from data.sources.tables import MAX_NAME, Names, Sheet, printable, read_table
 from dermsynth.errors import UserError, some
 
 ALIAS = "_downsampled"  # ISIC 2019 has it in some names of images, its users' files not always
@@ -51,16 +51,47 @@ class Rows:
         self.raw = self.raw[~bad].reset_index(drop=True)
 
 
-def from_sheet(sheet: Sheet, names: dict[str, str], needed: tuple[str, ...] = ()) -> Rows:
-    """Rows of one CSV file; `names` says what its columns are here. `needed` may not be empty."""
+def from_sheet(sheet: Sheet, names: dict[str, str], filled: tuple[str, ...] = ()) -> Rows:
+    """Rows of one CSV file; `names` says what its columns are here. `filled` may not be empty."""
     raw = sheet.cells.rename(columns=names)
     raw = raw.assign(where=[f"{sheet.name} line {line}" for line in raw.index])
     faults = [Fault("", f"{sheet.name} line {line}", RAGGED) for line in sheet.ragged]
     rows = Rows(raw.reset_index(drop=True), faults)
-    for column in needed:
-        said = next((one for one, name in names.items() if name == column), column)
-        rows.reject(rows.raw[column] == "", f"{said} is empty")
+    in_file = {ours: column for column, ours in names.items()}
+    for column in filled:
+        rows.reject(rows.raw[column] == "", f"{in_file.get(column, column)} is empty")
     return rows
+
+
+def read_rows(
+    path: Path,
+    root: Path,
+    needed: tuple[Names, ...],
+    optional: tuple[Names, ...],
+    names: dict[str, str],
+    fold: str | None = None,
+    filled: tuple[str, ...] = (),
+) -> Rows:
+    """Rows of one CSV file. Raises UserError as `read_table` does.
+
+    Parameters
+    ----------
+    path, root : the file, and the folder of the source
+    needed, optional : columns that must be there, and that are read where they are
+    names : what the columns are called here, where not as in the file
+    fold : the column whose folds are kept, if one is
+    filled : columns, by their names here, of which no cell may be empty
+    """
+    folds = {fold: "fold"} if fold else {}
+    return from_sheet(read_table(path, root, (*needed, *folds), optional), names | folds, filled)
+
+
+def stacked(tables: list[Rows]) -> Rows:
+    """The rows of several files, one below the other; cells that a file has no column for: ""."""
+    raw = pd.concat([table.raw for table in tables], ignore_index=True)
+    words = raw.columns.drop("own", errors="ignore")
+    raw[words] = raw[words].fillna("")
+    return Rows(raw, [fault for table in tables for fault in table.faults])
 
 
 # --------------------------------------------------------------------------------------- listing
@@ -69,7 +100,7 @@ def from_sheet(sheet: Sheet, names: dict[str, str], needed: tuple[str, ...] = ()
 def listing(
     source: str,
     root: Path,
-    ask: Ask,
+    options: SourceOptions,
     rows: Rows,
     facts: dict[str, Any],
     pairs: pd.DataFrame | None = None,
@@ -79,18 +110,26 @@ def listing(
 
     The target is `rows.raw["own"]` (0, 1 or NaN) where the source has one and --positive is the
     default; else it follows from the diagnosis. `rows.raw["path"]` (Path) is the image of each row
-    where the reader knows it; else it is looked for below `root` by name. `pairs` (two columns of
-    image ids) are declared duplicates. Raises UserError where no image is there at all, or
-    --positive names no diagnosis of the source.
+    where the reader knows it; else it is looked for below `root` by name. Raises UserError where no
+    image is there at all, or --positive names no diagnosis of the source.
+
+    Parameters
+    ----------
+    source, root : name and folder of the source
+    options : what the user says about it
+    rows : as the reader brings them
+    facts : what dataset.json is to say of the source
+    pairs : two columns of image ids, declared duplicates
+    global_ids : whether ids mean the same in other sources
     """
     _check_names(rows)
     _check_numbers(rows)
     table = _harmonise(source, rows.raw)
-    table["target"] = _targets(root, table, rows.raw.get("own"), ask)
+    table["target"] = _targets(root, table, rows.raw.get("own"), options)
     table, repeated = _one_row_each(table, rows.faults)
     table = table.sort_values("image_id", kind="stable").reset_index(drop=True)
     unlisted, copies = 0, 0
-    if ask.tables_only:
+    if options.tables_only:
         paths: list[Path | None] = [None] * len(table)
     elif "path" in table:
         paths = table["path"].tolist()
@@ -101,7 +140,7 @@ def listing(
     same, lost = _row_pairs(table, pairs)
     if lost:
         facts = facts | {"declared_pairs_without_row": lost}
-    kept = [*COLUMNS, *(["given_fold"] if ask.fold_column else [])]
+    kept = [*COLUMNS, *(["given_fold"] if options.fold_column else [])]
     files = [Encoded(path) if path else None for path in paths]
     return Listing(
         table[kept].copy(), files, facts, rows.faults, same, unlisted, copies, global_ids
@@ -158,13 +197,15 @@ def _harmonise(source: str, raw: pd.DataFrame) -> pd.DataFrame:
     return table.assign(source=source)
 
 
-def _targets(root: Path, table: pd.DataFrame, own: pd.Series | None, ask: Ask) -> pd.Series:
+def _targets(
+    root: Path, table: pd.DataFrame, own: pd.Series | None, options: SourceOptions
+) -> pd.Series:
     """float64: 1 malignant, 0 benign, NaN without a label. Raises UserError for --positive."""
-    codes = positive_codes(ask.positive)
+    codes = positive_codes(options.positive)
     diagnosis = table["diagnosis"]
     if own is not None and (codes == set(MALIGNANT) or diagnosis.isna().all()):
         return own.astype(np.float64)
-    check_positive(root, diagnosis, ask.positive)
+    check_positive(root, diagnosis, options.positive)
     target = diagnosis.isin(codes).astype(np.float64).where(diagnosis.notna())
     if own is not None:  # what is benign altogether is none of the named diagnoses
         target = target.mask(diagnosis.isna() & (own == 0), 0.0)
@@ -190,10 +231,10 @@ def check_positive(root: Path, diagnosis: pd.Series, positive: tuple[str, ...]) 
     absent = [word for word in positive if vocabulary.diagnosis(word) not in present]
     strange = [w for w in absent if vocabulary.diagnosis(w) not in vocabulary.DIAGNOSES]
     if len(present) and (strange or len(absent) == len(positive)):
-        there = [f"{printable(name)} ({count})" for name, count in present.items()]
+        counts = [f"{printable(name)} ({count})" for name, count in present.items()]
         raise UserError(
             f"--positive {some(strange or absent)}: no such diagnosis in {root}; there are "
-            f"{some(there, 20)}"
+            f"{some(counts, 20)}"
         )
 
 
@@ -220,10 +261,10 @@ def _row_pairs(table: pd.DataFrame, pairs: pd.DataFrame | None) -> tuple[np.ndar
     if pairs is None or pairs.empty:
         return np.empty((0, 2), np.int64), 0
     index = pd.Index(table["image_id"])
-    found = np.stack([index.get_indexer(pairs[column]) for column in pairs.columns[:2]], axis=1)
-    there = (found >= 0).all(axis=1)
-    found = np.sort(found[there & (found[:, 0] != found[:, 1])], axis=1)
-    return np.unique(found, axis=0).astype(np.int64).reshape(-1, 2), int((~there).sum())
+    both = np.stack([index.get_indexer(pairs[column]) for column in pairs.columns[:2]], axis=1)
+    listed = (both >= 0).all(axis=1)
+    both = np.sort(both[listed & (both[:, 0] != both[:, 1])], axis=1)
+    return np.unique(both, axis=0).astype(np.int64).reshape(-1, 2), int((~listed).sum())
 
 
 # ----------------------------------------------------------------------------------------- files
@@ -233,9 +274,9 @@ def _match(
     root: Path, table: pd.DataFrame, faults: list[Fault]
 ) -> tuple[pd.DataFrame, list[Path | None], int, int]:
     """Image files of the rows by name: rows left, their files, files without row, copies."""
-    found, clashes, copies = files_by_name(root)
+    path_of, clashes, copies = files_by_name(root)
     name_of = {
-        name: next((n for n in (name, f"{name}{ALIAS}") if n in found or n in clashes), None)
+        name: next((n for n in (name, f"{name}{ALIAS}") if n in path_of or n in clashes), None)
         for name in table["image_id"]
     }
     bad = [name for name in table["image_id"] if name_of[name] in clashes]
@@ -245,9 +286,9 @@ def _match(
         )
         faults.append(Fault(printable(name), where, "two files of this name that differ"))
     table = table[~table["image_id"].isin(bad)].reset_index(drop=True)
-    files = [found.get(name_of[name]) for name in table["image_id"]]
+    files = [path_of.get(name_of[name]) for name in table["image_id"]]
     _check_present(root, table, files)
-    return table, files, len(set(found) - set(name_of.values())), copies
+    return table, files, len(set(path_of) - set(name_of.values())), copies
 
 
 def files_by_name(root: Path) -> tuple[dict[str, Path], dict[str, list[Path]], int]:
@@ -256,21 +297,21 @@ def files_by_name(root: Path) -> tuple[dict[str, Path], dict[str, list[Path]], i
     Also: names with two files that differ, and how many files are second copies of another's
     content under the same name (popular downloads hold every folder twice).
     """
-    found: dict[str, Path] = {}
+    path_of: dict[str, Path] = {}
     clashes: dict[str, list[Path]] = {}
     copies = 0
     for path in find_images(root):
-        first = found.setdefault(path.stem, path)
+        first = path_of.setdefault(path.stem, path)
         if first is path:
             continue
-        regular = all(one.is_file() and not leads_out(one, root) for one in (first, path))
+        regular = all(file.is_file() and not leads_out(file, root) for file in (first, path))
         if regular and filecmp.cmp(first, path, shallow=False):
             copies += 1
         else:
             clashes.setdefault(path.stem, [first]).append(path)
     for name in clashes:
-        del found[name]
-    return found, clashes, copies
+        del path_of[name]
+    return path_of, clashes, copies
 
 
 def _check_present(root: Path, table: pd.DataFrame, files: list[Path | None]) -> None:

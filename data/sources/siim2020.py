@@ -9,10 +9,9 @@ honoured where it is there.
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from data.sources.listing import Ask, Listing
-from data.sources.rows import SUFFIX, Rows, from_sheet, listing
+from data.sources.listing import Listing, SourceOptions
+from data.sources.rows import SUFFIX, Rows, listing, read_rows, stacked
 from data.sources.tables import find_table, read_table
 from dermsynth.errors import UserError
 
@@ -45,7 +44,7 @@ NAMES = {
 OWN = {"0": 0.0, "0.0": 0.0, "1": 1.0, "1.0": 1.0}
 
 
-def list_siim2020(root: Path, ask: Ask) -> Listing:
+def list_siim2020(root: Path, options: SourceOptions) -> Listing:
     """One row an image of the CSVs; `same` is ISIC's list of duplicates. Raises UserError."""
     training, test = find_table(root, TRAINING), find_table(root, TEST)
     if training is None and test is None:
@@ -53,36 +52,32 @@ def list_siim2020(root: Path, ask: Ask) -> Listing:
             f"--root {root}: no train.csv (Kaggle) or ISIC_2020_Training_GroundTruth_v2.csv (ISIC) "
             "in it or below; the table comes with the images of SIIM-ISIC 2020"
         )
-    parts = [_training(root, ask, training)] if training else []
-    parts += [_test(root, test)] if test else []
-    raw = pd.concat([part.raw for part in parts], ignore_index=True)
-    own = raw.pop("own")
-    rows = Rows(raw.fillna("").assign(own=own), [fault for part in parts for fault in part.faults])
-    tables = [path.name for path in (training, test) if path]
-    facts = FACTS | {"metadata": ", ".join(tables)}
+    tables = [_training(root, options, training)] if training else []
+    tables += [_test(root, test)] if test else []
+    rows = stacked(tables)
+    names = [path.name for path in (training, test) if path]
+    facts = FACTS | {"metadata": ", ".join(names)}
     pairs = None
     if duplicates := find_table(root, DUPLICATES):
         pairs = read_table(duplicates, root, ("image_name_1", "image_name_2")).cells
         pairs = pairs.map(lambda name: SUFFIX.sub("", name))
         facts |= {"duplicates_list": duplicates.name, "declared_pairs": len(pairs)}
-    return listing("siim2020", root, ask, rows, facts, pairs)
+    return listing("siim2020", root, options, rows, facts, pairs)
 
 
-def _training(root: Path, ask: Ask, path: Path) -> Rows:
-    fold = {ask.fold_column: "fold"} if ask.fold_column else {}
+def _training(root: Path, options: SourceOptions, path: Path) -> Rows:
     optional = (*OPTIONAL, "diagnosis", "benign_malignant")
-    sheet = read_table(path, root, (IMAGE, "target", *fold), optional)
-    rows = from_sheet(sheet, NAMES | fold)
+    rows = read_rows(path, root, (IMAGE, "target"), optional, NAMES, options.fold_column)
     own = rows.raw.pop("target").map(OWN).astype(np.float64)
     rows.raw["own"] = own
     rows.reject(own.isna(), "target is neither 0 nor 1")
     if "word" in rows.raw:
-        said = rows.raw.pop("word").str.lower().map({"benign": 0.0, "malignant": 1.0})
-        rows.reject(said.notna() & (said != rows.raw["own"]), "conflicting targets for one image")
+        named = rows.raw.pop("word").str.lower().map({"benign": 0.0, "malignant": 1.0})
+        rows.reject(named.notna() & (named != rows.raw["own"]), "conflicting targets for one image")
     return rows
 
 
 def _test(root: Path, path: Path) -> Rows:
-    rows = from_sheet(read_table(path, root, (IMAGE,), OPTIONAL), NAMES)
+    rows = read_rows(path, root, (IMAGE,), OPTIONAL, NAMES)
     rows.raw["own"] = np.nan
     return rows

@@ -16,7 +16,7 @@ from typing import TextIO
 
 import pandas as pd
 
-from data.images.decoding import find_files, leads_out
+from data.images.files import find_files, leads_out
 from dermsynth.errors import UserError, some
 
 MAX_BYTES = 1024 * 2**20  # of a metadata file; 400,000 images of the ISIC Archive need 200 MiB
@@ -55,22 +55,21 @@ def find_table(root: Path, names: tuple[str, ...]) -> Path | None:
     """
     below = [path for path in find_files(root) if path.name.lower() in names]
     for name in names:
-        found = [path for path in below if path.name.lower() == name]
-        if found:
-            return only_one(root, found)
+        if named := [path for path in below if path.name.lower() == name]:
+            return only_one(root, named)
     return None
 
 
-def only_one(root: Path, found: list[Path]) -> Path:
+def only_one(root: Path, paths: list[Path]) -> Path:
     """The first of files that are all alike. Raises UserError where they are not."""
-    for path in found:
+    for path in paths:
         check_file(path, root)
-    if any(not filecmp.cmp(found[0], other, shallow=False) for other in found[1:]):
+    if any(not filecmp.cmp(paths[0], other, shallow=False) for other in paths[1:]):
         raise UserError(
-            f"--root {root}: several metadata files that differ: {some([str(p) for p in found])}; "
+            f"--root {root}: several metadata files that differ: {some([str(p) for p in paths])}; "
             "keep one"
         )
-    return found[0]
+    return paths[0]
 
 
 def read_table(
@@ -86,7 +85,7 @@ def read_table(
         with open(path, encoding=_encoding(path), newline="") as file:
             lines = _lines(path, file)
             first = next(lines, "")
-            separator = max(",;\t", key=lambda one: len(next(csv.reader([first], delimiter=one))))
+            separator = max(",;\t", key=lambda mark: len(next(csv.reader([first], delimiter=mark))))
             rows = csv.reader(chain([first], lines), delimiter=separator, strict=True)
             header = [cell.strip() for cell in next(rows, [])]
             chosen = _choose(path, header, needed, optional)
@@ -111,7 +110,7 @@ def check_file(path: Path, root: Path) -> None:
 
 def printable(name: str) -> str:
     """A cell as it may be shown: one line of bearable length."""
-    shown = "".join(one if one.isprintable() else "?" for one in name[:MAX_NAME])
+    shown = "".join(letter if letter.isprintable() else "?" for letter in name[:MAX_NAME])
     return shown + ("..." if len(name) > MAX_NAME else "")
 
 
@@ -159,11 +158,11 @@ def _choose(
     missing = []
     for names in (*needed, *optional):
         first, *others = (names,) if isinstance(names, str) else names
-        there = [name for name in (first, *others) if name.lower() in lower]
-        if there and lower.count(there[0].lower()) > 1:
-            raise UserError(f"{path}: column {there[0]} is there more than once; keep one")
-        if there:
-            chosen[first] = lower.index(there[0].lower())
+        present = [name for name in (first, *others) if name.lower() in lower]
+        if present and lower.count(present[0].lower()) > 1:
+            raise UserError(f"{path}: column {present[0]} is there more than once; keep one")
+        if present:
+            chosen[first] = lower.index(present[0].lower())
         elif names in needed:
             missing.append(" or ".join([first, *others]))
     if missing:

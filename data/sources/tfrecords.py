@@ -10,20 +10,20 @@ a number means is known of sex and site (`SEXES`, `SITES`); of diagnoses it is n
 missing here. Missing ages were filled with the mean age before the files were made.
 """
 
+import functools
 import re
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import crc32c
 import pandas as pd
 
-from data.images.decoding import MAX_BYTES, Encoded, find_files, leads_out
+from data.images.files import MAX_BYTES, Encoded, find_files, leads_out
 from data.sources import vocabulary
-from data.sources.listing import MALIGNANT, Ask, Fault, Listing, packed_hint
+from data.sources.listing import MALIGNANT, Fault, Listing, SourceOptions, packed_hint
 from data.sources.rows import Rows, listing
 from dermsynth import progress
 from dermsynth.errors import UserError, some
@@ -71,7 +71,7 @@ class _Bad(Exception):
     """Why a record cannot be used."""
 
 
-def list_tfrecords(root: Path, ask: Ask) -> Listing:
+def list_tfrecords(root: Path, options: SourceOptions) -> Listing:
     """One row a record of all TFRecord files below `root`. Raises UserError for damaged files.
 
     A record whose data do not match their checksum is a Fault ("CRC error"), and so is one that is
@@ -79,14 +79,14 @@ def list_tfrecords(root: Path, ask: Ask) -> Listing:
     behind it can be trusted: UserError with file, record and byte. A file without any target is one
     of images without labels.
     """
+    _libraries()
     paths = _find(root)
     rows: list[_Row] = []
     faults: list[Fault] = []
-    with progress.bar(
-        sum(path.stat().st_size for path in paths), "reading TFRecords", "B", unit_scale=True
-    ) as bar:
+    size = sum(path.stat().st_size for path in paths)
+    with progress.bar(size, "reading TFRecords", "B", unit_scale=True) as bar:
         for path in paths:
-            rows += _read_file(path, root, ask.fold_column, faults)
+            rows += _read_file(path, root, options.fold_column, faults)
             bar.update(path.stat().st_size)
     if not rows:
         raise UserError(
@@ -95,23 +95,38 @@ def list_tfrecords(root: Path, ask: Ask) -> Listing:
         )
     raw = pd.DataFrame(rows, columns=_Row._fields)
     rows.clear()
-    positive = {vocabulary.diagnosis(word) for word in ask.positive}
+    positive = {vocabulary.diagnosis(word) for word in options.positive}
     if positive and positive != set(MALIGNANT) and not raw["diagnosis"].any():
         raise UserError(
-            f"--positive {some(list(ask.positive))}: the diagnoses in these TFRecords are numbers "
-            "of unknown meaning; leave it out and their own target is used"
+            f"--positive {some(list(options.positive))}: the diagnoses in these TFRecords are "
+            "numbers of unknown meaning; leave it out and their own target is used"
         )
     facts = FACTS | {"metadata": ", ".join(str(path.relative_to(root)) for path in paths)}
-    result = listing("tfrecords", root, ask, Rows(raw, faults), facts)
+    result = listing("tfrecords", root, options, Rows(raw, faults), facts)
     files = [file and file.path.file for file in result.files]  # type: ignore[attr-defined]
     return replace(result, files=files)
 
 
+@functools.cache
+def _libraries() -> tuple[Callable[[bytes], int], type, type[Exception]]:
+    """CRC-32C, tf.train.Example and its error; of an extra, as only this reader needs them."""
+    try:
+        from crc32c import crc32c
+        from google.protobuf.message import DecodeError
+        from tfrecord.example_pb2 import Example  # imports torch
+    except ImportError as error:
+        raise UserError(
+            f"--source tfrecords needs the package {error.name}, which is not installed: "
+            "pip install 'dermsynth[tfrecords]'"
+        ) from None
+    return crc32c, Example, DecodeError
+
+
 def _find(root: Path) -> list[Path]:
-    found = find_files(root)
-    paths = [path for path in found if path.name.lower().endswith(SUFFIXES)]
+    files = find_files(root)
+    paths = [path for path in files if path.name.lower().endswith(SUFFIXES)]
     if not paths:
-        hint = packed_hint(found) or "they are called train00-2071.tfrec or so"
+        hint = packed_hint(files) or "they are called train00-2071.tfrec or so"
         raise UserError(f"--root {root}: no {', '.join(SUFFIXES)} file in it or below; {hint}")
     for path in paths:
         if leads_out(path, root):
@@ -202,7 +217,7 @@ def _what_is_it(header: bytes, number: int) -> str:
 
 
 def _masked(data: bytes) -> int:
-    crc = crc32c.crc32c(data)
+    crc = _libraries()[0](data)
     return (((crc >> 15) | (crc << 17)) + MASK) & 0xFFFFFFFF
 
 
@@ -211,11 +226,9 @@ def _masked(data: bytes) -> int:
 
 def _row(data: bytes | str, where: str, crc: int, record: Encoded, fold: str | None) -> _Row:
     """Parse the data of a record, which lie at `record`. Raises _Bad."""
-    from google.protobuf.message import DecodeError
-    from tfrecord.example_pb2 import Example  # imports torch
-
     if isinstance(data, str):
         raise _Bad(data)
+    _, Example, DecodeError = _libraries()
     try:
         features = Example.FromString(data).features.feature
     except DecodeError:

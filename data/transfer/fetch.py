@@ -92,16 +92,16 @@ def fetch(session: requests.Session, remote: Remote, folder: Path) -> dict[str, 
     target = folder / remote.name
     for again in (True, False):
         etag = _transfer(session, remote, target)
-        part = _part(target)
+        partial = _partial(target)
         try:
-            got = _verified(remote, part, target)
+            got = _verified(remote, partial, target)
         except UserError:
             _forget(target)
             if not again:
                 raise
             print(f"{remote.name}: damaged on its way, once more from the start")
             continue
-        os.replace(part, target)
+        os.replace(partial, target)
         _forget(target)
         return {"url": remote.url, **got, "etag": etag}
     raise AssertionError  # the second round returns or raises
@@ -123,17 +123,19 @@ def human(size: float) -> str:
 
 def _transfer(session: requests.Session, remote: Remote, target: Path) -> str | None:
     """Fill `NAME.part` to its end; returns the ETag."""
-    part = _part(target)
-    with progress.bar(remote.size, remote.name, "B", unit_scale=True, initial=_size(part)) as bar:
+    partial = _partial(target)
+    with progress.bar(
+        remote.size, remote.name, "B", unit_scale=True, initial=_size(partial)
+    ) as bar:
         return _patiently(
-            remote.url, lambda: _one_try(session, remote, target, bar), lambda: _size(part)
+            remote.url, lambda: _one_try(session, remote, target, bar), lambda: _size(partial)
         )
 
 
 def _one_try(session: requests.Session, remote: Remote, target: Path, bar: Any) -> str | None:
     """Open, go on where the part ends, and read to the end. Raises _Again or UserError."""
-    part, known = _part(target), _known(remote, target)
-    have = _size(part) if known else 0
+    partial, known = _partial(target), _known(remote, target)
+    have = _size(partial) if known else 0
     headers = {"Range": f"bytes={have}-", "If-Range": known["validator"]} if known and have else {}
     with session.get(remote.url, headers=headers, stream=True, timeout=TIMEOUT) as response:
         if response.status_code == 416:  # nothing lies behind the part: complete, or not ours
@@ -162,12 +164,12 @@ def _one_try(session: requests.Session, remote: Remote, target: Path, bar: Any) 
             _remember(remote, target, response)
         bar.total, bar.n = total, start
         bar.refresh()
-        with open(part, "ab" if resumed else "wb") as file:
+        with open(partial, "ab" if resumed else "wb") as file:
             for block in response.iter_content(BLOCK):
                 file.write(block)
                 bar.update(len(block))
-    if total is not None and _size(part) != total:
-        raise _Again(f"cut off after {human(_size(part))} of {human(total)}")
+    if total is not None and _size(partial) != total:
+        raise _Again(f"cut off after {human(_size(partial))} of {human(total)}")
     return response.headers.get("ETag")
 
 
@@ -252,15 +254,15 @@ def _verified(remote: Remote, path: Path, target: Path) -> dict[str, Any]:
     if remote.checksum is not None:
         algorithm, expected = remote.checksum
         with open(path, "rb") as file:
-            found = hashlib.file_digest(file, algorithm).hexdigest()
-        if found != expected.lower():
+            actual = hashlib.file_digest(file, algorithm).hexdigest()
+        if actual != expected.lower():
             raise UserError(
-                f"{target}: {algorithm} {found}, the source says {expected}; damaged on its way"
+                f"{target}: {algorithm} {actual}, the source says {expected}; damaged on its way"
             )
     return {"bytes": size, "sha256": digest, "checked": algorithm}
 
 
-def _part(target: Path) -> Path:
+def _partial(target: Path) -> Path:
     return target.with_name(f"{target.name}.part")
 
 
@@ -291,5 +293,5 @@ def _known(remote: Remote, target: Path) -> dict[str, Any] | None:
 
 
 def _forget(target: Path) -> None:
-    _part(target).unlink(missing_ok=True)
+    _partial(target).unlink(missing_ok=True)
     _state(target).unlink(missing_ok=True)

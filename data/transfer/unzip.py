@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from data.transfer.fetch import human
 from dermsynth import progress
 from dermsynth.errors import UserError
+from dermsynth.files import free_space
 
 MAX_ENTRIES = 2_000_000
 MAX_RATIO = 20  # unpacked to packed; photographs do not shrink, tables shrink to a fifth
@@ -103,7 +104,7 @@ def _checked(archive: Path, opened: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
 
 
 def _check_space(archive: Path, folder: Path, total: int) -> None:
-    free = shutil.disk_usage(folder).free
+    free = free_space(folder)
     if total + SPARE > free:
         raise UserError(
             f"{archive}: unpacked it takes {human(total)}, and {human(free)} are free at {folder}; "

@@ -11,6 +11,7 @@ from PIL import Image
 
 from data.prepare import PrepareOptions, prepare
 from dermsynth.errors import UserError
+from dermsynth.options import replace
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 
@@ -80,7 +81,14 @@ def make_texture() -> Callable[..., np.ndarray]:
 @pytest.fixture
 def options(ham: Path, tmp_path: Path) -> PrepareOptions:
     """To prepare `ham`."""
-    return PrepareOptions("ham10000", (ham,), tmp_path / "out" / "d", size=64, folds=3)
+    return replace(
+        PrepareOptions(),
+        source="ham10000",
+        root=(ham,),
+        out=tmp_path / "out" / "d",
+        size=64,
+        folds=3,
+    )
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from data.images.cleaning import (
     hair_mask,
     remove_hair,
 )
-from data.phantom.draw import PhantomConfig, sample_dataset
+from data.phantom.sampling import PhantomConfig, sample_dataset
 
 
 def skin(size=256, seed=0):

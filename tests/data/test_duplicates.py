@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from data.images.decoding import Encoded, Look, decode_all, find_images
-from data.phantom.draw import PhantomConfig, sample_dataset
+from data.images.decoding import Preprocessing, decode_all
+from data.images.files import Encoded, find_images
+from data.phantom.sampling import PhantomConfig, sample_dataset
 from data.preparation import duplicates, likeness
 from data.preparation.duplicates import identical_pairs, near_duplicates
 
@@ -25,7 +26,7 @@ ACROSS_LESIONS = {
     *("27636-27994", "27820-28209", "28014-28585", "29152-33173", "30000-31392", "33421-33481"),
     *("29477-30637", "34228-34248"),
 }
-# Look-alikes: the best-scoring pairs that are different lesions.
+# Preprocessing-alikes: the best-scoring pairs that are different lesions.
 LOOK_ALIKE = {
     *("27262-27398", "26818-27398", "27262-32407", "32705-33948", "32705-33601"),
     *("27398-33463", "27933-33462", "32526-33462", "33191-34198"),
@@ -196,7 +197,8 @@ def test_killed_and_continued_is_unbroken(phantom, tmp_path, monkeypatch, sign):
     images = np.concatenate([phantom[0][:100], phantom[0][:100, :, ::-1]])
     np.save(tmp_path / "images.npy", images)
     code = (
-        "import numpy as np; from pathlib import Path; from data.preparation import duplicates as d;"
+        "import numpy as np; from pathlib import Path\n"
+        "from data.preparation import duplicates as d\n"
         "d.ROWS = 16; d.near_duplicates(np.load('images.npy', mmap_mode='r'), Path('work'))"
     )
     root = Path(__file__).parents[2]
@@ -231,7 +233,7 @@ def real(real_ham):
     named = [f"ISIC_00{k}" for pair in ACROSS_LESIONS | LOOK_ALIKE for k in pair.split("-")]
     names = sorted({*named, *sorted(files)[::50]})
     table = pd.read_csv(real_ham / "HAM10000_metadata.csv", index_col="image_id").loc[names]
-    results = decode_all([Encoded(files[name]) for name in names], Look(128))
+    results = decode_all([Encoded(files[name]) for name in names], Preprocessing(128))
     images = np.stack([result.pixels for result in results])
     return names, images, table["lesion_id"].to_numpy()
 

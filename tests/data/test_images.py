@@ -9,18 +9,14 @@ from PIL import Image
 
 from data.images import decoding
 from data.images.decoding import (
-    BadImage,
-    Encoded,
-    Look,
+    Preprocessing,
     decode,
     decode_all,
     decode_bytes,
-    find_files,
-    find_images,
-    leads_out,
     perceptual_hash,
     pixels_at,
 )
+from data.images.files import BadImage, Encoded, find_files, find_images, leads_out
 from dermsynth.errors import UserError
 from dermsynth.machine import cores
 
@@ -34,7 +30,7 @@ def test_centre_crop_and_scale_keep_the_middle(tmp_path):
     """A wide image whose centre square has a colour of its own, in RGB order."""
     pixels = np.full((64, 128, 3), 10, np.uint8)
     pixels[:, 32:96] = (200, 100, 50)
-    decoded = decode(save(tmp_path / "a.png", pixels), Look(32))
+    decoded = decode(save(tmp_path / "a.png", pixels), Preprocessing(32))
     assert decoded.pixels.shape == (32, 32, 3)
     assert decoded.pixels.dtype == np.uint8
     assert (decoded.pixels[:, 3:-3] == (200, 100, 50)).all()  # Lanczos looks 3 px far
@@ -45,7 +41,9 @@ def test_centre_crop_and_scale_keep_the_middle(tmp_path):
 def test_letterbox_shows_all_of_it_between_black_bars(tmp_path, upright):
     pixels = np.full((300, 600, 3), (200, 100, 50), np.uint8)
     pixels = pixels.transpose(1, 0, 2) if upright else pixels
-    square = decode(save(tmp_path / "a.jpg", pixels, quality=95), Look(64, "letterbox")).pixels
+    square = decode(
+        save(tmp_path / "a.jpg", pixels, quality=95), Preprocessing(64, "letterbox")
+    ).pixels
     square = square.transpose(1, 0, 2) if upright else square
     assert (square[:16] == 0).all()
     assert (square[48:] == 0).all()
@@ -54,13 +52,13 @@ def test_letterbox_shows_all_of_it_between_black_bars(tmp_path, upright):
 
 def test_letterbox_of_a_strip_keeps_a_line(tmp_path):
     pixels = np.full((32, 5000, 3), 255, np.uint8)
-    square = decode(save(tmp_path / "a.png", pixels), Look(32, "letterbox")).pixels
+    square = decode(save(tmp_path / "a.png", pixels), Preprocessing(32, "letterbox")).pixels
     assert (square.sum(axis=(1, 2)) > 0).sum() == 1
 
 
 def test_stored_size_passes_unchanged(tmp_path, make_texture):
     pixels = make_texture(0, 64, 64)
-    assert (decode(save(tmp_path / "a.png", pixels), Look(64)).pixels == pixels).all()
+    assert (decode(save(tmp_path / "a.png", pixels), Preprocessing(64)).pixels == pixels).all()
 
 
 @pytest.mark.parametrize("fit", ["crop", "letterbox"])
@@ -71,9 +69,9 @@ def test_scaled_decoding_agrees_with_full_decoding(tmp_path, make_texture, size,
     image = Image.fromarray(make_texture(0, *shape))
     image.save(tmp_path / "a.jpg", quality=92)
     image.save(tmp_path / "a.png")
-    scaled = decode(tmp_path / "a.jpg", Look(size, fit)).pixels.astype(float)
+    scaled = decode(tmp_path / "a.jpg", Preprocessing(size, fit)).pixels.astype(float)
     Image.open(tmp_path / "a.jpg").save(tmp_path / "a.png")
-    full = decode(tmp_path / "a.png", Look(size, fit)).pixels
+    full = decode(tmp_path / "a.png", Preprocessing(size, fit)).pixels
     assert np.abs(scaled - full).mean() < 2.0
 
 
@@ -91,12 +89,12 @@ def test_exif_orientation(tmp_path, orientation, suffix):
     exif[0x0112] = orientation
     path = tmp_path / f"a.{suffix}"
     image.save(path, exif=exif)
-    decoded = decode(path, Look(64))
+    decoded = decode(path, Preprocessing(64))
     assert (decoded.width, decoded.height) == (960, 640)
-    for pixels in (decoded.pixels, pixels_at(path.read_bytes(), 64)):
+    for pixels in (decoded.pixels, pixels_at(path.read_bytes(), Preprocessing(64))):
         assert np.abs(pixels[5, 5].astype(int) - (255, 0, 0)).max() < 5
         assert np.abs(pixels[60, 60].astype(int) - (0, 0, 255)).max() < 5
-    wide = decode(path, Look(96, "letterbox")).pixels
+    wide = decode(path, Preprocessing(96, "letterbox")).pixels
     assert (wide[:10] < 5).all()
     assert np.abs(wide[20, 5].astype(int) - (255, 0, 0)).max() < 5
 
@@ -106,7 +104,7 @@ def test_odd_orientations_are_upright(tmp_path, make_texture):
     exif[0x0112] = 77
     pixels = make_texture(0, 64, 64)
     path = save(tmp_path / "a.png", pixels, exif=exif)
-    assert (decode(path, Look(64)).pixels == pixels).all()
+    assert (decode(path, Preprocessing(64)).pixels == pixels).all()
 
 
 def test_a_slice_of_a_file_is_as_good_as_a_file(tmp_path, make_texture):
@@ -119,28 +117,28 @@ def test_a_slice_of_a_file_is_as_good_as_a_file(tmp_path, make_texture):
     with tarfile.open(tmp_path / "shard.tar") as shard:
         places = [(member.offset_data, member.size) for member in shard]
     for number, (offset, length) in enumerate(places):
-        piece = decode(Encoded(tmp_path / "shard.tar", offset, length), Look(48))
-        whole = decode(tmp_path / f"{number}.jpg", Look(48))
+        piece = decode(Encoded(tmp_path / "shard.tar", offset, length), Preprocessing(48))
+        whole = decode(tmp_path / f"{number}.jpg", Preprocessing(48))
         assert (piece.pixels == whole.pixels).all()
         assert (piece.sha256, piece.phash) == (whole.sha256, whole.phash)
     with pytest.raises(BadImage, match="damaged or cut off"):
-        decode(Encoded(tmp_path / "shard.tar", places[-1][0], 10**6), Look(48))
+        decode(Encoded(tmp_path / "shard.tar", places[-1][0], 10**6), Preprocessing(48))
 
 
 def test_content_is_kept_on_request(tmp_path, make_texture):
     path = save(tmp_path / "a.jpg", make_texture(0))
-    (plain,) = decode_all([Encoded(path)], Look(32))
-    (kept,) = decode_all([Encoded(path)], Look(32), keep_content=True)
+    (plain,) = decode_all([Encoded(path)], Preprocessing(32))
+    (kept,) = decode_all([Encoded(path)], Preprocessing(32), keep_content=True)
     assert plain.content is None
     assert kept.content == path.read_bytes()
-    assert (pixels_at(kept.content, 32) == kept.pixels).all()
-    assert (decode_bytes(kept.content, path, Look(32)).pixels == kept.pixels).all()
+    assert (pixels_at(kept.content, Preprocessing(32)) == kept.pixels).all()
+    assert (decode_bytes(kept.content, path, Preprocessing(32)).pixels == kept.pixels).all()
 
 
 def test_the_order_of_cleaners_is_fixed_and_unknown_ones_are_refused():
-    assert Look(clean=("colour", "frame", "hair")).clean == ("frame", "hair", "colour")
+    assert Preprocessing(clean=("colour", "frame", "hair")).clean == ("frame", "hair", "colour")
     with pytest.raises(UserError, match="--clean acne: expected frame, hair, colour"):
-        Look(clean=("acne", "hair"))
+        Preprocessing(clean=("acne", "hair"))
 
 
 @pytest.mark.parametrize("size", [(900, 1200), (400, 300), (64, 64)])
@@ -149,7 +147,7 @@ def test_cleaning_happens_on_the_way(tmp_path, make_texture, size):
     pixels = (make_texture(3, *size) * np.array([1.0, 0.7, 0.6])).astype(np.uint8)
     path = save(tmp_path / "a.png", pixels)
     before, after = (
-        decode(path, Look(64, clean=names)) for names in ((), ("frame", "hair", "colour"))
+        decode(path, Preprocessing(64, clean=names)) for names in ((), ("frame", "hair", "colour"))
     )
     spread = [np.ptp(d.pixels.mean(axis=(0, 1))) for d in (before, after)]
     assert spread[1] < 0.5 * spread[0]
@@ -161,7 +159,7 @@ def test_a_cropped_frame_leaves_what_was_inside(tmp_path, make_texture):
     pixels = np.zeros((600, 800, 3), np.uint8)
     pixels[100:500, 200:600] = inside = np.maximum(make_texture(4, 400, 400), 60)
     path = save(tmp_path / "a.png", pixels)
-    found = decode(path, Look(100, clean=("frame",))).pixels.astype(float)
+    found = decode(path, Preprocessing(100, clean=("frame",))).pixels.astype(float)
     expected = cv2.resize(inside, (100, 100), interpolation=cv2.INTER_AREA)
     assert np.abs(found - expected).mean() < 6
 
@@ -177,7 +175,7 @@ def test_perceptual_hash_is_that_of_imagehash(make_texture):
 def test_order_is_kept_and_faults_stay_where_they_are(tmp_path, make_texture):
     paths = [save(tmp_path / f"{k}.png", make_texture(k, 64, 64)) for k in range(40)]
     paths[5].write_bytes(b"")
-    results = list(decode_all([Encoded(path) for path in paths], Look(64)))
+    results = list(decode_all([Encoded(path) for path in paths], Preprocessing(64)))
     assert isinstance(results[5], BadImage)
     for k, result in enumerate(results):
         assert k == 5 or (result.pixels == make_texture(k, 64, 64)).all()
@@ -188,7 +186,7 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path, make_texture, 
     """2,000 images of 1.2 MB: only the few in the window are ever held."""
     monkeypatch.setattr(decoding, "KEPT_BYTES", 2**20)
     content = save(tmp_path / "a.jpg", make_texture(0)).read_bytes()
-    monkeypatch.setattr(decoding, "_read", lambda source: content + bytes(2**16))
+    monkeypatch.setattr(decoding, "read_file", lambda source: content + bytes(2**16))
     started = 0
 
     def listed():
@@ -202,7 +200,7 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path, make_texture, 
 
     tracemalloc.start()
     ahead = 0
-    for number, _ in enumerate(decode_all(Sources(), Look(32), keep)):
+    for number, _ in enumerate(decode_all(Sources(), Preprocessing(32), keep)):
         ahead = max(ahead, started - number)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -213,9 +211,9 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path, make_texture, 
 
 def test_stopping_early_stops_the_work(tmp_path, make_texture, monkeypatch):
     save(tmp_path / "a.png", make_texture(0))
-    read, real = [], decoding._read
-    monkeypatch.setattr(decoding, "_read", lambda source: read.append(1) or real(source))
-    results = decode_all([Encoded(tmp_path / "a.png")] * 5000, Look(32))
+    read, real = [], decoding.read_file
+    monkeypatch.setattr(decoding, "read_file", lambda source: read.append(1) or real(source))
+    results = decode_all([Encoded(tmp_path / "a.png")] * 5000, Preprocessing(32))
     next(results)
     results.close()
     assert len(read) < 1000
@@ -239,7 +237,7 @@ def test_links_that_stay_inside_are_followed(tmp_path, make_texture):
     for root in (tmp_path / "root", tmp_path / "link"):
         found = find_images(root)
         assert [path.name for path in found] == ["2.png", "1.png"]
-        results = decode_all([Encoded(path) for path in found], Look(32), root=root)
+        results = decode_all([Encoded(path) for path in found], Preprocessing(32), roots=(root,))
         assert not any(isinstance(result, BadImage) for result in results)
 
 
@@ -256,8 +254,8 @@ def test_links_that_lead_out_are_listed_and_not_read(tmp_path, make_texture):
     found = find_images(root)
     assert [path.name for path in found] == ["a.png", "b.png", "part"]
     assert [path.name for path in find_files(root)] == ["a.png", "b.png", "part", "rows.csv"]
-    results = list(decode_all([Encoded(path) for path in found], Look(32), root=root))
+    results = list(decode_all([Encoded(path) for path in found], Preprocessing(32), roots=(root,)))
     assert {result.reason for result in results} == {"a link that leads out of the folder"}
     assert leads_out(root / "rows.csv", root)
-    (both,) = decode_all([Encoded(root / "a.png")], Look(32), root=(root, outside))
+    (both,) = decode_all([Encoded(root / "a.png")], Preprocessing(32), roots=(root, outside))
     assert both.pixels.shape == (32, 32, 3)

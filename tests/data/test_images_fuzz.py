@@ -11,11 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from data.images.decoding import BadImage, Look, decode_bytes
+from data.images.decoding import Preprocessing, decode_bytes
+from data.images.files import BadImage
 
-LOOK = Look(32)
+LOOK = Preprocessing(32)
 LOOKS = st.builds(
-    Look,
+    Preprocessing,
     st.sampled_from([32, 64]),
     st.sampled_from(["crop", "letterbox"]),
     st.sampled_from([(), ("frame", "hair", "colour")]),

@@ -13,22 +13,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.images import decoding, opening
-from data.images.decoding import (
-    BadImage,
-    Encoded,
-    Look,
-    decode,
-    decode_all,
-    decode_bytes,
-)
+from data.images import files, opening
+from data.images.decoding import Preprocessing, decode, decode_all, decode_bytes
+from data.images.files import BadImage, Encoded
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def reason(path):
     with pytest.raises(BadImage) as caught:
-        decode(path, Look(64))
+        decode(path, Preprocessing(64))
     assert str(caught.value).startswith(f"{path}: ")
     return caught.value.reason
 
@@ -72,7 +66,7 @@ def test_every_changed_byte_of_png_pixels_is_noticed(make_texture):
     for place in range(start, len(content) - 12, 997):
         flipped = content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :]
         with pytest.raises(BadImage, match="damaged or cut off"):
-            decode_bytes(flipped, Path("a.png"), Look(64))
+            decode_bytes(flipped, Path("a.png"), Preprocessing(64))
 
 
 def test_unusable_files(tmp_path, make_texture):
@@ -148,7 +142,7 @@ def test_animated_gif(tmp_path, make_texture):
 )
 def test_formats_that_cannot_be_written_here(content, name):
     with pytest.raises(BadImage) as caught:
-        decode_bytes(content, Path("a.png"), Look(64))
+        decode_bytes(content, Path("a.png"), Preprocessing(64))
     assert caught.value.reason.startswith(name)
 
 
@@ -157,7 +151,7 @@ def test_the_advice_for_other_formats_works(tmp_path, make_texture, monkeypatch,
     (tmp_path / "IN").write_bytes(encoded(make_texture(0)[..., 0], form))
     monkeypatch.chdir(tmp_path)
     exec(opening.TO_RGB.split('"')[1])
-    assert decode(tmp_path / "OUT.png", Look(64)).pixels.shape == (64, 64, 3)
+    assert decode(tmp_path / "OUT.png", Preprocessing(64)).pixels.shape == (64, 64, 3)
 
 
 def test_pipes_sockets_and_devices_do_not_block(tmp_path):
@@ -180,7 +174,7 @@ def test_permission_denied(tmp_path, make_texture, monkeypatch):
     def deny(*_, **__):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(decoding, "open", deny, raising=False)
+    monkeypatch.setattr(files, "open", deny, raising=False)
     assert reason(tmp_path / "a.png") == "cannot be read (Permission denied)"
 
 
@@ -189,7 +183,7 @@ def test_a_huge_file_is_not_read(tmp_path):
     with open(tmp_path / "a.jpg", "wb") as file:
         file.truncate(2**40)
     assert reason(tmp_path / "a.jpg") == "more than 64 MiB"
-    (result,) = decode_all([Encoded(tmp_path / "a.jpg", 100, 2**30)], Look(64))
+    (result,) = decode_all([Encoded(tmp_path / "a.jpg", 100, 2**30)], Preprocessing(64))
     assert result.reason == "more than 64 MiB"
 
 
@@ -197,7 +191,7 @@ def test_a_huge_file_is_not_read(tmp_path):
 def test_many_pixels(tmp_path, side, recwarn):
     """110 and 225 megapixels: Pillow warns of the first and refuses the second."""
     (tmp_path / "bomb.png").write_bytes(png(side, side, bytes((side + 7) // 8 + 1) * side, 1, 0))
-    (result,) = decode_all([Encoded(tmp_path / "bomb.png")], Look(64))
+    (result,) = decode_all([Encoded(tmp_path / "bomb.png")], Preprocessing(64))
     assert result.reason == "more than 100 megapixels"
     assert not recwarn.list
 
@@ -208,7 +202,7 @@ def test_a_jpeg_of_too_many_scans(make_texture):
     last = content.rindex(b"\xff\xda")
     bomb = content[:last] + content[last:-2] * 5000 + content[-2:]
     with pytest.raises(BadImage, match="more than 100 scans"):
-        decode_bytes(bomb, Path("a.jpg"), Look(64))
+        decode_bytes(bomb, Path("a.jpg"), Preprocessing(64))
 
 
 def test_text_and_profiles_that_unpack_to_gigabytes():
@@ -220,7 +214,7 @@ def test_text_and_profiles_that_unpack_to_gigabytes():
         chunk(b"zTXt", b"x\0\0" + zlib.compress(bytes(10**6))) * 100,
     ):
         with pytest.raises(BadImage, match="more than 1 MB of text or colour profile"):
-            decode_bytes(png(40, 40, rows, extra=extra), Path("a.png"), Look(64))
+            decode_bytes(png(40, 40, rows, extra=extra), Path("a.png"), Preprocessing(64))
 
 
 def test_faults_of_one_kind_have_one_reason(tmp_path, make_texture):
@@ -234,10 +228,10 @@ def test_faults_of_one_kind_have_one_reason(tmp_path, make_texture):
 BOMBS = """
 import resource, sys
 from pathlib import Path
-from data.images.decoding import BadImage, Encoded, Look, decode_all
+from data.images.decoding import BadImage, Encoded, Preprocessing, decode_all
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 paths = sorted(Path(sys.argv[1]).iterdir())
-for result in decode_all([Encoded(path) for path in paths], Look(64)):
+for result in decode_all([Encoded(path) for path in paths], Preprocessing(64)):
     print(result.reason if isinstance(result, BadImage) else "fine")
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """

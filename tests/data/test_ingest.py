@@ -7,13 +7,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from data.images.decoding import Encoded, Look, decode
+from data.images.decoding import Preprocessing, decode
+from data.images.files import Encoded
 from data.images.native import NativeImages, ShardWriter, shard_path
 from data.preparation import ingest as module
 from data.preparation.ingest import PIXELS, fingerprint, forget, ingest
 from dermsynth.errors import UserError
 
-LOOK = Look(32)
+LOOK = Preprocessing(32)
 FULL = {"fit": "crop", "clean": []}
 
 
@@ -127,7 +128,7 @@ def test_files_stay_as_they_are_and_are_read_at_any_size(native, files, work):
     assert images.dtype == np.uint8
     for number, row in enumerate(rows):
         assert images.content(number) == files[row].path.read_bytes()
-        assert (images[number] == decode(files[row], Look(48)).pixels).all()
+        assert (images[number] == decode(files[row], Preprocessing(48)).pixels).all()
     whole = images[:]
     assert (images[np.array([5, 0, 5])] == whole[[5, 0, 5]]).all()
     assert (images[2:4] == whole[2:4]).all()

@@ -4,10 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data.images.decoding import Encoded
+from data.images.files import Encoded
 from data.preparation.assemble import settle_copies, split
-from data.preparation.ingest import Ingested
+from data.preparation.ingest import IngestResult
 from data.preparation.join import join, settle
+from data.preparation.options import SplitOptions
 from data.sources.listing import COLUMNS, Fault, Listing
 from data.store import EXTRA, NO_PART, TEST
 from dermsynth.errors import UserError
@@ -81,7 +82,7 @@ def test_no_conflict_changes_nothing():
 
 def taken(kept, copies):
     frame = pd.DataFrame(copies, columns=["row", "first"], dtype=np.int64)
-    return Ingested(pd.DataFrame({"row": kept}), frame, {})
+    return IngestResult(pd.DataFrame({"row": kept}), frame, {})
 
 
 @pytest.mark.parametrize(
@@ -105,7 +106,7 @@ def test_a_dropped_copy_still_ties_its_patient():
     joined = join([("a", listing(ids, [0, 1, 0, 1], patient=patients))])
     pairs = pd.DataFrame({"one": [0], "other": [2], "kind": ["identical"]})
     given = joined.table.assign(given_fold=[0.0, 0.0, 0.0, 1.0])
-    table = split(given, pairs, np.array([0, 1, 3]), 2, 0, 0)
+    table = split(given, pairs, np.array([0, 1, 3]), SplitOptions(2, 0))
     assert table["group"].tolist() == [0, 0, 1]
     assert table["image_id"].tolist() == ["1", "2", "4"]
     assert table["fold"].tolist() == [0, 0, 1]
@@ -116,7 +117,7 @@ def test_external_images_never_meet_what_is_measured():
     second = listing([f"b{k}" for k in range(5)], [1, 0, 1, 0, 1], lesion=["x", "x", "y", "z", "u"])
     joined = join([("a", first), ("b", second)])
     pairs = pd.DataFrame({"one": [7], "other": [60], "kind": ["near"]})  # a7 and b0 of lesion x
-    table = split(joined.table, pairs, np.arange(65), 3, 0.2, 0)
+    table = split(joined.table, pairs, np.arange(65), SplitOptions(3))
     fold = dict(zip(table["image_id"], table["fold"], strict=True))
     assert [fold[f"b{k}"] for k in range(5)] == [NO_PART, NO_PART, EXTRA, EXTRA, EXTRA]
     assert set(table["fold"][:60]) == {TEST, 0, 1, 2}
@@ -126,5 +127,5 @@ def test_external_images_never_meet_what_is_measured():
 
 def test_without_labels_there_are_no_folds():
     joined = join([("a", listing("123", [np.nan] * 3))])
-    table = split(joined.table, NO_PAIRS, np.arange(3), 5, 0.2, 0)
+    table = split(joined.table, NO_PAIRS, np.arange(3), SplitOptions())
     assert set(table["fold"]) == {NO_PART}

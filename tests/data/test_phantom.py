@@ -19,7 +19,8 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from data.phantom.draw import (
+from data.phantom.render import Scene, draw, draw_all
+from data.phantom.sampling import (
     FACTORS,
     PhantomConfig,
     logit,
@@ -28,7 +29,6 @@ from data.phantom.draw import (
     sample_malignant_table,
     sample_table,
 )
-from data.phantom.render import Look, draw, draw_all
 from dermsynth.errors import UserError
 
 SCORES = [f"factor_{name}" for name in FACTORS]
@@ -53,8 +53,8 @@ def drawn() -> tuple[np.ndarray, pd.DataFrame, dict[str, float]]:
     return sample_dataset(PhantomConfig(patients=330, size=64), 3, progress=False, workers=1)
 
 
-def look(**changes: object) -> Look:
-    plain = Look(
+def look(**changes: object) -> Scene:
+    plain = Scene(
         asymmetry=0.2,
         border=0.2,
         colour=0.2,
@@ -215,14 +215,14 @@ def test_a_longer_pool_begins_with_the_shorter_one() -> None:
 
 def test_pools_are_independent_of_a_dataset_with_the_same_seed() -> None:
     dataset, _, _ = sample_dataset(replace(SMALL, prevalence=0.9), 5, progress=False, workers=1)
-    pool = sample_malignant(12, 5, size=64, config=replace(SMALL, prevalence=0.9), workers=1)
+    pool = sample_malignant(12, 5, config=replace(SMALL, prevalence=0.9, size=64))
     distance = np.abs(dataset[:, None].astype(int) - pool[None]).mean((2, 3, 4))
     assert distance.min() > 5  # grey levels: no image of one is a near copy of one of the other
 
 
 def test_broken_images_are_smoother_and_less_diverse() -> None:
     oracle, broken = (
-        sample_malignant(48, 2, 64, quality, workers=1) for quality in ("oracle", "broken")
+        sample_malignant(48, 2, quality, PhantomConfig(size=64)) for quality in ("oracle", "broken")
     )
     detail = [
         np.mean([cv2.Laplacian(i, cv2.CV_32F).std() for i in part]) for part in (oracle, broken)
@@ -389,7 +389,7 @@ def test_the_command_writes_a_pool_with_its_provenance(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     images = np.load(out / "images.npy", allow_pickle=False)
-    assert np.array_equal(images, sample_malignant(5, 3, size=32, workers=1))
+    assert np.array_equal(images, sample_malignant(5, 3, config=PhantomConfig(size=32)))
     provenance = json.loads((out / "pool.json").read_text())["provenance"]
     assert provenance["kind"] == "phantom"
     assert provenance["quality"] == "oracle"

@@ -3,7 +3,6 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +12,16 @@ from PIL import Image
 
 from data import prepare as module
 from data import store
-from data.images.decoding import Look, decode, perceptual_hash
+from data.images.decoding import Preprocessing, decode, perceptual_hash
 from data.pool import leak
 from data.preparation import assemble
+from data.preparation import images as images_module
 from data.prepare import PrepareOptions, default_dataset, prepare
 from data.store import TEST, load_dataset
 from dermsynth.cli import parse
+from dermsynth.options import replace
 
-TINY_PHANTOM = PrepareOptions(size=32, patients=40, folds=3)
+TINY_PHANTOM = replace(PrepareOptions(), size=32, patients=40, folds=3)
 
 
 def never_split(table, owner, part):
@@ -48,7 +49,7 @@ def test_dataset(options, ham, capsys):
     assert set(table["height"]) == {60}
     row = table.iloc[7]
     path = ham / "HAM10000_images_part_2" / "ISIC_0000007.jpg"
-    decoded = decode(path, Look(64))
+    decoded = decode(path, Preprocessing(64))
     assert (dataset.images[7] == decoded.pixels).all()
     assert row["sha256"] == decoded.sha256
     assert row["phash"] == decoded.phash == perceptual_hash(dataset.images[7])
@@ -176,10 +177,17 @@ def test_default_dataset_is_made_once(tmp_path, monkeypatch):
 
 def test_pool_declared_and_undeclared(foreign, options, tmp_path, capsys):
     dataset = prepare(options)
-    ask = PrepareOptions("pool", (foreign,), tmp_path / "pool", size=64, provenance="by X from Y")
+    ask = replace(
+        PrepareOptions(),
+        source="pool",
+        root=(foreign,),
+        out=tmp_path / "pool",
+        size=64,
+        provenance="by X from Y",
+    )
     pool = prepare(ask)
     assert pool.images.shape == (5, 64, 64, 3)
-    assert (pool.images[3] == decode(foreign / "sub" / "3.png", Look(64)).pixels).all()
+    assert (pool.images[3] == decode(foreign / "sub" / "3.png", Preprocessing(64)).pixels).all()
     assert pool.info["provenance"] == {"kind": "declared", "statement": "by X from Y"}
     assert leak(pool, dataset, 0) is None
     unknown = prepare(replace(ask, out=tmp_path / "unknown", provenance=None))
@@ -189,7 +197,9 @@ def test_pool_declared_and_undeclared(foreign, options, tmp_path, capsys):
 
 def test_pool_skips_and_names_bad_files(foreign, tmp_path, refused):
     (foreign / "sub" / "3.png").write_bytes(b"")
-    ask = PrepareOptions("pool", (foreign,), tmp_path / "o" / "pool", size=64)
+    ask = replace(
+        PrepareOptions(), source="pool", root=(foreign,), out=tmp_path / "o" / "pool", size=64
+    )
     assert "sub/3.png" in refused(ask, "1 of 5 images cannot be used")
     pool = prepare(replace(ask, on_error="skip"))
     assert len(pool.images) == 4
@@ -197,11 +207,19 @@ def test_pool_skips_and_names_bad_files(foreign, tmp_path, refused):
 
 
 def test_a_pool_is_not_laundered(foreign, tmp_path, refused):
-    pool = prepare(PrepareOptions("pool", (foreign,), tmp_path / "pool", size=64))
+    pool = prepare(
+        replace(PrepareOptions(), source="pool", root=(foreign,), out=tmp_path / "pool", size=64)
+    )
     (pool.path / "png").mkdir()
     Image.fromarray(pool.images[0]).save(pool.path / "png" / "0.png")
     for root in (pool.path, pool.path / "png"):
-        ask = PrepareOptions("pool", (root,), tmp_path / "o" / "new", provenance="innocent")
+        ask = replace(
+            PrepareOptions(),
+            source="pool",
+            root=(root,),
+            out=tmp_path / "o" / "new",
+            provenance="innocent",
+        )
         refused(ask, "is a pool already")
 
 
@@ -211,7 +229,7 @@ def test_a_pool_is_not_laundered(foreign, tmp_path, refused):
 def test_too_little_space_is_seen_before_decoding(options, monkeypatch, refused):
     usage = shutil.disk_usage("/")._replace(free=100_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    monkeypatch.setattr(module, "ingest", lambda *_: pytest.fail("decoded in vain"))
+    monkeypatch.setattr(images_module, "ingest", lambda *_: pytest.fail("decoded in vain"))
     refused(options, r"images of --size 64 need 0\.0 GB, 0\.0 GB are free")
 
 
@@ -272,7 +290,9 @@ def test_command_line(ham, tmp_path):
 @pytest.mark.slow
 def test_all_of_ham10000(real_ham, tmp_path):
     start = time.process_time()
-    dataset = prepare(PrepareOptions("ham10000", (real_ham,), tmp_path / "d"))
+    dataset = prepare(
+        replace(PrepareOptions(), source="ham10000", root=(real_ham,), out=tmp_path / "d")
+    )
     cpu_seconds = time.process_time() - start  # of all threads: a busy machine does not matter
     table = dataset.table
     assert dataset.info["rows"] == 10_015

@@ -1,19 +1,19 @@
 """Each bad input of `data.prepare`: one clear error, nothing left behind, nothing lost."""
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from PIL import Image
 
-from data import prepare as module
-from data.images.decoding import Look, decode
+from data.images.decoding import Preprocessing, decode
+from data.preparation import phantom as module
 from data.prepare import PrepareOptions, prepare
 from dermsynth.errors import UserError
+from dermsynth.options import replace
 
-TINY_PHANTOM = PrepareOptions(size=32, patients=40, folds=3)
+TINY_PHANTOM = replace(PrepareOptions(), size=32, patients=40, folds=3)
 
 
 # ---------------------------------------------------------------------------------- bad options
@@ -71,7 +71,12 @@ def test_bad_phantom_options_fail_before_anything_is_drawn(
     ],
 )
 def test_bad_pool_options(foreign, tmp_path, change, expected, refused):
-    refused(PrepareOptions("pool", (foreign,), tmp_path / "o" / "p", **change), expected)
+    refused(
+        replace(
+            PrepareOptions(), source="pool", root=(foreign,), out=tmp_path / "o" / "p", **change
+        ),
+        expected,
+    )
 
 
 # ------------------------------------------------------------------------------------- bad folders
@@ -85,7 +90,7 @@ def test_roots(options, tmp_path, refused):
     refused(replace(options, root=(tmp_path / "file",)), "file: a file; expected the folder")
     (tmp_path / "empty" / "notes.txt").touch()
     refused(replace(options, root=(tmp_path / "empty",)), "no HAM10000_metadata.csv in it or below")
-    ask = PrepareOptions("pool", (tmp_path / "empty",), options.out)
+    ask = replace(PrepareOptions(), source="pool", root=(tmp_path / "empty",), out=options.out)
     refused(ask, r"no image below it; expected \.jpg, \.jpeg, \.png")
 
 
@@ -217,7 +222,9 @@ def test_skip_drops_and_counts(options, ham, capsys):
     assert {name for names in dataset.info["dropped"].values() for name in names} == bad
     assert dataset.info["dropped"]["absent"] == ["ISIC_0000000", "ISIC_0000004"]
     path = ham / "HAM10000_images_part_1" / "ISIC_0000010.jpg"
-    assert (dataset.images[ids.index("ISIC_0000010")] == decode(path, Look(64)).pixels).all()
+    assert (
+        dataset.images[ids.index("ISIC_0000010")] == decode(path, Preprocessing(64)).pixels
+    ).all()
     assert "dropped: absent" in capsys.readouterr().out
 
 

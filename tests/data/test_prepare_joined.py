@@ -7,18 +7,18 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from data.images.decoding import Look, decode
+from data.images.decoding import Preprocessing, decode
 from data.preparation import ingest as ingest_module
 from data.prepare import prepare
 from data.store import EXTRA, NO_PART, load_dataset
 from dermsynth.errors import UserError
+from dermsynth.options import replace
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def second(ham, tmp_path, make_texture):
 
 @pytest.fixture
 def joined(options, second):
-    return replace(options, root=(*options.root, second), extra=("ham10000",))
+    return replace(options, root=(*options.input.root, second), extra=("ham10000",))
 
 
 def test_external_images_join_the_training_parts_only(joined):
@@ -60,8 +60,8 @@ def test_external_images_join_the_training_parts_only(joined):
 
 
 def test_each_source_needs_its_root(options, joined, refused):
-    refused(replace(joined, root=options.root), "expected 2, found 1")
-    refused(replace(options, root=joined.root), "expected 1, found 2")
+    refused(replace(joined, root=options.input.root), "expected 2, found 1")
+    refused(replace(options, root=joined.input.root), "expected 1, found 2")
 
 
 # ----------------------------------------------------------------------------------------- native
@@ -76,7 +76,7 @@ def test_native_keeps_the_files(options, ham):
         for row in (0, 7, 47):
             part = ham / f"HAM10000_images_part_{1 + row % 2}" / f"ISIC_{row:07d}.jpg"
             assert images.content(row) == part.read_bytes()
-            assert (images[row] == decode(part, Look(size)).pixels).all()
+            assert (images[row] == decode(part, Preprocessing(size)).pixels).all()
     stored = prepare(replace(options, out=options.out.with_name("stored")))
     assert stored.folds_hash == dataset.folds_hash
     columns = ["image_id", "target", "group", "fold", "width", "height", "sha256"]
@@ -157,13 +157,13 @@ KILLED = """
 import os, signal, sys
 from data.preparation import ingest
 ingest.CHUNK = 8
-real, written = ingest.write_bytes, []
+real, written = ingest.store.write_parquet, []
 def write(path, content):
     real(path, content)
     written.append(path)
     if len(written) == 3:
         os.kill(os.getpid(), signal.SIGKILL)
-ingest.write_bytes = write
+ingest.store.write_parquet = write
 from data.prepare import PrepareOptions, prepare
 from dermsynth.cli import parse
 prepare(parse(PrepareOptions, sys.argv[1:], "x", "x"))
@@ -175,7 +175,7 @@ def test_killed_it_goes_on_to_the_same_dataset(options, size, tmp_path, monkeypa
     monkeypatch.setattr(ingest_module, "CHUNK", 8)
     ask = replace(options, size=int(size) if size.isdigit() else size)
     unbroken = prepare(replace(ask, out=tmp_path / "unbroken"))
-    argv = ["--source", "ham10000", "--root", str(ask.root[0]), "--out", str(ask.out)]
+    argv = ["--source", "ham10000", "--root", str(ask.input.root[0]), "--out", str(ask.out)]
     command = [sys.executable, "-c", KILLED, *argv, "--size", size, "--folds", "3"]
     killed = subprocess.run(command, check=False, capture_output=True)
     assert killed.returncode == -signal.SIGKILL
@@ -206,7 +206,7 @@ def test_read_only_root_and_out(options, ham, tmp_path):
 
 
 def test_ctrl_c_says_how_to_go_on(options, tmp_path):
-    argv = ["--source", "ham10000", "--root", str(options.root[0]), "--out", str(options.out)]
+    argv = ["--source", "ham10000", "--root", str(options.input.root[0]), "--out", str(options.out)]
     # a job in the background begins with this signal ignored
     heard = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
     slow = (
@@ -216,7 +216,7 @@ def test_ctrl_c_says_how_to_go_on(options, tmp_path):
             "def wait(*a):\n    time.sleep(0.5)\n    return real(*a)\n"
             "data.images.decoding.decode_bytes = wait\n"
             "import sys\nfrom data.prepare import *\n"
-            'run(PrepareOptions, prepare, "data.prepare", "x")\n'
+            'cli.run(PrepareOptions, prepare, "data.prepare", "x")\n'
         )
     )
     process = subprocess.Popen(

@@ -10,11 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data import report, store
+from data import store
+from data.card import samples
 from data.card.counts import breakdown, leak_checks, with_rows
 from data.images.native import ShardWriter
 from data.report import ReportOptions, write_report
 from dermsynth.errors import UserError
+from dermsynth.options import OutputOptions
 
 ROOT = Path(__file__).parents[2]
 FOLDS = [0, 1, 2, -1, -2, -3]
@@ -235,8 +237,8 @@ def test_pairs_are_counted_and_shown_across_lesions_first(folder):
         *(["1", "1"], ["20", "0"], ["1", "1"]),
     ]
     twins = page[page.index('<div class="twins">') : page.index("<h2>What was left out")]
-    assert twins.count("<p><strong>") == report.PAIRS
-    assert twins.count("<img") == 2 * report.PAIRS - 1  # the dropped one has no picture
+    assert twins.count("<p><strong>") == samples.PAIRS
+    assert twins.count("<img") == 2 * samples.PAIRS - 1  # the dropped one has no picture
     for name in ("IMG_0100", "COPY", "IMG_0102"):
         assert 0 < twins.index(name) < twins.index("IMG_0000")
     assert "12 of 22 pairs" in words_of(twins)
@@ -285,7 +287,7 @@ def test_page_is_self_contained(folder):
     add_pairs(folder, [("IMG_0000", "IMG_0001", "near", False)])
     page = page_of(folder)
     loads = re.findall(r"""(?:src|srcset|href|action|data)\s*=\s*["']([^"']*)""", page)
-    assert len(loads) == 2 * report.SAMPLES + 2 + 2  # samples, pair, resolution, skin tone
+    assert len(loads) == 2 * samples.SAMPLES + 2 + 2  # samples, pair, resolution, skin tone
     assert all(load.startswith("data:image/") for load in loads)
     for word in ("<script", "url(", "@import", "<link", "<iframe"):
         assert word not in page
@@ -343,7 +345,7 @@ def test_native_dataset(tmp_path):
     assert "border of all 24 images" in words
     assert "enlarged" not in words
     labelled = int(table["target"].notna().sum())
-    assert page.count("<img src=") == min(labelled, 2 * report.SAMPLES) + 2
+    assert page.count("<img src=") == min(labelled, 2 * samples.SAMPLES) + 2
 
 
 def test_no_labels_at_all(tmp_path):
@@ -355,7 +357,7 @@ def test_no_labels_at_all(tmp_path):
 
 
 def test_large_sets_are_sampled(folder, monkeypatch):
-    monkeypatch.setattr(report, "TONES", 50)
+    monkeypatch.setattr(samples, "TONES", 50)
     page = page_of(folder)
     assert "border of 50 images drawn at random from the 240" in words_of(page)
     assert sum(int(row[0]) for row in rows_under(page, "band").values()) == 50
@@ -413,21 +415,22 @@ def test_out_is_not_taken_from_anybody(folder, tmp_path):
     out = tmp_path / "mine.html"
     out.write_text("mine")
     with pytest.raises(UserError, match="--overwrite"):
-        write_report(ReportOptions(folder, out))
+        write_report(ReportOptions(folder, OutputOptions(out)))
     assert out.read_text() == "mine"
-    write_report(ReportOptions(folder, out, overwrite=True))
+    write_report(ReportOptions(folder, OutputOptions(out, overwrite=True)))
     assert "Dataset card" in out.read_text()
     with pytest.raises(UserError, match=r"ends in \.html"):
-        write_report(ReportOptions(folder, folder / "table.parquet", overwrite=True))
+        write_report(ReportOptions(folder, OutputOptions(folder / "table.parquet", overwrite=True)))
     below = out / "a.html"
     with pytest.raises(UserError, match="cannot be written to"):
-        write_report(ReportOptions(folder, below))
+        write_report(ReportOptions(folder, OutputOptions(below)))
 
 
 def test_command(folder, tmp_path):
     command = [sys.executable, "-m", "data.report"]
     done = subprocess.run([*command, folder], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == str(folder / "report.html")
+    assert done.stdout.splitlines()[0] == str(folder / "report.html")
+    assert done.stdout.splitlines()[-1].startswith("next: python -m gan.train")
     wrong = subprocess.run([*command, tmp_path], cwd=ROOT, capture_output=True, text=True)
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert wrong.stderr.startswith(f"error: {tmp_path}: no prepared dataset there")

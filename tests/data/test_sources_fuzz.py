@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data.sources import read_source
-from data.sources.listing import COLUMNS, Ask, Listing
+from data.sources.listing import COLUMNS, Listing, SourceOptions
 from dermsynth.errors import UserError
 
 TABLES = {  # each source's files with a header that it takes
@@ -83,7 +83,7 @@ def root(tmp_path) -> Path:
     return root
 
 
-def check(source: str, root: Path, ask: Ask) -> None:
+def check(source: str, root: Path, ask: SourceOptions) -> None:
     before = sorted(root.parent.rglob("*"))
     message, start = "", time.process_time()
     try:
@@ -98,7 +98,7 @@ def check(source: str, root: Path, ask: Ask) -> None:
     assert sorted(root.parent.rglob("*")) == before
 
 
-def check_listing(listing: Listing, root: Path, ask: Ask) -> None:
+def check_listing(listing: Listing, root: Path, ask: SourceOptions) -> None:
     found = listing.table
     assert set(found.columns) == {*COLUMNS, *(["given_fold"] if ask.fold_column else [])}
     assert found["image_id"].is_unique
@@ -126,7 +126,7 @@ def check_listing(listing: Listing, root: Path, ask: Ask) -> None:
 
 
 asks = st.builds(
-    Ask,
+    SourceOptions,
     positive=st.sampled_from([("mel",), ("nv", "mel"), ("melanoma",), ("x",), ("",), ()]),
     tables_only=st.booleans(),
     fold_column=st.sampled_from([None, None, "fold", "absent"]),
@@ -140,7 +140,7 @@ def test_any_table(root, source, strategy):
 
     @SETTINGS
     @given(st.fixed_dictionaries(files), asks)
-    def attempt(contents: dict[str, bytes], ask: Ask) -> None:
+    def attempt(contents: dict[str, bytes], ask: SourceOptions) -> None:
         for name, content in contents.items():
             (root / name).write_bytes(content)
         check(source, root, ask)
@@ -176,6 +176,6 @@ def test_many_clashes_take_no_time(root):
     """100,000 ids twice each, all contradicting: linear work."""
     rows = "".join(f"i{n % 100_000},{n},mel\n" for n in range(200_000))
     (root / "HAM10000_metadata.csv").write_text("image_id,lesion_id,dx\n" + rows)
-    listing = read_source("ham10000", root, Ask(tables_only=True))
+    listing = read_source("ham10000", root, SourceOptions(tables_only=True))
     assert len(listing.faults) == 100_000
     assert listing.table.empty

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data.sources import read_source
-from data.sources.listing import Ask
+from data.sources.listing import SourceOptions
 from dermsynth.errors import UserError
 
 
@@ -45,7 +45,7 @@ def faults(listing):
 
 def ham(root, *lines, header="image_id,lesion_id,dx,age"):
     csv(root, "HAM10000_metadata.csv", header, *lines)
-    return read_source("ham10000", root, Ask(tables_only=True))
+    return read_source("ham10000", root, SourceOptions(tables_only=True))
 
 
 GOOD = ("a,l1,mel,40", "b,l2,nv,")
@@ -136,7 +136,7 @@ def test_rows_are_sorted_and_words_harmonised(root):
 )
 def test_positive(root, positive, expected):
     ham(root, *GOOD)
-    ask = Ask(tables_only=True, positive=positive)
+    ask = SourceOptions(tables_only=True, positive=positive)
     if isinstance(expected, str):
         with pytest.raises(UserError, match=expected):
             read_source("ham10000", root, ask)
@@ -151,11 +151,11 @@ def test_given_folds(root):
         "image_id,lesion_id,dx,Fold",
         *("a,1,nv,0", "b,2,mel,-1", "c,3,nv,", "d,4,nv,x", "e,5,nv,1.5", "f,6,nv,inf"),
     )
-    listing = read_source("ham10000", root, Ask(tables_only=True, fold_column="fold"))
+    listing = read_source("ham10000", root, SourceOptions(tables_only=True, fold_column="fold"))
     assert rows(listing, "image_id", "given_fold") == [["a", 0.0], ["b", -1.0], ["c", None]]
     assert {fault.reason for fault in listing.faults} == {"fold is not a whole number"}
     with pytest.raises(UserError, match=r"no column part; it has image_id, lesion_id, dx, Fold"):
-        read_source("ham10000", root, Ask(tables_only=True, fold_column="part"))
+        read_source("ham10000", root, SourceOptions(tables_only=True, fold_column="part"))
 
 
 # ------------------------------------------------------------------------------------------- files
@@ -168,7 +168,7 @@ def test_files_are_found_by_name_only(root, tmp_path):
     (root / "e.jpg").symlink_to(tmp_path / "out" / "e.jpg")
     (root / "two" / "e.jpg").symlink_to(tmp_path / "out" / "e.jpg")
     (root / "f.PNG").write_text("F")
-    listing = read_source("ham10000", root, Ask())
+    listing = read_source("ham10000", root, SourceOptions())
     found = {
         name: file and str(file.path.relative_to(root))
         for name, file in zip(listing.table["image_id"], listing.files, strict=True)
@@ -194,24 +194,24 @@ def test_files_are_found_by_name_only(root, tmp_path):
 def test_half_downloaded(root, name, expected, capsys):
     put(root, **{name: "PK"})
     with pytest.raises(UserError, match=f"holds no images yet; .*{expected}"):
-        read_source("ham10000", root, Ask())
+        read_source("ham10000", root, SourceOptions())
     with pytest.raises(UserError, match=f"a file; expected the folder .*{expected}"):
-        read_source("ham10000", root / name, Ask())
+        read_source("ham10000", root / name, SourceOptions())
     csv(root, "HAM10000_metadata.csv", "image_id,lesion_id,dx", *GOOD[:1], "a,l,mel", "b,m,nv")
     with pytest.raises(UserError, match=f"2 images are listed and none .*{expected}"):
-        read_source("ham10000", root, Ask())
+        read_source("ham10000", root, SourceOptions())
     put(root, a="A")
-    assert len(read_source("ham10000", root, Ask()).table) == 2
+    assert len(read_source("ham10000", root, SourceOptions()).table) == 2
     assert "1 of 2 images are not below" in capsys.readouterr().out
 
 
 def test_roots(root):
     with pytest.raises(UserError, match="needs --root"):
-        read_source("siim2020", None, Ask())
+        read_source("siim2020", None, SourceOptions())
     with pytest.raises(UserError, match="no such folder"):
-        read_source("siim2020", root / "x", Ask())
+        read_source("siim2020", root / "x", SourceOptions())
     with pytest.raises(UserError, match="empty; unpack"):
-        read_source("siim2020", root, Ask())
+        read_source("siim2020", root, SourceOptions())
     put(root, **{"notes.txt": "x"})
     for source, file in [
         ("ham10000", "HAM10000_metadata.csv"),
@@ -221,7 +221,7 @@ def test_roots(root):
         ("folder", "image below it"),
     ]:
         with pytest.raises(UserError, match=f"no {file}"):
-            read_source(source, root, Ask())
+            read_source(source, root, SourceOptions())
 
 
 # ---------------------------------------------------------------------------------------- ISIC 2019
@@ -235,7 +235,7 @@ def test_isic2019(root):
     names = ["A_downsampled", "B", "C", "D", "E"]
     csv(root, truth, CLASSES, *map(",".join, zip(names, [*hot, "1,1,0,0,0,0,0,0,0"], strict=True)))
     with pytest.raises(UserError, match=f"no {about}"):
-        read_source("isic2019", root, Ask())
+        read_source("isic2019", root, SourceOptions())
     csv(
         root,
         about,
@@ -243,7 +243,7 @@ def test_isic2019(root):
         *("A,55,anterior torso,L,female", "B_downsampled,,,,", "C,,,,", "D,,,,", "E,,,,", "F,,,,"),
     )
     put(root, A="A", deep__B_downsampled="B", C="C", F="F")
-    listing = read_source("isic2019", root, Ask())
+    listing = read_source("isic2019", root, SourceOptions())
     assert rows(listing, "image_id", "target", "diagnosis", "site", "lesion_id") == [
         ["A", 1.0, "mel", "torso", "L"],
         ["B", 0.0, "akiec", None, None],
@@ -260,9 +260,13 @@ def test_isic2019(root):
 def test_isic2019_test_part_without_labels(root):
     csv(root, "ISIC_2019_Test_Metadata.csv", "image,age_approx,anatom_site_general,sex", "T,5,,")
     put(root, T="T")
-    assert rows(read_source("isic2019", root, Ask()), "image_id", "target") == [["T", None]]
+    assert rows(read_source("isic2019", root, SourceOptions()), "image_id", "target") == [
+        ["T", None]
+    ]
     csv(root, "ISIC_2019_Test_GroundTruth.csv", CLASSES, "T,1,0,0,0,0,0,0,0,0")
-    assert rows(read_source("isic2019", root, Ask()), "image_id", "target") == [["T", 1.0]]
+    assert rows(read_source("isic2019", root, SourceOptions()), "image_id", "target") == [
+        ["T", 1.0]
+    ]
 
 
 # ----------------------------------------------------------------------------------- SIIM-ISIC 2020
@@ -280,7 +284,7 @@ def test_siim2020_as_kaggle_has_it(root):
     )
     csv(root, "test.csv", KAGGLE.removesuffix(",diagnosis"), "t,P9,female,30.0,head/neck")
     put(root, jpeg__train__a="A", jpeg__train__b="B", jpeg__test__t="T")
-    listing = read_source("siim2020", root, Ask())
+    listing = read_source("siim2020", root, SourceOptions())
     assert rows(listing, "image_id", "target", "patient_id", "age") == [
         ["a", 1.0, "P1", None],
         ["b", 0.0, "P1", 40.0],
@@ -309,7 +313,7 @@ def test_siim2020_as_isic_has_it(root):
         *("c,a", "a,c", "b,b", "b,gone"),
     )
     csv(root, "ISIC_2020_Test_Metadata.csv", "image,patient,anatom_site_general", "z,P3,torso")
-    listing = read_source("siim2020", root, Ask(tables_only=True))
+    listing = read_source("siim2020", root, SourceOptions(tables_only=True))
     assert rows(listing, "image_id", "lesion_id", "patient_id", "site")[1:] == [
         ["b", "L2", "P1", None],
         ["c", "L2", "P1", None],
@@ -334,7 +338,7 @@ def test_isic_archive(root):
         *("I4,Clinic,CC-0,,,,Malignant,,Basal cell carcinoma,,,,", "I5,,CC-0,,,,,,Nevus,,,,"),
     )
     put(root, I1="1", I2="2", I3="3", I4="4", I5="5", licenses__x="x")
-    listing = read_source("isic-archive", root, Ask())
+    listing = read_source("isic-archive", root, SourceOptions())
     assert rows(listing, "image_id", "target", "diagnosis", "site") == [
         ["I1", 1.0, "mel", "palms/soles"],
         ["I2", 0.0, "nv", "torso"],
@@ -344,7 +348,7 @@ def test_isic_archive(root):
     ]
     assert listing.facts["licence"] == "CC-0 (4), CC-BY (1)"
     assert listing.facts["attribution"] == "Clinic (3), A, B (1), unknown (1)"
-    melanoma_or_not = read_source("isic-archive", root, Ask(positive=("mel", "akiec")))
+    melanoma_or_not = read_source("isic-archive", root, SourceOptions(positive=("mel", "akiec")))
     assert melanoma_or_not.table["target"].tolist() == [1, 0, 1, 0, 0]
 
 
@@ -356,7 +360,7 @@ def test_isic_archive_as_it_was(root):
         *("I1,malignant,melanoma,lateral torso,", "I2,indeterminate/malignant,,,Malignant"),
         *("I3,benign,nevus,,Malignant", "I4,,,,Benign"),
     )
-    listing = read_source("isic-archive", root, Ask(tables_only=True))
+    listing = read_source("isic-archive", root, SourceOptions(tables_only=True))
     assert rows(listing, "image_id", "target", "site") == [
         ["I1", 1.0, "torso"],
         ["I2", None, None],
@@ -367,7 +371,7 @@ def test_isic_archive_as_it_was(root):
     ]
     csv(root, "metadata.csv", "isic_id,sex", "I1,male")
     with pytest.raises(UserError, match="no column benign_malignant"):
-        read_source("isic-archive", root, Ask(tables_only=True))
+        read_source("isic-archive", root, SourceOptions(tables_only=True))
 
 
 # ------------------------------------------------------------------------------------------- folder
@@ -375,7 +379,7 @@ def test_isic_archive_as_it_was(root):
 
 def test_class_folders(root):
     put(root, benign__a="A", benign__deep__b="B", malignant__c="C", unknown__d="D", loose="L")
-    listing = read_source("folder", root, Ask())
+    listing = read_source("folder", root, SourceOptions())
     assert rows(listing, "image_id", "target", "diagnosis", "patient_id") == [
         ["a", 0.0, None, None],
         ["b", 0.0, None, None],
@@ -389,32 +393,32 @@ def test_class_folders(root):
 
 def test_class_folders_of_diagnoses(root):
     put(root, Melanoma__1="A", nevus__1="B", bcc__2="C", nevus__x__3="D")
-    listing = read_source("folder", root, Ask())
+    listing = read_source("folder", root, SourceOptions())
     assert rows(listing, "image_id", "target", "diagnosis") == [
         ["Melanoma__1", 1.0, "mel"],
         ["bcc__2", 0.0, "bcc"],
         ["nevus__1", 0.0, "nv"],
         ["nevus__x__3", 0.0, "nv"],
     ]
-    both = read_source("folder", root, Ask(positive=("mel", "Basal cell carcinoma")))
+    both = read_source("folder", root, SourceOptions(positive=("mel", "Basal cell carcinoma")))
     assert both.table["target"].tolist() == [1, 1, 0, 0]
     with pytest.raises(UserError, match="--positive scc: no such diagnosis"):
-        read_source("folder", root, Ask(positive=("scc",)))
+        read_source("folder", root, SourceOptions(positive=("scc",)))
     shutil.rmtree(root / "Melanoma")
     with pytest.raises(UserError, match="--positive mel: no such diagnosis"):
-        read_source("folder", root, Ask())
+        read_source("folder", root, SourceOptions())
 
 
 def test_folders_that_are_no_classes(root):
     put(root, train__benign__a="A", test__malignant__b="B")
     with pytest.raises(UserError, match="test, train, which are no classes; point --root"):
-        read_source("folder", root, Ask())
+        read_source("folder", root, SourceOptions())
     shutil.rmtree(root / "train")
     shutil.move(root / "test" / "malignant" / "b.jpg", root / "b.jpg")
     with pytest.raises(UserError, match="1 images and no class folder"):
-        read_source("folder", root, Ask())
+        read_source("folder", root, SourceOptions())
     with pytest.raises(UserError, match=r"no CSV file in it or below; .* the column x"):
-        read_source("folder", root, Ask(target_column="x"))
+        read_source("folder", root, SourceOptions(target_column="x"))
 
 
 def test_class_folders_with_names_that_are_no_text(root):
@@ -423,7 +427,7 @@ def test_class_folders_with_names_that_are_no_text(root):
         path = root / os.fsdecode(name)
         path.parent.mkdir(exist_ok=True)
         path.write_text("x")
-    listing = read_source("folder", root, Ask())
+    listing = read_source("folder", root, SourceOptions())
     assert listing.table["image_id"].tolist() == ["a", "b", "c"]
     assert {fault.where for fault in listing.faults} == {
         *("?.jpg", "benign/?.jpg", "benign/x?y.jpg"),
@@ -444,7 +448,7 @@ def test_folder_with_a_csv(root, header, cells, targets, reasons):
     lines = [f"{name}.jpg,{cell},P{name}" for name, cell in zip("abcd", cells, strict=True)]
     csv(root, "labels.csv", f"{header},patient", *lines)
     put(root, a="A", b="B", c="C", d="D")
-    listing = read_source("folder", root, Ask())
+    listing = read_source("folder", root, SourceOptions())
     assert [row[0] for row in rows(listing, "target")] == targets
     assert [fault.reason.split()[2] for fault in listing.faults] == reasons
     assert listing.table["patient_id"].str.match("P[a-d]").all()
@@ -454,8 +458,8 @@ def test_folder_with_columns_of_any_name(root):
     csv(root, "x.tsv", "bild\tbefund\tfall\tage", "a\tMelanom\t7\t30", "b\tNävus\t7\t31")
     put(root, a="A", b="B")
     with pytest.raises(UserError, match=r"it has bild, befund, fall, age; .*--image-column"):
-        read_source("folder", root, Ask())
-    ask = Ask(("melanom",), False, "bild", "befund", "fall")
+        read_source("folder", root, SourceOptions())
+    ask = SourceOptions(("melanom",), False, "bild", "befund", "fall")
     listing = read_source("folder", root, ask)
     assert rows(listing, "image_id", "target", "diagnosis", "patient_id", "age") == [
         ["a", 1.0, "melanom", "7", 30.0],
@@ -466,7 +470,7 @@ def test_folder_with_columns_of_any_name(root):
 
 def test_folder_with_target_and_diagnosis(root):
     csv(root, "x.csv", "id,target,dx", "a,1,scc", "b,0,", "c,1,mel", "d,,nv")
-    ask = Ask(tables_only=True)
+    ask = SourceOptions(tables_only=True)
     assert rows(read_source("folder", root, ask), "target") == [[1.0], [0.0], [1.0], [None]]
-    ask = Ask(tables_only=True, positive=("scc",))
+    ask = SourceOptions(tables_only=True, positive=("scc",))
     assert rows(read_source("folder", root, ask), "target") == [[1.0], [0.0], [0.0], [0.0]]

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from data.sources import READERS, read_source
-from data.sources.listing import COLUMNS, Ask
+from data.sources.listing import COLUMNS, SourceOptions
 from data.sources.vocabulary import DIAGNOSES, SITES
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
@@ -16,7 +16,7 @@ SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 def read(name, ask=None):
     if not (SHARED / name).exists():
         pytest.skip(f"no {name} at {SHARED}")
-    found = read_source(name, SHARED / name, ask or Ask())
+    found = read_source(name, SHARED / name, ask or SourceOptions())
     assert list(found.table.columns) == COLUMNS
     assert found.table["image_id"].is_monotonic_increasing
     assert found.table["image_id"].is_unique
@@ -53,12 +53,12 @@ def test_isic2019_with_most_images_absent():
 
 
 def test_isic2019_positive_is_a_choice():
-    table = read("isic2019", Ask(positive=("melanoma", "BCC", "scc"))).table
+    table = read("isic2019", SourceOptions(positive=("melanoma", "BCC", "scc"))).table
     assert table["target"].sum() == 4522 + 3323 + 628
 
 
 def test_siim2020():
-    found = read("siim2020", Ask(tables_only=True))
+    found = read("siim2020", SourceOptions(tables_only=True))
     table = found.table
     assert (len(table), table["target"].sum(), table["patient_id"].nunique()) == (33126, 584, 2056)
     assert found.same.shape == (425, 2)
@@ -70,7 +70,7 @@ def test_siim2020():
 
 
 def test_siim2020_another_positive_keeps_the_benign_benign():
-    table = read("siim2020", Ask(tables_only=True, positive=("mel", "bkl"))).table
+    table = read("siim2020", SourceOptions(tables_only=True, positive=("mel", "bkl"))).table
     assert table["target"].sum() == 584 + 223
     assert table["target"].notna().all()
 

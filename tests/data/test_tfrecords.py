@@ -3,6 +3,7 @@
 import random
 import shutil
 import struct
+import sys
 import tempfile
 import tracemalloc
 from pathlib import Path
@@ -15,14 +16,14 @@ from hypothesis import strategies as st
 from tfrecord.example_pb2 import Example
 from tfrecord.writer import TFRecordWriter
 
-from data.images.decoding import Look, decode
+from data.images.decoding import Preprocessing, decode
 from data.sources import read_source, tfrecords
-from data.sources.listing import Ask, Listing
+from data.sources.listing import Listing, SourceOptions
 from data.sources.tfrecords import list_tfrecords
 from dermsynth.errors import UserError
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
-PLAIN = Ask()
+PLAIN = SourceOptions()
 needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not here")
 
 
@@ -56,7 +57,9 @@ def frame(data: bytes) -> bytes:
     return length + TFRecordWriter.masked_crc(length) + data + TFRecordWriter.masked_crc(data)
 
 
-def read(folder: Path, *records: bytes, name: str = "train00.tfrec", ask: Ask = PLAIN) -> Listing:
+def read(
+    folder: Path, *records: bytes, name: str = "train00.tfrec", ask: SourceOptions = PLAIN
+) -> Listing:
     (folder / name).write_bytes(b"".join(records))
     return list_tfrecords(folder, ask)
 
@@ -71,9 +74,9 @@ def one(listing: Listing) -> pd.Series:
 
 @needs_data
 def test_names_targets_and_metadata_are_those_of_ham10000() -> None:
-    found = read_source("tfrecords", SHARED / "tfrecords", Ask())
+    found = read_source("tfrecords", SHARED / "tfrecords", SourceOptions())
     table = found.table.set_index("image_id")
-    known = read_source("ham10000", SHARED / "ham10000", Ask(tables_only=True)).table
+    known = read_source("ham10000", SHARED / "ham10000", SourceOptions(tables_only=True)).table
     known = known.set_index("image_id").loc[table.index]
     assert len(table) == 392
     assert not found.faults
@@ -90,12 +93,12 @@ def test_names_targets_and_metadata_are_those_of_ham10000() -> None:
 
 @needs_data
 def test_images_are_decoded_where_they_lie() -> None:
-    found = list_tfrecords(SHARED / "tfrecords", Ask())
-    known = read_source("ham10000", SHARED / "ham10000", Ask())
+    found = list_tfrecords(SHARED / "tfrecords", SourceOptions())
+    known = read_source("ham10000", SHARED / "ham10000", SourceOptions())
     originals = dict(zip(known.table["image_id"], known.files, strict=True))
     for row in range(0, len(found.table), 40):
-        ours = decode(found.files[row], Look(size=64)).pixels.astype(float)
-        same = decode(originals[found.table["image_id"][row]], Look(size=64)).pixels
+        ours = decode(found.files[row], Preprocessing(size=64)).pixels.astype(float)
+        same = decode(originals[found.table["image_id"][row]], Preprocessing(size=64)).pixels
         blocks = (ours - same).reshape(8, 8, 8, 8, 3).mean(axis=(1, 3))  # encoded twice
         assert np.abs(blocks).mean() < 12
         assert np.corrcoef(ours.ravel(), same.ravel())[0, 1] > 0.9
@@ -181,14 +184,14 @@ def test_files_without_targets_have_no_labels(tmp_path: Path) -> None:
 
 
 def test_folds_may_be_a_feature(tmp_path: Path) -> None:
-    found = read(tmp_path, frame(example(tfrecord=4)), ask=Ask(fold_column="tfrecord"))
+    found = read(tmp_path, frame(example(tfrecord=4)), ask=SourceOptions(fold_column="tfrecord"))
     assert one(found).given_fold == 4
     with pytest.raises(UserError, match="no feature tfrecord"):
-        read(tmp_path, frame(example()), ask=Ask(fold_column="tfrecord"))
+        read(tmp_path, frame(example()), ask=SourceOptions(fold_column="tfrecord"))
 
 
 def test_tables_only_looks_for_no_image(tmp_path: Path) -> None:
-    assert read(tmp_path, frame(example()), ask=Ask(tables_only=True)).files == [None]
+    assert read(tmp_path, frame(example()), ask=SourceOptions(tables_only=True)).files == [None]
 
 
 def test_the_image_is_found_in_its_file(tmp_path: Path) -> None:
@@ -253,8 +256,8 @@ def test_names_that_come_twice(tmp_path: Path) -> None:
 
 def test_positive_needs_diagnoses_that_are_words(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="numbers of unknown meaning"):
-        read(tmp_path, frame(example()), ask=Ask(positive=("bcc",)))
-    found = read(tmp_path, frame(example(diagnosis=b"bcc")), ask=Ask(positive=("bcc",)))
+        read(tmp_path, frame(example()), ask=SourceOptions(positive=("bcc",)))
+    found = read(tmp_path, frame(example(diagnosis=b"bcc")), ask=SourceOptions(positive=("bcc",)))
     assert one(found).target == 1
 
 
@@ -328,10 +331,10 @@ def test_links_out_of_the_folder_and_folders_are_refused(tmp_path: Path) -> None
     root.mkdir()
     (root / "readme.txt").write_text("x")
     with pytest.raises(UserError, match=r"no .tfrec"):
-        list_tfrecords(root, Ask())
+        list_tfrecords(root, SourceOptions())
     (root / "a.tfrec").symlink_to(outside)
     with pytest.raises(UserError, match="leads out"):
-        list_tfrecords(root, Ask())
+        list_tfrecords(root, SourceOptions())
 
 
 # ------------------------------------------------------------------------------------------ fuzz
@@ -341,7 +344,7 @@ def outcome(content: bytes) -> Listing | UserError:
     folder = Path(tempfile.mkdtemp())
     try:
         (folder / "train00.tfrec").write_bytes(content)
-        return list_tfrecords(folder, Ask())
+        return list_tfrecords(folder, SourceOptions())
     except UserError as error:
         return error
     finally:
@@ -405,3 +408,13 @@ def test_fuzz_features_of_any_type(features: dict[str, object]) -> None:
     assert isinstance(found, Listing)
     assert found.table["target"].isin([0, 1]).all()
     assert found.table["age"].dropna().between(0, 120).all()
+
+
+@pytest.mark.parametrize("package", ["crc32c", "google.protobuf.message", "tfrecord.example_pb2"])
+def test_without_the_extra_it_is_named(tmp_path, monkeypatch, package):
+    tfrecords._libraries.cache_clear()
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UserError, match=r"pip install 'dermsynth\[tfrecords\]'"):
+        list_tfrecords(tmp_path, SourceOptions())
+    monkeypatch.undo()
+    tfrecords._libraries.cache_clear()

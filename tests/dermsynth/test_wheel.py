@@ -138,10 +138,12 @@ def test_the_wheel_lists_its_commands_beside_the_users_own_names(wheel: Path, tm
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_wheel_goes_from_a_dataset_to_a_verdict_anywhere(wheel: Path, tmp_path: Path):
     walk_through(Installed(tmp_path, str(wheel)))
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_an_editable_install_works_beside_the_users_own_names(copy: Path, tmp_path: Path):
     walk_through(Installed(tmp_path, "--editable", str(copy)))

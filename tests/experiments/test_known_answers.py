@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from data.prepare import PrepareOptions, prepare
+from dermsynth.options import replace
 from experiments.run import RunOptions, run_experiment
 
 CONFIG = Path(__file__).parents[2] / "experiments" / "configs" / "known-answers.yaml"
@@ -15,7 +16,7 @@ CONFIG = Path(__file__).parents[2] / "experiments" / "configs" / "known-answers.
 @pytest.mark.timeout(3600)
 def test_known_answers_on_the_phantom(tmp_path: Path):
     few, out = tmp_path / "few", tmp_path / "out"
-    prepare(PrepareOptions(patients=1000, test_fraction=0.85, out=few))
+    prepare(replace(PrepareOptions(), patients=1000, test_fraction=0.85, out=few))
     run_experiment(RunOptions(CONFIG, out=out, data=few, device="cpu", tracking="none"))
     rows = {row["arm"]: row for row in json.loads((out / "comparisons.json").read_text())}
     assert rows["oracle"]["verdict"] == "helps", rows["oracle"]

@@ -10,6 +10,7 @@ import yaml
 
 from data.prepare import PrepareOptions, prepare
 from dermsynth.errors import UserError
+from dermsynth.options import replace
 from experiments.run import RunOptions, run_experiment
 
 EXPERIMENT = {
@@ -40,7 +41,7 @@ FIELDS = {
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("data") / "phantom"
-    prepare(PrepareOptions(patients=80, prevalence=0.3, size=64, out=out))
+    prepare(replace(PrepareOptions(), patients=80, prevalence=0.3, size=64, out=out))
     return out
 
 
@@ -120,7 +121,9 @@ def test_a_taken_folder_is_refused(finished: RunOptions):
 
 def test_without_a_test_part_nothing_is_computed(finished: RunOptions, tmp_path: Path):
     data, out = tmp_path / "data", tmp_path / "out"
-    prepare(PrepareOptions(patients=40, prevalence=0.3, size=32, test_fraction=0, out=data))
+    prepare(
+        replace(PrepareOptions(), patients=40, prevalence=0.3, size=32, test_fraction=0, out=data)
+    )
     with pytest.raises(UserError, match="test part"):
         run_experiment(resumed(finished, data=data, out=out))
     assert not out.exists()

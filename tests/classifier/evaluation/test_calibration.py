@@ -152,7 +152,7 @@ def test_bins_count_every_image_once_and_have_wilson_intervals():
 
 
 @pytest.mark.parametrize(
-    ("hits", "n", "low", "high"),  # as statsmodels 0.14 has them
+    ("hits", "n", "low", "high"),  # by another implementation, statsmodels
     [(0, 10, 0.0, 0.27753279986288926), (3, 7, 0.15821985525146964, 0.7495416354723428)],
 )
 def test_wilson_intervals_have_known_ends_and_none_observed_is_no_certainty(hits, n, low, high):

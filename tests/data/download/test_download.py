@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-import data.download as download_module
-from data.download import SOURCES, DownloadOptions, download
+import data.transfer.dataset as dataset_module
+from data.download import SOURCES, DownloadOptions, download, main
 from dermsynth.errors import UserError
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
@@ -48,10 +48,10 @@ def test_a_data_set_is_fetched_unpacked_and_recorded(
 ) -> None:
     out = tmp_path / "siim"
     siim.cuts = [10, 10]
-    assert download(DownloadOptions("siim2020", out)) == out
+    main(DownloadOptions("siim2020", out))
     said = capsys.readouterr().out
     assert said.index("CC BY-NC") < said.index("to fetch")
-    assert "python -m data.prepare --source siim2020" in said
+    assert "next: python -m data.prepare --source siim2020" in said
     names = sorted(path.name for path in out.iterdir())
     assert names == [
         "ISIC_2020_Training_Duplicates.csv",
@@ -112,8 +112,8 @@ def test_a_damaged_archive_is_set_aside_and_fetched_again(siim: Any, tmp_path: P
 def test_a_full_disk_is_seen_beforehand(
     siim: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usage = download_module.shutil.disk_usage(tmp_path)._replace(free=1000)
-    monkeypatch.setattr(download_module.shutil, "disk_usage", lambda _: usage)
+    usage = dataset_module.shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(dataset_module.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(UserError, match="free some space"):
         download(DownloadOptions("siim2020", tmp_path / "out"))
     assert siim.asked == []
@@ -219,7 +219,7 @@ def test_ctrl_c_says_how_to_go_on(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(download_module, "unpack", stop)
+    monkeypatch.setattr(dataset_module, "unpack", stop)
     with pytest.raises(KeyboardInterrupt, match="same command again"):
         download(DownloadOptions("siim2020", tmp_path))
     monkeypatch.undo()

@@ -1,6 +1,4 @@
-"""The phantom: dermoscopy-like images drawn from known factors, so that the truth is known.
-
-    python -m data.phantom --count 500 --seed 1 --quality oracle --out datasets/oracle
+"""The phantom's patients, lesions and labels, drawn so that the truth is known.
 
 Four scores make a lesion look malignant: asymmetry, border, colour and diameter (the ABCD rule of
 dermoscopy, Nachbar et al. 1994). Each is standard normal over all lesions; their weighted sum u is
@@ -8,15 +6,11 @@ standard normal too, and P(malignant | image) = sigmoid(intercept + slope * u). 
 difficulty: it is chosen so that this probability, the best score that exists, has the AUC asked
 for. Everything else in the picture is independent of the label. Age and sex depend on whether the
 patient has a malignant lesion, site on the lesion's label, none of them on the picture.
-
-As a command it writes a pool of malignant images, straight from the truth (`oracle`: a perfect
-GAN) or degraded (`broken`: one that must never help).
 """
 
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
@@ -26,12 +20,14 @@ from scipy.special import expit, ndtr
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
-from data.phantom.render import BROWN, PATTERNS, Look, draw_all
+from data.phantom.config import PhantomConfig, PhantomPoolOptions, Quality
+from data.phantom.render import BROWN, PATTERNS, Scene, draw_all
+from data.pool import MARKER, Pool, write_pool
 from dermsynth.errors import UserError
+from dermsynth.files import check_replaceable
 from dermsynth.seeds import derive, generator
 
-Quality = Literal["oracle", "broken"]
-
+DEFAULT = PhantomConfig()
 FACTORS = ("asymmetry", "border", "colour", "diameter")
 # Asymmetry counts least: it is the hardest to read from pixels, and the bound should be in reach.
 WEIGHTS = np.array([0.30, 0.50, 0.62, 0.53]) / np.linalg.norm([0.30, 0.50, 0.62, 0.53])
@@ -58,26 +54,6 @@ SITES = {  # share among benign lesions, among malignant ones
 }
 
 
-@dataclass(frozen=True)
-class PhantomConfig:
-    """What a phantom dataset is like; sizes and probabilities that a user may want to change."""
-
-    patients: int = 800  # about 2.2 lesions a patient and 1.33 images a lesion: 2,300 images
-    prevalence: float = 0.15  # share of malignant lesions, 0..1
-    best_auc: float = 0.90  # difficulty: AUC of the true probability of malignancy, 0.5..0.99
-    size: int = 128  # side of the images, pixels
-
-    def __post_init__(self) -> None:
-        for name, ok, expected in (
-            ("patients", self.patients >= 1, "at least 1"),
-            ("prevalence", 0 < self.prevalence < 1, "between 0 and 1"),
-            ("best_auc", 0.5 < self.best_auc <= 0.99, "above 0.5, at most 0.99"),
-            ("size", 32 <= self.size <= 1024, "32 to 1024 pixels"),
-        ):
-            if not ok:
-                raise UserError(f"phantom: {name} {getattr(self, name)}: expected {expected}")
-
-
 def sample_dataset(
     config: PhantomConfig, seed: int, progress: bool = True, workers: int | None = None
 ) -> tuple[np.ndarray, pd.DataFrame, dict[str, float]]:
@@ -88,7 +64,7 @@ def sample_dataset(
     expectation) with `best_auc_in_sample` (the same score on this very sample, NaN for one class).
     """
     table = sample_table(config, seed)
-    images = draw_all(_looks(table, seed), config.size, workers, progress)
+    images = draw_all(_scenes(table, seed), config.size, workers, progress)
     both = table.target.nunique() == 2
     in_sample = roc_auc_score(table.target, table.factor_probability) if both else float("nan")
     return images, table, {"best_auc": config.best_auc, "best_auc_in_sample": float(in_sample)}
@@ -97,11 +73,9 @@ def sample_dataset(
 def sample_malignant(
     count: int,
     seed: int,
-    size: int = 128,
     quality: Quality = "oracle",
-    config: PhantomConfig = PhantomConfig(),
+    config: PhantomConfig = DEFAULT,
     progress: bool = False,
-    workers: int | None = None,
 ) -> np.ndarray:
     """What a generator of malignant images would make: uint8 [count, size, size, 3], RGB.
 
@@ -109,9 +83,16 @@ def sample_malignant(
     `broken` is a generator that got the class wrong, collapsed and left artefacts: new views of a
     few of the most benign-looking lesions there are, blurred, with a faint checkerboard. All are
     independent of every dataset, also of one with the same seed.
+
+    Parameters
+    ----------
+    count, seed : how many images; another seed, other images
+    quality : `oracle` or `broken`, as above
+    config : the dataset that they are to fit, and the side of the images
+    progress : show a bar
     """
     table = sample_malignant_table(count, seed, quality, config)
-    images = draw_all(_looks(table, derive(seed, "pool")), size, workers, progress)
+    images = draw_all(_scenes(table, derive(seed, "pool")), config.size, progress=progress)
     return np.stack([_spoil(image) for image in images]) if quality == "broken" else images
 
 
@@ -162,7 +143,7 @@ def sample_malignant_table(
     count: int,
     seed: int,
     quality: Quality = "oracle",
-    config: PhantomConfig = PhantomConfig(),
+    config: PhantomConfig = DEFAULT,
 ) -> pd.DataFrame:
     """The factors behind `sample_malignant`, `count` rows in the columns of `sample_table`.
 
@@ -171,10 +152,10 @@ def sample_malignant_table(
     if count < 1:
         raise UserError(f"phantom: count {count}: expected at least 1")
     kept: list[pd.DataFrame] = []
-    one = np.arange(BLOCK)
+    numbers = np.arange(BLOCK)  # a lesion a patient, an image a lesion
     while sum(map(len, kept)) < count:
         rng = generator(seed, "phantom-pool", quality, len(kept))
-        block = _sample(config, rng, one, one, first=BLOCK * len(kept))
+        block = _sample(config, rng, numbers, numbers, first=BLOCK * len(kept))
         kept.append(block[block.target == 1] if quality == "oracle" else _wrong(block, count))
     table = pd.concat(kept).head(count).reset_index(drop=True)
     return table.assign(image_id=_ids("phantom", np.arange(count)))
@@ -266,10 +247,10 @@ def _nuisances(rng: np.random.Generator, images: int) -> dict[str, np.ndarray]:
     }
 
 
-def _looks(table: pd.DataFrame, seed: int) -> list[Look]:
+def _scenes(table: pd.DataFrame, seed: int) -> list[Scene]:
     """Rows of factors as the renderer wants them; every image and lesion has its own seed."""
     return [
-        Look(
+        Scene(
             # Shifted down: most lesions look regular, and the high scores spread out.
             asymmetry=float(ndtr(1.2 * row.factor_asymmetry - 0.55)),
             border=float(ndtr(1.2 * row.factor_border - 0.55)),
@@ -305,38 +286,21 @@ def _spoil(image: np.ndarray) -> np.ndarray:
     return np.clip(smooth + board[..., None] + 0.5, 0, 255).astype(np.uint8)
 
 
-# ---------------------------------------------------------------------------------------- command
+# ------------------------------------------------------------------------------------------- pool
 
 
-@dataclass(frozen=True)
-class Options:
-    out: Path  # folder of the new pool, say datasets/oracle
-    count: int = 500  # number of images
-    seed: int = 1  # another seed, other images
-    size: int = 128  # side of the images, pixels
-    quality: Quality = "oracle"  # oracle: a perfect generator; broken: one that must never help
-    prevalence: float = 0.15  # of the phantom dataset that this pool is to fit
-    best_auc: float = 0.90  # of the phantom dataset that this pool is to fit
-    overwrite: bool = False  # replace a pool at --out
-
-
-def write(options: Options) -> None:
+def write_phantom_pool(options: PhantomPoolOptions) -> Pool:
     """Draw a pool and write it. Raises UserError for bad options or an --out that is taken."""
-    from data.pool import MARKER, write_pool
-    from dermsynth.files import check_replaceable
-
     config = PhantomConfig(
         prevalence=options.prevalence, best_auc=options.best_auc, size=options.size
     )
-    check_replaceable(options.out, MARKER, options.overwrite)
-    images = sample_malignant(
-        options.count, options.seed, options.size, options.quality, config, progress=True
-    )
+    out = options.output.out or Path("datasets") / options.quality
+    check_replaceable(out, MARKER, options.output.overwrite)
+    images = sample_malignant(options.count, options.seed, options.quality, config, progress=True)
     provenance = {
         "kind": "phantom",
         "quality": options.quality,
         "seed": options.seed,
         "statement": "drawn by the phantom's sampler, from no image of any dataset",
     }
-    write_pool(options.out, images, provenance, options.overwrite)
-    print(f"wrote {len(images):,} {options.quality} images of {options.size} px to {options.out}")
+    return write_pool(out, images, provenance, options.output.overwrite)

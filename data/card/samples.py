@@ -1,0 +1,96 @@
+"""What the dataset card shows of the images: skin tones, pairs of duplicates, samples."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from data.card import pictures
+from data.card.contents import CardData
+from data.card.counts import KINDS, breakdown
+from data.images import skin_tone
+from dermsynth import progress
+from dermsynth.seeds import generator
+
+PAIRS, SAMPLES = 12, 16  # pictures: pairs of duplicates, images of each class
+TONES = 4000  # images whose skin is measured
+BATCH = 64  # images read at a time: those of a native dataset are decoded with all cores
+
+
+def skin_tones(card: CardData, seed: int) -> dict[str, Any] | None:
+    """ITA of up to TONES images drawn at random; None where there are no images."""
+    if card.images is None or card.table.empty:
+        return None
+    rows = np.arange(len(card.table))
+    if len(rows) > TONES:
+        rows = np.sort(generator(seed, "skin tone").choice(rows, TONES, replace=False))
+    angles: list[float] = []
+    with progress.bar(len(rows), "skin tone", "image") as bar:
+        for start in range(0, len(rows), BATCH):
+            batch = card.images[rows[start : start + BATCH]]
+            angles += [skin_tone.ita(image) for image in batch]
+            bar.update(len(batch))
+    ita = np.array(angles)
+    measured = card.table.iloc[rows]
+    names = pd.Categorical(skin_tone.bands(ita), list(skin_tone.BANDS), ordered=True)
+    labels = pd.Series(names, index=measured.index)
+    lines = breakdown(measured, labels, ordered=True)
+    if lines[-1]["kind"]:
+        lines[-1]["name"] = "no band"
+    return {
+        "measured": len(rows),
+        "failed": int(np.isnan(ita).sum()),
+        "bluish": int((np.abs(ita) > 90).sum()),
+        "lines": lines,
+        "figure": pictures.angles(ita, measured["target"].to_numpy()),
+    }
+
+
+def pair_pictures(card: CardData) -> list[dict[str, Any]]:
+    """Up to PAIRS pairs of duplicates to look at, those across lesion ids first, kinds in turn."""
+    if card.pairs is None or card.images is None:
+        return []
+    pairs = card.pairs[(card.pairs["one"] >= 0) | (card.pairs["other"] >= 0)]
+    turn = pairs.groupby(["across_lesions", "kind"]).cumcount()
+    kind = pairs["kind"].map({name: place for place, name in enumerate(KINDS)})
+    order = np.lexsort([kind.fillna(len(KINDS)), turn, ~pairs["across_lesions"].astype(bool)])
+    return [_pair(card, pair) for pair in pairs.iloc[order[:PAIRS]].itertuples()]
+
+
+def _pair(card: CardData, pair: Any) -> dict[str, Any]:
+    sides = []
+    for image_id, row in ((pair.image_id_1, pair.one), (pair.image_id_2, pair.other)):
+        side = {"id": image_id, "picture": None, "words": "dropped"}
+        if row >= 0:
+            side["picture"] = pictures.picture(np.asarray(card.images[int(row)]))
+            side["words"] = _caption(card.table.iloc[row], lesion=True)
+        sides.append(side)
+    facts = {"kind": pair.kind, "across": pair.across_lesions, "differ": pair.differ}
+    return facts | {"sides": sides}
+
+
+def samples(card: CardData, seed: int) -> list[dict[str, Any]]:
+    """Up to SAMPLES images of each class drawn at random, malignant first, with captions."""
+    if card.images is None:
+        return []
+    classes = []
+    for name, target in (("malignant", 1), ("benign", 0)):
+        rows = np.flatnonzero(card.table["target"].to_numpy() == target)
+        chosen = generator(seed, "samples", name).permutation(rows)[:SAMPLES]
+        shown = [
+            {
+                "id": card.table["image_id"].iloc[row],
+                "picture": pictures.picture(np.asarray(card.images[int(row)])),
+                "words": _caption(card.table.iloc[row]),
+            }
+            for row in chosen
+        ]
+        classes.append({"name": name, "of": len(rows), "images": shown})
+    return classes
+
+
+def _caption(row: pd.Series, lesion: bool = False) -> str:
+    words = [row["diagnosis"], f"{row['age']:.0f}" if pd.notna(row["age"]) else None, row["sex"]]
+    if lesion:
+        words = [row["diagnosis"], row["lesion_id"] or row["patient_id"]]
+    return ", ".join(str(word) for word in words if word)

@@ -1,0 +1,98 @@
+"""Images and labels from elsewhere as a dataset: listed, joined, decoded, grouped and split."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from data import sources, store
+from data.preparation import assemble
+from data.preparation.checks import bytes_needed, check_enough, check_space
+from data.preparation.faults import judge, unreadable
+from data.preparation.ingest import IngestResult, fingerprint, forget, ingest, show_cleaning
+from data.preparation.join import JoinedListing, join, settle
+from data.preparation.options import PrepareOptions, words
+from data.sources.listing import Fault, Listing, SourceOptions
+from data.store import Dataset, load_dataset, load_table
+from dermsynth.errors import UserError
+from dermsynth.files import continued_folder, new_folder
+
+
+def prepare_images(options: PrepareOptions) -> Dataset | pd.DataFrame:
+    """Prepare what `options.input` names; only the table with `tables_only`. Raises UserError."""
+    roots, labels, out = options.input.root, options.labels, options.out
+    listings = [
+        (name, sources.read_source(name, root, _source_options(name, options)))
+        for name, root in zip((options.input.source, *options.input.extra), roots, strict=True)
+    ]
+    joined = settle(join(listings), labels.conflicts)
+    total = len(joined.table) + len(joined.faults)
+    absent = [
+        Fault(name, "", "absent")
+        for name, file in zip(joined.table["image_id"], joined.files, strict=True)
+        if file is None and not labels.tables_only
+    ]
+    faults = [*joined.faults, *absent]
+    judge(faults, total, roots, labels.on_error)
+    try:
+        check_enough(joined.table[~joined.table["external"]], options.split)
+    except UserError as error:
+        raise UserError(f"--root {roots[0]}: {error}") from None
+    facts = _facts(listings, options)
+    if labels.tables_only:
+        return _tables_only(joined, options, facts, faults)
+    preprocessing, native = assemble.preprocessing(options), options.pixels.native
+    check_space(bytes_needed(joined.files, preprocessing, native), options)
+    names = joined.table["image_id"].tolist()
+    inputs = {"look": dataclasses.asdict(preprocessing), "native": native}
+    key = fingerprint(inputs, names, joined.files)
+    with continued_folder(out, store.MARKER, key, options.output.overwrite) as folder:
+        ingested = ingest(folder, names, joined.files, preprocessing, native, roots)
+        faults += unreadable(ingested.bad, names, joined.files, roots)
+        judge(faults, total, roots, labels.on_error)
+        joined = assemble.settle_copies(joined, ingested, labels.conflicts)
+        images = store.load_images(folder, len(ingested.kept), "prepare it again")
+        pairs = assemble.pair_up(joined, ingested, images, folder)
+        del images  # close the map before its folder moves
+        info = assemble.finish(folder, joined, ingested, pairs, options, facts, faults)
+        show_cleaning(folder, joined.files, ingested, preprocessing)
+        forget(folder, pixels_too=native)
+    assemble.print_summary(out, info)
+    return load_dataset(out)
+
+
+def _source_options(source: str, options: PrepareOptions) -> SourceOptions:
+    columns = vars(options.columns) if source == "folder" else {}
+    own_folds = source == options.input.source
+    return SourceOptions(
+        positive=words(options.labels.positive),
+        tables_only=options.labels.tables_only,
+        fold_column=options.split.fold_column if own_folds else None,
+        **columns,
+    )
+
+
+def _facts(listings: list[tuple[str, Listing]], options: PrepareOptions) -> dict[str, Any]:
+    """What dataset.json says of the sources."""
+    return listings[0][1].facts | {
+        "rows": sum(len(listing.table) + len(listing.faults) for _, listing in listings),
+        "files_without_row": sum(listing.unlisted for _, listing in listings),
+        "second_copies": sum(listing.copies for _, listing in listings),
+        "sources": [
+            {"name": name, "root": str(root), **listing.facts}
+            for (name, listing), root in zip(listings, options.input.root, strict=True)
+        ],
+    }
+
+
+def _tables_only(
+    joined: JoinedListing, options: PrepareOptions, facts: dict[str, Any], faults: list[Fault]
+) -> pd.DataFrame:
+    rows = np.arange(len(joined.table))
+    kept = pd.DataFrame({"row": rows, "width": 0, "height": 0, "sha256": "", "phash": ""})
+    with new_folder(options.out, store.MARKER, options.output.overwrite) as folder:
+        pairs = pd.DataFrame(joined.same, columns=["one", "other"]).assign(kind="declared")
+        info = assemble.finish(folder, joined, IngestResult(kept), pairs, options, facts, faults)
+    assemble.print_summary(options.out, info)
+    return load_table(options.out)[0]

@@ -1,0 +1,47 @@
+"""The phantom as a dataset: drawn, then grouped and split like any other."""
+
+import hashlib
+
+import numpy as np
+import pandas as pd
+
+from data import store
+from data.images.decoding import perceptual_hash
+from data.phantom.config import PhantomConfig
+from data.phantom.sampling import sample_dataset, sample_table
+from data.preparation import assemble
+from data.preparation.checks import check_enough, check_space
+from data.preparation.ingest import PIXELS, IngestResult
+from data.preparation.join import JoinedListing
+from data.preparation.options import PrepareOptions
+from data.store import Dataset, load_dataset
+from dermsynth.files import new_folder
+
+
+def prepare_phantom(options: PrepareOptions) -> Dataset:
+    """Draw the phantom into `options.out`. Raises UserError before anything is drawn."""
+    size, seed, out = int(options.pixels.size), options.split.seed, options.out
+    config = PhantomConfig(**vars(options.phantom), size=size)
+    drawn = sample_table(config, seed)  # cheap: what is wrong shows before the drawing
+    check_enough(drawn, options.split)
+    check_space(len(drawn) * size * size * 3, options)
+    images, table, facts = sample_dataset(config, seed)
+    table = table.assign(source="phantom", external=False, target=table["target"].astype(float))
+    kept = pd.DataFrame(
+        {
+            "row": np.arange(len(table)),
+            "width": size,
+            "height": size,
+            "sha256": [hashlib.sha256(image.tobytes()).hexdigest() for image in images],
+            "phash": [perceptual_hash(image) for image in images],
+        }
+    )
+    ingested = IngestResult(kept)
+    joined = JoinedListing(table, [], [], np.empty((0, 2), np.int64), {}, [])
+    with new_folder(out, store.MARKER, options.output.overwrite) as folder:
+        store.save_images(folder / PIXELS, images)
+        facts |= {"licence": "none needed: drawn here", "drawn": len(images)}
+        pairs = assemble.pair_up(joined, ingested, images, None)
+        info = assemble.finish(folder, joined, ingested, pairs, options, facts, [])
+    assemble.print_summary(out, info)
+    return load_dataset(out)

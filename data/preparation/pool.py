@@ -1,0 +1,49 @@
+"""Synthetic images from some other tool as a pool."""
+
+import dataclasses
+
+from data import pool, sources
+from data.images.files import Encoded
+from data.pool import Pool
+from data.preparation.assemble import preprocessing
+from data.preparation.checks import bytes_needed, check_space
+from data.preparation.faults import judge, reasons, unreadable
+from data.preparation.ingest import fingerprint, forget, ingest
+from data.preparation.options import PrepareOptions
+from dermsynth.cli import save_options
+from dermsynth.files import continued_folder
+
+
+def prepare_pool(options: PrepareOptions) -> Pool:
+    """Decode the images below `options.input.root` into a pool. Raises UserError."""
+    roots, out = options.input.root, options.out
+    (root,) = roots
+    sources.check_root("pool", root)
+    files = sources.list_pool(root)
+    names = [str(path.relative_to(root)) for path in files]
+    encoded: list[Encoded | None] = [Encoded(path) for path in files]
+    how = preprocessing(options)
+    check_space(bytes_needed(encoded, how), options)
+    provenance = {"kind": "unknown"}
+    if options.provenance:
+        provenance = {"kind": "declared", "statement": options.provenance}
+    key = fingerprint({"look": dataclasses.asdict(how)}, names, encoded)
+    with continued_folder(out, pool.MARKER, key, options.output.overwrite) as folder:
+        ingested = ingest(folder, names, encoded, how, roots=roots)
+        faults = unreadable(ingested.bad, names, encoded, roots)
+        judge(faults, len(files), roots, options.labels.on_error)
+        dropped = reasons(faults)
+        if len(ingested.copies):
+            copies = [names[row] for row in ingested.copies["row"]]
+            dropped |= {"byte-identical to another image": copies}
+        pool.save_header(folder, len(ingested.kept), how.size, provenance, dropped)
+        save_options(options, folder)
+        forget(folder, pixels_too=False)
+    gone = sum(map(len, dropped.values()))
+    print(f"{out}: pool of {len(ingested.kept):,} images of {how.size} px, {gone:,} files dropped")
+    if not options.provenance:
+        print(
+            'provenance unknown: the classifier refuses it; declare it with --provenance "TEXT" '
+            "if no image was made from validation or test images"
+        )
+    return pool.load_pool(out)
