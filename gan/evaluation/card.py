@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from data.images.decoding import skin_tone
+from data.images import skin_tone
 from dermsynth.page import templates
 from gan.evaluation import card_pictures as pictures
 from gan.evaluation.drift import ATTRIBUTES, SMALL
@@ -73,7 +73,7 @@ def render(
 ) -> str:
     """The page as HTML.
 
-    `result` is evaluation.json's content, `measured` what `gan.drift.measure` gave of `synthetic`
+    `result` is evaluation.json's content, `measured` what `drift.measure` gave of `synthetic`
     and `training` images, `closest` the picture of the nearest ones, `galleries` PNG files.
     """
     environment = templates(Path(__file__).parent)

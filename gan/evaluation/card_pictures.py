@@ -33,7 +33,7 @@ def grid(images: np.ndarray, columns: int) -> str:
 def histograms(measured: dict[str, dict[str, np.ndarray]]) -> str:
     """Distribution of every attribute over training (filled) and synthetic images (outlined).
 
-    `measured`: `synthetic` and `training`, each as `gan.drift.measure` gives it.
+    `measured`: `synthetic` and `training`, each as `drift.measure` gives it.
     """
     rows = -(-len(ATTRIBUTES) // COLUMNS)
     with matplotlib.rc_context(STYLE):

@@ -47,7 +47,7 @@ def thumbnails(images: np.ndarray) -> np.ndarray:
 
 
 def nearest(distances: np.ndarray, best: np.ndarray) -> Nearest:
-    """The nearest of r real images, from `gan.metrics.nearest_distances`' two arrays [q, r]."""
+    """The nearest of r real images, from `metrics.nearest_distances`' two arrays [q, r]."""
     index = distances.argmin(1)
     return Nearest(index, best[np.arange(len(index)), index])
 

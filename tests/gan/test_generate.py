@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import gan.generate
+import gan.sampling
 from data.pool import leak, load_pool
 from dermsynth.errors import UserError
 from dermsynth.files import sha256
@@ -47,7 +47,7 @@ def test_a_larger_count_only_adds_images(options, tmp_path, precision):
 
 def test_another_batch_size_changes_no_more_than_rounding(options, tmp_path, monkeypatch):
     first = images(options).astype(int)
-    monkeypatch.setattr(gan.generate, "BATCH", 3)
+    monkeypatch.setattr(gan.sampling, "BATCH", 3)
     second = images(replace(options, out=tmp_path / "again")).astype(int)
     assert np.abs(first - second).max() <= 1
 

@@ -20,9 +20,7 @@ CPU = Compute(torch.device("cpu"), "fp32")
 
 @pytest.fixture
 def options(run, tmp_path):
-    return replace(
-        ExploreOptions(run), steps=5, out=tmp_path / "seen", device="cpu", precision="fp32"
-    )
+    return replace(ExploreOptions(run), out=tmp_path / "seen", device="cpu", precision="fp32")
 
 
 def cells(path, size=32):
@@ -65,7 +63,7 @@ def test_an_image_of_the_generators_own_is_found_again(run):
 def test_a_projection_is_written_beside_the_image(options, make_lesions, tmp_path):
     path = tmp_path / "real.png"
     Image.fromarray(make_lesions(1, 48)[0]).save(path)
-    out = explore(replace(options, image=path))
+    out = explore(replace(options, image=path, steps=5))
     pair = np.asarray(Image.open(out / "projection.png"))
     assert pair.shape == (32, 64, 3)
     assert (pair[:, :32] == read_image(path, 32)).all()
@@ -79,6 +77,7 @@ def test_bad_input_is_refused_before_anything_is_written(options, tmp_path):
         ({"image": tmp_path / "none.png"}, "cannot be read as an image"),
         ({"label": "benign"}, "--label benign"),
         ({"steps": 0}, "--steps 0"),
+        ({"steps": 9}, "--steps 9: has an effect with --image only"),
         ({"generator": tmp_path}, "no GAN run"),
     ):
         with pytest.raises(UserError, match=message):

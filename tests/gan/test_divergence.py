@@ -49,8 +49,8 @@ def test_counts_go_on_where_they_stopped():
 def collapse(monkeypatch):
     """Every row is one of a collapsed generator, and one is enough."""
     monkeypatch.setattr(gan.loop, "LOG_STEPS", 2)
-    monkeypatch.setattr(gan.watch, "PATIENCE", 1)
-    monkeypatch.setattr(gan.watch, "COLLAPSED", math.inf)
+    monkeypatch.setattr(gan.divergence, "PATIENCE", 1)
+    monkeypatch.setattr(gan.divergence, "COLLAPSED", math.inf)
 
 
 def test_collapse_stops_training_with_advice(options, monkeypatch):

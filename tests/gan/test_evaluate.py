@@ -100,8 +100,8 @@ def test_the_page_says_what_is_wrong_and_loads_nothing(score, blobs, tmp_path):
 
 
 def test_the_default_network_learned_the_datasets_diagnoses(make_dataset, tmp_path, monkeypatch):
-    monkeypatch.setattr(gan.diagnosis, "LEAST_STEPS", 5)
-    monkeypatch.setattr(gan.diagnosis, "EPOCHS", 1)
+    monkeypatch.setattr(gan.evaluation.diagnosis_network, "LEAST_STEPS", 5)
+    monkeypatch.setattr(gan.evaluation.diagnosis_network, "EPOCHS", 1)
     target = [int(i % 5 < 3) for i in range(96)]
     both = make_dataset(tmp_path / "both", 96, 32, folds=3, target=target)
     pool = write_pool(tmp_path / "pool", np.array(both.images[:30]), {"kind": "unknown"})
