@@ -4,7 +4,7 @@ Two of them, because neither can judge alone. `imagenet` is EfficientNet-Lite0 (
 without squeeze-excite) with the ImageNet weights that its package ships: sharp on texture and
 noise, dull on diagnoses, and a relative of whatever discriminator learned from ImageNet too.
 `diagnosis` is a small residual network that learned the diagnoses of the dataset's training folds
-from nothing (diagnosis_network): sharp on what tells a melanoma from a naevus, dull on what does not.
+from nothing (diagnosis_network): sharp on what tells a melanoma from a naevus, dull on the rest.
 Scores of either compare runs of this project, not with FID or KID of papers, which use Inception.
 """
 

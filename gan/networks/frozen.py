@@ -6,7 +6,7 @@ scales (3x3 and upsampling, from coarse to fine), so that the heads cannot look 
 features that separate real from fake most easily. Four small heads with spectral norm judge the
 four mixtures.
 
-The feature network learned from the same ImageNet as EfficientNet-Lite0 (gan.evaluation.features), whose
+The feature network learned from the same ImageNet as the EfficientNet-Lite0 of evaluations, whose
 scores therefore flatter whoever learned from it (Kynkäänniemi et al. 2022).
 """
 

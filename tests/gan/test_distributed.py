@@ -73,6 +73,6 @@ def test_two_processes_train_one_network_and_resume(dataset, tmp_path):
 def test_a_tensor_is_averaged_in_place_over_one_process():
     alone, tensor = Processes(), torch.ones(3)
     alone.mean_([tensor])
-    assert alone.first
+    assert alone.is_rank0
     assert alone.rank0_decides(5) == 5
     assert (tensor == 1).all()

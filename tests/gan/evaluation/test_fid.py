@@ -27,7 +27,7 @@ def accept(monkeypatch):
 
     def accept(path):
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        monkeypatch.setattr(gan.fid, "DIGEST", digest[:8])
+        monkeypatch.setattr(gan.evaluation.fid, "DIGEST", digest[:8])
 
     return accept
 
