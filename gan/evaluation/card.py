@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from data.images.decoding import skin_tone
+from data.images import skin_tone
 from dermsynth.page import templates
 from gan.evaluation import card_pictures as pictures
 from gan.evaluation.drift import ATTRIBUTES, SMALL
