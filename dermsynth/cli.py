@@ -214,8 +214,9 @@ def _shortened(options_type: type[Options], first: tuple[str, ...]) -> type[Opti
     """
     hints = get_type_hints(options_type, include_extras=True)
     content: dict[str, Any] = {"__annotations__": {}}
-    for name in ("__module__", "__qualname__", "__doc__"):
-        content[name] = getattr(options_type, name)
+    for name in ("__module__", "__qualname__", "__doc__", "__firstlineno__"):
+        if hasattr(options_type, name):  # from Python 3.13 on the line says where the source is
+            content[name] = getattr(options_type, name)
     for field in dataclasses.fields(options_type):  # type: ignore[arg-type]
         hint, default, factory = hints[field.name], field.default, field.default_factory
         if dataclasses.is_dataclass(hint):

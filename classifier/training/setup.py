@@ -82,18 +82,9 @@ def resolve(options: TrainOptions) -> TrainingSetup:
         outputs=target.outputs,
         columns=metadata.width if metadata else 0,
     )
+    resolved = replace(options, data=data, frozen=frozen, pool=pool_path, generator=None, out=out)
     return TrainingSetup(
-        replace(options, data=data, frozen=frozen, pool=pool_path, generator=None, out=out),
-        fold,
-        target,
-        spec,
-        dataset,
-        externals,
-        training,
-        metadata,
-        pool,
-        leak,
-        out,
+        resolved, fold, target, spec, dataset, externals, training, metadata, pool, leak, out
     )
 
 

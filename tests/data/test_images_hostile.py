@@ -228,7 +228,8 @@ def test_faults_of_one_kind_have_one_reason(tmp_path, make_texture):
 BOMBS = """
 import resource, sys
 from pathlib import Path
-from data.images.decoding import BadImage, Encoded, Preprocessing, decode_all
+from data.images.decoding import Preprocessing, decode_all
+from data.images.files import BadImage, Encoded
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 paths = sorted(Path(sys.argv[1]).iterdir())
 for result in decode_all([Encoded(path) for path in paths], Preprocessing(64)):
