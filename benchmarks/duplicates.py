@@ -80,10 +80,12 @@ def smaller(image: np.ndarray) -> np.ndarray:
 
 
 def lit(image: np.ndarray, factor: float) -> np.ndarray:
+    """The image, brighter or darker by a factor."""
     return np.clip(image * factor, 0, 255).astype(np.uint8)
 
 
 def shifted_hue(image: np.ndarray, degrees: int) -> np.ndarray:
+    """The image with its hues turned by so many degrees."""
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
     hsv[..., 0] = (hsv[..., 0].astype(int) + degrees // 2) % 180
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)

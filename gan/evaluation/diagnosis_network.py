@@ -59,6 +59,7 @@ class Block(nn.Module):
             self.shortcut = nn.Sequential(conv, nn.BatchNorm2d(outer))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[n, inner, s, s] -> [n, outer, s / stride, s / stride]."""
         return F.relu(self.shortcut(x) + self.main(x))
 
 
@@ -88,15 +89,18 @@ class DiagnosisNetwork(nn.Module):
         self.register_buffer("scale", torch.ones(()))
 
     def pooled(self, x: torch.Tensor) -> torch.Tensor:
+        """Averages of the last stage's maps, float32 [n, 256], before they are scaled."""
         if x.shape[-1] > SIDE:
             x = F.interpolate(x, SIDE, mode="area")
         x = (2 * x - 1).contiguous(memory_format=torch.channels_last)
         return self.stages(self.stem(x)).float().mean((2, 3))
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
+        """Of the diagnoses, [n, classes]."""
         return self.head(self.pooled(x))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The features, float32 [n, 256]."""
         return self.pooled(x) / self.scale
 
 

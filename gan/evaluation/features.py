@@ -37,6 +37,7 @@ class ImageNetFeatures(nn.Module):
         self.network = efficientnet_lite.pretrained("efficientnet-lite0", size=224)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Images to features."""
         return (
             self.network.extract_features((x - efficientnet_lite.MEAN) / efficientnet_lite.STD)
             .float()
