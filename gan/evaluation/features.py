@@ -38,11 +38,8 @@ class ImageNetFeatures(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Images to features."""
-        return (
-            self.network.extract_features((x - efficientnet_lite.MEAN) / efficientnet_lite.STD)
-            .float()
-            .mean((2, 3))
-        )
+        x = (x - efficientnet_lite.MEAN) / efficientnet_lite.STD
+        return self.network.extract_features(x).float().mean((2, 3))
 
 
 def imagenet_network() -> FeatureNetwork:
