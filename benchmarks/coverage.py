@@ -254,7 +254,7 @@ def main(options: Options) -> None:
     print(*training, sep="\n", flush=True)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     content = {
-        **provenance("benchmarks.coverage", "numpy", "scipy", "statsmodels"),
+        **provenance("benchmarks.coverage", "numpy", "scipy"),
         "seconds": round(time.time() - started),
         "cpu_seconds": round(time.process_time()),
         "options": cli.as_plain(options),

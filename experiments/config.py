@@ -11,6 +11,7 @@ from dermsynth.cli import from_mapping, read_yaml
 from dermsynth.errors import UserError, some
 from gan.train import TrainOptions as GanOptions
 
+CONFIGS = Path(__file__).parent / "configs"  # found by name from anywhere
 SAMPLERS = ("oracle", "broken")  # pools drawn by the phantom's sampler instead of a generator
 OWNED = ("data", "fold", "seed", "out", "resume", "overwrite", "device", "precision", "tracking")
 
@@ -65,7 +66,8 @@ class Trial:
 
     def pool_folder(self, out: Path) -> Path | None:
         """The pool that it trains with; None where it has no synthetic images."""
-        return self.arm.pool and pool_folder(out, self.arm.pool, self.gan_seed)
+        source = self.arm.pool
+        return None if source is None else pool_folder(out, source, self.gan_seed)
 
 
 def gan_folder(out: Path, seed: int) -> Path:
@@ -110,7 +112,7 @@ def _recipe(path: Path, name: str) -> dict[str, Any]:
     if not name:
         return {}
     if not (file := RECIPES / f"{name}.yaml").exists():
-        known = ", ".join(sorted(each.stem for each in RECIPES.glob("*.yaml")))
+        known = ", ".join(sorted(recipe.stem for recipe in RECIPES.glob("*.yaml")))
         raise UserError(f"{path}: recipe {name}: unknown; known: {known}")
     return {key: value for key, value in read_yaml(file).items() if key not in OWNED}
 
@@ -141,6 +143,7 @@ def _check_shapes(path: Path, content: dict[str, Any]) -> None:
     arms, pairs = content.get("arms"), content.get("comparisons")
     options = (dict, type(None))
     need("arms", isinstance(arms, dict) and len(arms) > 1, "two arms or more, `name: {options}`")
+    assert isinstance(arms, dict)
     need("arms", all(isinstance(arm, options) for arm in arms.values()), "`name: {options}`")
     is_pair = [isinstance(pair, list) and len(pair) == 2 for pair in pairs or []]
     need("comparisons", bool(is_pair) and all(is_pair), "a list of [arm, reference] pairs")

@@ -12,14 +12,14 @@ from PIL import Image
 
 from data.pool import load_pool
 from data.store import Dataset
-from dermsynth.cli import as_plain
 from dermsynth.files import read_json, write_json
 from dermsynth.machine import machine, versions
+from dermsynth.options import as_plain
 from experiments import statistics
 from experiments.config import Experiment, Trial, gan_folder
-from experiments.report import write_report
+from experiments.page import write_report
 
-PACKAGES = ("dermsynth", "torch", "numpy", "scikit-learn", "scipy", "statsmodels", "pandas")
+PACKAGES = ("dermsynth", "torch", "numpy", "scikit-learn", "scipy", "pandas")
 GRID = 6  # images a side of the report's grids
 
 
@@ -42,7 +42,7 @@ def write_results(
     predictions.to_parquet(out / "predictions.parquet", index=False)
     write_json(out / "comparisons.json", comparisons)
     trained = generators(out, experiment)
-    pools = sorted({trial.pool_folder(out) for trial in trials} - {None})
+    pools = sorted({pool for trial in trials if (pool := trial.pool_folder(out))})
     write_json(
         out / "experiment.json",
         {
@@ -108,13 +108,13 @@ def trial_predictions(out: Path, experiment: Experiment, trials: list[Trial]) ->
 def compare_arms(experiment: Experiment, predictions: pd.DataFrame) -> list[dict[str, Any]]:
     """The configured pairs on the test part, then on every external set; Holm over all of them."""
     sets = sorted(predictions["test_set"].unique(), key=lambda name: (name != "test", name))
-    found = []
+    compared = []
     for test_set in sets:
         part = predictions[predictions["test_set"] == test_set]
         for arm, reference in experiment.comparisons:
             rows, arm_scores = score_cube(part, arm)
             _, reference_scores = score_cube(part, reference)
-            found.append(
+            compared.append(
                 statistics.compare(
                     arm=arm,
                     reference=reference,
@@ -127,7 +127,7 @@ def compare_arms(experiment: Experiment, predictions: pd.DataFrame) -> list[dict
                     replicates=experiment.bootstrap,
                 )
             )
-    return statistics.finish(found)
+    return statistics.finish(compared)
 
 
 def score_cube(predictions: pd.DataFrame, arm: str) -> tuple[pd.DataFrame, np.ndarray]:
@@ -170,13 +170,13 @@ def part_counts(dataset: Dataset, fold: int) -> dict[str, dict[str, int]]:
 
 def generators(out: Path, experiment: Experiment) -> list[dict[str, Any]]:
     """What the report says of each generator that was trained."""
-    found = []
+    trained = []
     for seed in experiment.gan_seeds:
         folder = gan_folder(out, seed)
         if (folder / "evaluation.json").exists():
             generator = read_json(folder / "generator.json")
             generator["n_training"] = len(generator.pop("training_ids"))
-            found.append(
+            trained.append(
                 {
                     "seed": seed,
                     "run": str(folder),
@@ -186,7 +186,7 @@ def generators(out: Path, experiment: Experiment) -> list[dict[str, Any]]:
                     "generator": generator,
                 }
             )
-    return found
+    return trained
 
 
 def grids(out: Path, experiment: Experiment, dataset: Dataset, pools: list[Path]) -> dict[str, str]:
@@ -194,11 +194,11 @@ def grids(out: Path, experiment: Experiment, dataset: Dataset, pools: list[Path]
     rows = dataset.rows("train", experiment.fold)
     malignant = rows[dataset.targets(rows) == 1]
     (out / "grids").mkdir(exist_ok=True)
-    found = {"real": save_grid(out, "real", dataset.images, malignant)}
+    paths = {"real": save_grid(out, "real", dataset.images, malignant)}
     if pools:
         images = load_pool(pools[0]).images
-        found["synthetic"] = save_grid(out, "synthetic", images, np.arange(len(images)))
-    return found
+        paths["synthetic"] = save_grid(out, "synthetic", images, np.arange(len(images)))
+    return paths
 
 
 def save_grid(out: Path, name: str, images: np.ndarray, rows: np.ndarray) -> str:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 from dermsynth.errors import UserError
 from dermsynth.group_bootstrap import (
@@ -124,9 +123,11 @@ def verdict(delta: float, p_holm: float, ci90_low: float, ci90_high: float, marg
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down adjustment (Holm 1979), in the order given."""
-    if not len(p_values):
-        return []
-    return [float(p) for p in multipletests(p_values, method="holm")[1]]
+    adjusted = np.array(p_values, dtype=float)
+    order = np.argsort(adjusted)
+    steps = adjusted[order] * np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
+    return adjusted.tolist()
 
 
 def auc(target: np.ndarray, score: np.ndarray) -> float:

@@ -104,7 +104,9 @@ def _control(primary: dict[str, Any], comparisons: Sequence[dict[str, Any]]) -> 
 
 def _training_doubt(c: dict[str, Any]) -> str | None:
     low, high = c.get("ci_low_hierarchical"), c.get("ci_high_hierarchical")
-    if c["verdict"] not in ("helps", "hurts") or low is None or low > 0 or high < 0:
+    if c["verdict"] not in ("helps", "hurts") or low is None or high is None:
+        return None
+    if low > 0 or high < 0:
         return None
     return (
         f"With the variance of training included the interval is [{low:+.3f}, {high:+.3f}] and "

@@ -33,7 +33,7 @@ def test_arms_differ_in_what_they_say_and_share_the_rest(tmp_path: Path):
     assert [arm.options.training_set.synthetic for arm in arms] == ["0", "0.3", "balanced"]
     assert [arm.pool for arm in arms] == [None, "gan", "oracle"]
     assert [arm.gan_seeds(experiment) for arm in arms] == [[None], [0, 1], [None]]
-    assert gan.minutes == 1
+    assert gan.budget.minutes == 1
     folders = {
         Trial(arm, seed, gan_seed).folder(tmp_path)
         for arm in arms

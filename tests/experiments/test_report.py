@@ -12,7 +12,8 @@ from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from dermsynth.errors import UserError
-from experiments import plots, report
+from experiments import page as report
+from experiments import plots
 
 SEEDS, GAN_SEEDS = (0, 1, 2), (0, 1)
 SETS = {"test": (412, 58, 310, 44), "external/isic2019": (2065, 411, 2065, 411)}
@@ -371,7 +372,8 @@ def test_command(tmp_path):
     command = [sys.executable, "-m", "experiments.report"]
     root = Path(__file__).parents[2]
     done = subprocess.run([*command, folder], cwd=root, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == str(folder / "report.html")
+    page = folder / "report.html"
+    assert done.stdout.splitlines() == [str(page), f"next: python -m webbrowser {page}"]
     wrong = subprocess.run([*command, tmp_path], cwd=root, capture_output=True, text=True)
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert wrong.stderr.startswith("error: ")

@@ -11,7 +11,8 @@ import yaml
 from data.prepare import PrepareOptions, prepare
 from dermsynth.errors import UserError
 from dermsynth.options import replace
-from experiments.run import RunOptions, run_experiment
+from experiments.options import ExperimentOptions
+from experiments.run import run_experiment
 
 EXPERIMENT = {
     "seeds": [0, 1],
@@ -46,19 +47,18 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def finished(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> RunOptions:
+def finished(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> ExperimentOptions:
     """An experiment with a real generator, run once for the tests below."""
     folder = tmp_path_factory.mktemp("run")
     (folder / "e.yaml").write_text(yaml.safe_dump(EXPERIMENT))
-    options = RunOptions(
-        folder / "e.yaml", out=folder / "out", data=dataset, device="cpu", tracking="none"
-    )
+    options = ExperimentOptions(folder / "e.yaml", data=dataset)
+    options = replace(options, out=folder / "out", device="cpu", tracking="none")
     run_experiment(options)
     return options
 
 
-def resumed(options: RunOptions, **changes: object) -> RunOptions:
-    return RunOptions(**{**vars(options), "resume": True, **changes})
+def resumed(options: ExperimentOptions, **changes: object) -> ExperimentOptions:
+    return replace(options, **{"resume": True, **changes})
 
 
 def results(out: Path) -> tuple[list[dict], pd.DataFrame]:
@@ -66,8 +66,8 @@ def results(out: Path) -> tuple[list[dict], pd.DataFrame]:
     return comparisons, pd.read_parquet(out / "trials.parquet")
 
 
-def test_everything_a_reader_needs_is_there(finished: RunOptions):
-    comparisons, trials = results(finished.out)
+def test_everything_a_reader_needs_is_there(finished: ExperimentOptions):
+    comparisons, trials = results(finished.run.out)
     assert [(row["arm"], row["reference"]) for row in comparisons] == [
         tuple(pair) for pair in EXPERIMENT["comparisons"]
     ]
@@ -75,32 +75,32 @@ def test_everything_a_reader_needs_is_there(finished: RunOptions):
     assert len(trials) == 6
     assert set(trials["status"]) == {"done"}
     assert trials.set_index("arm").loc["real", "gan_seed"].isna().all()
-    predictions = pd.read_parquet(finished.out / "predictions.parquet")
+    predictions = pd.read_parquet(finished.run.out / "predictions.parquet")
     scored = predictions.groupby(["arm", "seed"])["image_id"].agg(lambda ids: tuple(sorted(ids)))
     assert len(set(scored)) == 1  # every trial was tested on the same images
-    assert "</html>" in (finished.out / "report.html").read_text()
-    assert {path.name for path in (finished.out / "grids").iterdir()} == {
+    assert "</html>" in (finished.run.out / "report.html").read_text()
+    assert {path.name for path in (finished.run.out / "grids").iterdir()} == {
         "real.png",
         "synthetic.png",
     }
 
 
-def test_arms_train_for_the_same_number_of_steps(finished: RunOptions):
+def test_arms_train_for_the_same_number_of_steps(finished: ExperimentOptions):
     steps = {
         json.loads((folder / "run.json").read_text())["steps"]
-        for folder in (finished.out / "trials").iterdir()
+        for folder in (finished.run.out / "trials").iterdir()
     }
     assert len(steps) == 1
 
 
-def test_only_what_is_missing_is_done_again_and_gives_the_same(finished: RunOptions):
-    before, trials = results(finished.out)
-    folders = sorted((finished.out / "trials").iterdir())
+def test_only_what_is_missing_is_done_again_and_gives_the_same(finished: ExperimentOptions):
+    before, trials = results(finished.run.out)
+    folders = sorted((finished.run.out / "trials").iterdir())
     shutil.rmtree(folders[0])
     (folders[1] / "trial.json").unlink()  # killed between the training and the runner's note
-    times = {path: path.stat().st_mtime_ns for path in finished.out.rglob("model.safetensors")}
+    times = {path: path.stat().st_mtime_ns for path in finished.run.out.rglob("model.safetensors")}
     run_experiment(resumed(finished))
-    after, trials_after = results(finished.out)
+    after, trials_after = results(finished.run.out)
     assert after == before
     pd.testing.assert_frame_equal(
         trials.drop(columns="seconds"), trials_after.drop(columns="seconds")
@@ -108,18 +108,18 @@ def test_only_what_is_missing_is_done_again_and_gives_the_same(finished: RunOpti
     assert all(path.stat().st_mtime_ns == time for path, time in times.items())
 
 
-def test_a_changed_experiment_is_not_resumed(finished: RunOptions, tmp_path: Path):
+def test_a_changed_experiment_is_not_resumed(finished: ExperimentOptions, tmp_path: Path):
     (tmp_path / "e.yaml").write_text(yaml.safe_dump(EXPERIMENT | {"margin": 0.02}))
     with pytest.raises(UserError, match="changed since it began"):
         run_experiment(resumed(finished, experiment=tmp_path / "e.yaml"))
 
 
-def test_a_taken_folder_is_refused(finished: RunOptions):
+def test_a_taken_folder_is_refused(finished: ExperimentOptions):
     with pytest.raises(UserError, match="--overwrite"):
         run_experiment(resumed(finished, resume=False))
 
 
-def test_without_a_test_part_nothing_is_computed(finished: RunOptions, tmp_path: Path):
+def test_without_a_test_part_nothing_is_computed(finished: ExperimentOptions, tmp_path: Path):
     data, out = tmp_path / "data", tmp_path / "out"
     prepare(
         replace(PrepareOptions(), patients=40, prevalence=0.3, size=32, test_fraction=0, out=data)
@@ -130,7 +130,7 @@ def test_without_a_test_part_nothing_is_computed(finished: RunOptions, tmp_path:
 
 
 def test_classifier_options_are_checked_before_the_generator_trains(
-    finished: RunOptions, tmp_path: Path
+    finished: ExperimentOptions, tmp_path: Path
 ):
     bad = EXPERIMENT | {"classifier": EXPERIMENT["classifier"] | {"frozen": 27}}
     (tmp_path / "e.yaml").write_text(yaml.safe_dump(bad))
@@ -139,3 +139,8 @@ def test_classifier_options_are_checked_before_the_generator_trains(
             resumed(finished, experiment=tmp_path / "e.yaml", out=tmp_path / "out", resume=False)
         )
     assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_name_names_the_nearest_experiment(tmp_path: Path):
+    with pytest.raises(UserError, match="quik: did you mean quick"):
+        run_experiment(ExperimentOptions(Path("quik"), data=tmp_path))

@@ -1,0 +1,266 @@
+"""One self-contained HTML page of an experiment: the verdict first, then what it rests on.
+
+Reads `experiment.json`, `comparisons.json` and `trials.parquet` of an experiment folder and writes
+`report.html` beside them. Figures and pictures are embedded; nothing is loaded from elsewhere.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from dermsynth.errors import UserError, some
+from dermsynth.files import read_json, write_text
+from dermsynth.page import embedded, templates
+from experiments import plots
+from experiments.wording import power, summary
+
+COMPARISON_KEYS = (
+    *("arm", "reference", "test_set", "auc_arm", "auc_reference", "delta_auc", "ci_low", "ci_high"),
+    *("p_delong", "p_bootstrap", "p_holm", "mde", "verdict"),
+)
+TRIAL_COLUMNS = ("arm", "fold", "seed", "gan_seed", "status", "seconds", "auc_val")
+ARMS = {  # arms in a reader's words; the longest prefix of an arm's name counts
+    "real": "real images only",
+    "real_oversampled": "real malignant images duplicated, as many as there are synthetic ones: "
+    "the control that tells new images from mere class counts",
+    "real_weighted": "real images, malignant ones weighted up in the loss",
+    "synthetic": "real images and malignant ones made by the generator",
+    "synthetic_both_classes": "real images and generated ones of both classes",
+    "synthetic_only": "malignant images from the generator only",
+    "resolution_matched": "real images sent through the generator's resolution",
+    "oracle": "malignant images from the phantom's own sampler added: a perfect generator",
+    "broken": "degraded images from the phantom's sampler added: a generator that must not help",
+}
+GAN_FIGURES = {  # keys of evaluation.json: name, how to read it
+    "kid": ("KID × 1000", "distance to held-out real images; lower is better"),
+    "kid_floor": ("KID × 1000, real against real", "what real images score: the floor"),
+    "precision": ("precision", "share of synthetic images that lie among real ones"),
+    "recall": ("recall", "share of real images that lie among synthetic ones"),
+    "density": ("density", "how deep synthetic images lie among real ones; 1 is as real ones"),
+    "coverage": ("coverage", "share of real images with a synthetic neighbour"),
+    "memorisation": (
+        "memorisation",
+        "nearest-neighbour distance to training over held-out images, as a multiple of what "
+        "held-out images show: 1 is chance, 0 copies",
+    ),
+    "memorisation_in": ("memorisation, in detail", "near copies: closer than any held-out image"),
+    "evaluation_network": ("evaluation network", "shares nothing with the discriminator"),
+    "n_real": ("real images", ""),
+    "n_synthetic": ("synthetic images", ""),
+}
+
+
+# --- numbers on the page -------------------------------------------------------------------------
+
+
+def _missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def number(value: Any, digits: int = 3, sign: bool = False) -> str:
+    """`0.871`, with `sign` `+0.003` and a true minus; an en dash where there is no value."""
+    if _missing(value):
+        return "–"
+    return typographic(f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}")
+
+
+def interval(low: Any, high: Any, sign: bool = True) -> str:
+    """`[−0.008, +0.014]`."""
+    if _missing(low) or _missing(high):
+        return "–"
+    return f"[{number(low, sign=sign)}, {number(high, sign=sign)}]"
+
+
+def p_value(value: Any) -> str:
+    """Three decimals, `<0.001` below."""
+    return "<0.001" if not _missing(value) and value < 0.001 else number(value)
+
+
+def count(value: Any) -> str:
+    """`7,470`."""
+    return "–" if _missing(value) else f"{value:,}"
+
+
+def duration(seconds: Any) -> str:
+    """`42 s`, `3 min 20 s`, `1 h 05 min`."""
+    if _missing(seconds):
+        return "–"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def typographic(text: str) -> str:
+    """ASCII arrows and minus signs as the page shows them."""
+    return re.sub(r"(?<![\w.-])-(?=\d)", "−", text.replace(" -> ", " → "))
+
+
+def gan_figure(key: str, evaluation: dict[str, Any] | None) -> str:
+    """One cell of the generator table: KID in thousandths, others with what real images score."""
+    figures = evaluation or {}
+    value: Any = figures.get(key)
+    if _missing(value):
+        return "–"
+    if key in ("kid", "kid_floor"):
+        spread: Any = figures.get(f"{key}_std")
+        return number(1000 * value, 1) + ("" if _missing(spread) else f" ± {1000 * spread:.1f}")
+    if key == "memorisation":
+        words = {True: ", copies of training images", False: ", no copying seen", None: ""}
+        return number(value, 2) + words[figures.get("memorisation_flagged")]
+    if key == "memorisation_in":
+        return "; ".join(
+            f"{space} {number(part['ratio'], 2)}, near copies {part['near_copies']:.1%}"
+            for space, part in value.items()
+        )
+    if key in (figures.get("floor") or {}):
+        return f"{number(value, 2)} (real {number(figures['floor'][key], 2)})"
+    return number(value, 2) if isinstance(value, float) else str(value)
+
+
+# --- the page ------------------------------------------------------------------------------------
+
+
+def write_report(folder: Path) -> Path:
+    """Write `report.html` into an experiment folder and return its path.
+
+    Needs `experiment.json`, `comparisons.json` (it may be empty) and `trials.parquet`; generators,
+    external sets, grids and finished trials may be absent. Raises UserError naming what is missing.
+    """
+    comparisons, trials, experiment = _load(folder)
+    environment = templates(Path(__file__).parent)
+    words = (number, interval, p_value, count, duration, typographic, gan_figure, power)
+    environment.globals |= {word.__name__: word for word in words}
+    environment.filters["yaml"] = lambda value: yaml.safe_dump(
+        value, sort_keys=False, allow_unicode=True
+    )
+    page = environment.get_template("report.html.j2").render(
+        **_context(folder, comparisons, trials, experiment)
+    )
+    write_text(folder / "report.html", page)
+    return folder / "report.html"
+
+
+def _load(folder: Path) -> tuple[list[dict[str, Any]], pd.DataFrame, dict[str, Any]]:
+    if not (folder / "experiment.json").exists():
+        raise UserError(
+            f"{folder}: no experiment there (no experiment.json); make one with "
+            f"`python -m experiments.run CONFIG.yaml --out {folder}`"
+        )
+    absent: dict[str, Any] = {
+        "name": folder.name,
+        "config": {},
+        "command": None,
+        "dataset": {},
+        "counts": {},
+    }
+    absent |= {"machine": {}, "versions": {}, "started": None, "seconds": None}
+    absent |= {"gan": [], "roc": {}, "grids": {}}
+    experiment = absent | read_json(folder / "experiment.json")
+    comparisons = read_json(folder / "comparisons.json")
+    for place, comparison in enumerate(comparisons):
+        if lacking := [key for key in COMPARISON_KEYS if key not in comparison]:
+            raise UserError(
+                f"{folder / 'comparisons.json'}: comparison {place} has no {some(lacking)}; "
+                "run the experiment again with --resume"
+            )
+    path = folder / "trials.parquet"
+    try:
+        trials = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); run it again with --resume") from None
+    if lacking := [column for column in TRIAL_COLUMNS if column not in trials]:
+        raise UserError(f"{path}: no column {some(lacking)}; run the experiment again")
+    return comparisons, trials, experiment
+
+
+def _context(
+    folder: Path,
+    comparisons: list[dict[str, Any]],
+    trials: pd.DataFrame,
+    experiment: dict[str, Any],
+) -> dict[str, Any]:
+    done = trials[trials["status"] == "done"]
+    arms = list(dict.fromkeys(trials["arm"]))
+    leaky = sorted(set(trials.loc[trials["leaky"], "arm"])) if "leaky" in trials else []
+    sets = [c.removesuffix("/auc") for c in trials.columns if c.endswith("/auc")]
+    sentences = summary(comparisons, leaky)
+    options = experiment["config"].get("arms") or {}
+    colours = plots.arm_colours(comparisons, arms)
+    first_of_set = {c["test_set"]: c for c in reversed(comparisons)}
+    dots = {
+        name: _two_widths(
+            plots.seed_dots, done.dropna(subset=f"{name}/auc"), f"{name}/auc", colours
+        )
+        for name in sets
+        if done[f"{name}/auc"].notna().any()
+    }
+    return {
+        "experiment": experiment,
+        "sentences": sentences,
+        "comparisons": comparisons,
+        "powers": [
+            first_of_set[name] for name in dict.fromkeys(c["test_set"] for c in comparisons)
+        ],
+        "notes": [note for note in _notes(comparisons) if note not in sentences],
+        "leaky": leaky,
+        "trials": trials.astype(object).where(trials.notna(), None).to_dict("records"),
+        "failed": int((trials["status"] != "done").sum()),
+        "means": _arm_means(done, sets),
+        "sets": sets,
+        "arms": {arm: _arm_words(arm, options.get(arm)) for arm in arms},
+        "forest": _two_widths(plots.forest, comparisons) if comparisons else None,
+        "dots": dots,
+        "rocs": {name: plots.roc(curves, colours) for name, curves in experiment["roc"].items()},
+        "grids": {kind: _picture(folder, name) for kind, name in experiment["grids"].items()},
+        "gan_figures": GAN_FIGURES,
+        "closest": _closest(folder, experiment["gan"]),
+    }
+
+
+def _notes(comparisons: Sequence[dict[str, Any]]) -> list[str]:
+    notes = [c.get(key) for c in comparisons for key in ("hierarchical_note", "note")]
+    return list(dict.fromkeys(filter(None, notes)))
+
+
+def _two_widths(figure: Any, *inputs: Any) -> dict[str, str]:
+    return {"wide": figure(*inputs, plots.WIDE), "narrow": figure(*inputs, plots.NARROW)}
+
+
+def _arm_words(arm: str, options: dict[str, Any] | None) -> str:
+    """What an arm is, with its own options: `real images only`, `... (synthetic: 0.3)`."""
+    known = [name for name in ARMS if arm == name or arm.startswith(f"{name}_")]
+    words = ARMS[max(known, key=len)] if known else ""
+    own = ", ".join(f"{key}: {value}" for key, value in (options or {}).items())
+    return f"{words} ({own})".strip() if own else words
+
+
+def _arm_means(done: pd.DataFrame, sets: Sequence[str]) -> dict[str, dict[str, dict[str, float]]]:
+    """means[arm][column] = {"mean", "sd"} over an arm's finished trials."""
+    columns = ["auc_val", *(f"{name}/auc" for name in sets)]
+    table = done.groupby("arm", sort=False)[columns].agg(["mean", "std"])
+    return {
+        arm: {c: {"mean": row[c, "mean"], "sd": row[c, "std"]} for c in columns}
+        for arm, row in table.iterrows()
+    }
+
+
+def _closest(folder: Path, generators: Sequence[dict[str, Any]]) -> str | None:
+    """The first generator's gallery of synthetic images that lie closest to training images."""
+    if not generators or not generators[0].get("run"):
+        return None
+    return _picture(folder, f"gan/{Path(generators[0]['run']).name}/memorisation.png")
+
+
+def _picture(folder: Path, name: str | None) -> str | None:
+    """A PNG of the experiment folder as a `data:` URI; None where it is absent."""
+    if not name or not (folder / name).is_file():
+        return None
+    return embedded("png", (folder / name).read_bytes())
