@@ -98,5 +98,6 @@ def _put_tensors(skeleton: dict[str, Any], tensors: dict[str, torch.Tensor]) -> 
 def _crc32(tensors: dict[str, torch.Tensor]) -> int:
     crc = 0
     for name in sorted(tensors):
-        crc = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy(), crc)
+        content: Any = tensors[name].reshape(-1).view(torch.uint8).numpy()
+        crc = zlib.crc32(content, crc)
     return crc

@@ -220,7 +220,7 @@ def _shortened(options_type: type[Options], first: tuple[str, ...]) -> type[Opti
     for field in dataclasses.fields(options_type):  # type: ignore[arg-type]
         hint, default, factory = hints[field.name], field.default, field.default_factory
         if dataclasses.is_dataclass(hint):
-            hint = factory = _shortened(hint, first)  # type: ignore[arg-type]
+            hint = factory = _shortened(hint, first)  # type: ignore[arg-type,assignment]
             default = dataclasses.MISSING
         elif field.name not in first:
             hint = Annotated[hint, tyro.conf.Suppress]

@@ -23,7 +23,7 @@ INK, MUTED, FAINT, PALE = "#222222", "#6b6b6b", "#a9a9a9", "#cccccc"
 GRID, BAND = "#eeeeee", "#e6eaf0"
 REFERENCE, PRIMARY = "#4d4d4d", "#2166ac"
 OTHERS = ("#b8740f", "#2f8f6b", "#a3486f", "#6f5aa8", "#7d7a1f", "#3d9bb3")
-STYLE = {
+STYLE: dict[str, Any] = {
     "font.family": "sans-serif",
     "font.size": 10,
     "text.parse_math": False,  # an arm may be called anything, `$` included
@@ -70,7 +70,11 @@ def forest(comparisons: Sequence[dict[str, Any]], width: float) -> str:
         axes.xaxis.set_major_formatter(lambda value, _: _signed(value))
         axes.locator_params(axis="x", nbins=4 if narrow else 9)
         axes.set_xlabel("difference in AUC", labelpad=18 if narrow else 4)
-        below = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "baseline"}
+        below: dict[str, Any] = {
+            "xycoords": "axes fraction",
+            "textcoords": "offset points",
+            "va": "baseline",
+        }
         axes.annotate("← reference better", (0, 0), (0, -31), color=MUTED, **below)
         axes.annotate("arm better →", (1, 0), (0, -31), color=MUTED, ha="right", **below)
         figure.legend(
@@ -100,7 +104,7 @@ def _forest_row(axes: Axes, comparison: dict[str, Any], y: float, narrow: bool, 
         axes.plot([-mde, mde], [y - 0.06] * 2, linestyle="none", marker=6, color=MUTED, zorder=4)
     name = f"{_short(comparison['arm'])} against {_short(comparison['reference'])}"
     value = f"{_signed(delta)} [{_signed(low)}, {_signed(high)}]"
-    line = {  # x: 0 to 1 over the width, y: data
+    line: dict[str, Any] = {  # x: 0 to 1 over the width, y: data
         "transform": axes.get_yaxis_transform(),
         "weight": "bold" if bold else "normal",
         "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 1.5},
@@ -128,7 +132,7 @@ def _forest_limits(comparisons: Sequence[dict[str, Any]]) -> tuple[float, float]
 
 
 def _forest_legend(comparisons: Sequence[dict[str, Any]]) -> list[Line2D | Patch]:
-    point = {"marker": "o", "markerfacecolor": "white", "markersize": 6}
+    point: dict[str, Any] = {"marker": "o", "markerfacecolor": "white", "markersize": 6}
     handles: list[Line2D | Patch] = [
         Line2D(
             [], [], color=REFERENCE, linewidth=4, label="95% interval (group bootstrap)", **point

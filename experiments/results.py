@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from data.images.native import NativeImages
 from data.pool import load_pool
 from data.store import Dataset
 from dermsynth.files import read_json, write_json
@@ -201,7 +202,7 @@ def grids(out: Path, experiment: Experiment, dataset: Dataset, pools: list[Path]
     return paths
 
 
-def save_grid(out: Path, name: str, images: np.ndarray, rows: np.ndarray) -> str:
+def save_grid(out: Path, name: str, images: np.ndarray | NativeImages, rows: np.ndarray) -> str:
     """GRID x GRID images, evenly chosen from `rows`, as `grids/NAME.png`; its relative path."""
     chosen = rows[np.linspace(0, len(rows) - 1, GRID * GRID).round().astype(int)]
     size = images.shape[1]

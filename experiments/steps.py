@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import cast
 
 from classifier.options import parse_share
 from classifier.train import train as train_classifier
@@ -153,7 +154,7 @@ def _pools(
                     )
                 )
             elif source in SAMPLERS:
-                _sampler_pool(folder, source, count, dataset)
+                _sampler_pool(folder, cast(Quality, source), count, dataset)
 
 
 def _sampler_pool(folder: Path, quality: Quality, count: int, dataset: Dataset) -> None:
