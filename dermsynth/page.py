@@ -6,20 +6,27 @@ import re
 from pathlib import Path
 
 import jinja2
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 FONTS = "'Helvetica Neue', Helvetica, Arial, 'Liberation Sans', sans-serif"
 
 
 def templates(folder: Path) -> jinja2.Environment:
-    """The templates of a folder: everything is escaped, a name that is not given is an error."""
-    return jinja2.Environment(
+    """The templates of a folder: everything is escaped, a name that is not given is an error.
+
+    `{{ shared_style }}` is page.css, which the pages share.
+    """
+    environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    style = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
+    environment.globals["shared_style"] = Markup(style.rstrip())
+    return environment
 
 
 def embedded(kind: str, content: bytes) -> str:
