@@ -91,7 +91,15 @@ def measure(targets: np.ndarray, groups: np.ndarray) -> dict[str, float]:
 def spreads(
     split: Split, targets: np.ndarray, groups: np.ndarray, fraction: float, options: Options
 ) -> dict[str, object]:
-    """Spread over the folds of each measure, over seeds; and the test part's distance from all."""
+    """Spread over the folds of each measure, over seeds; and the test part's distance from all.
+
+    Parameters
+    ----------
+    split : the way of splitting
+    targets, groups : [n]
+    fraction : of the test part
+    options : seeds and folds
+    """
     ranges, deviations, distances, seconds = [], [], [], []
     whole = pd.Series(measure(targets, groups))
     for seed in range(options.seeds):

@@ -95,7 +95,15 @@ def run(
     first: tuple[str, ...] = (),
     configs: Path | None = None,
 ) -> None:
-    """Parse the command line, call `main`, and leave with 0, 2 (bad input) or 130 (Ctrl-C)."""
+    """Parse the command line, call `main`, and leave with 0, 2 (bad input) or 130 (Ctrl-C).
+
+    Parameters
+    ----------
+    options_type, first, configs : as of `parse`
+    main : called with the options; what it returns is not looked at
+    module : the command's module, such as `gan.train`
+    doc : its docstring, for `--help`
+    """
     prog, description = f"python -m {module}", (doc or "").strip()
     try:
         main(parse(options_type, sys.argv[1:], prog, description, first, configs))

@@ -31,6 +31,13 @@ def open_run(
 
     Raises UserError where the folder is taken, where there is nothing to resume, or where options
     changed (the message shows the difference).
+
+    Parameters
+    ----------
+    out : the run's folder
+    options : a frozen dataclass, written to `config.yaml`
+    resume, overwrite : as the options of these names
+    may_change : flat names of options that may differ on a resume
     """
     if resume:
         _check_same_options(out, options, may_change)

@@ -35,6 +35,13 @@ def write_results(
     """Compare the finished trials in `out` and write everything that a reader needs.
 
     Returns the path of `report.html`. Results that were there are replaced file by file.
+
+    Parameters
+    ----------
+    out : the experiment's folder
+    experiment, dataset, trials : what was run, on what
+    file : the experiment's YAML file, for the report
+    started : when this call began, seconds since the epoch
     """
     table = trial_table(out, experiment, trials)
     predictions = trial_predictions(out, experiment, trials)

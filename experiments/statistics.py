@@ -51,6 +51,15 @@ def compare(
 
     Floats are finite; `mde` and the hierarchical interval are None where undefined. Raises
     UserError where a class is missing, a score is not finite, or shapes do not fit.
+
+    Parameters
+    ----------
+    arm, reference, test_set : names, for the row
+    target : uint8 or bool [n], 1 for malignant
+    scores_arm, scores_reference : float [GAN seeds, classifier seeds, n]
+    group : [n], any sortable type; images of one value are dependent
+    margin : AUC; a difference below it counts as none
+    replicates, seed : of the group bootstrap
     """
     where = f"{arm} against {reference} on {test_set}"
     target, group = _check_rows(target, group, where)
@@ -113,6 +122,13 @@ def verdict(delta: float, p_holm: float, ci90_low: float, ci90_high: float, marg
 
     Two one-sided tests at 5% (the 90% interval within +-margin) say that the difference is too
     small to matter. That stays the answer where a large test set makes it significant as well.
+
+    Parameters
+    ----------
+    delta : difference in AUC, arm less reference
+    p_holm : two-sided p, corrected for the number of comparisons
+    ci90_low, ci90_high : 90% interval of the difference
+    margin : AUC, fixed beforehand
     """
     if -margin < ci90_low and ci90_high < margin:
         return "equivalent"
@@ -193,6 +209,13 @@ def auc_interval(
     Where no pair is misordered all resamples agree and a bootstrap is blind. The bound is then the
     exact binomial one on the share of groups of the rarer class that outrank all of the other.
     Raises UserError where a class is missing.
+
+    Parameters
+    ----------
+    target : uint8 or bool [n], 1 for malignant
+    score : float [n]
+    group : [n], any sortable type
+    replicates, seed : of the group bootstrap
     """
     target, group = _check_rows(target, group, "AUC interval")
     pairs = count_pairs(target, group, np.atleast_2d(score), None)
@@ -215,6 +238,14 @@ def roc_band(
     score: [n]. Returns lists `fpr, tpr, low, high` of `points` values in 0..1 and `auc, ci_low,
     ci_high` of `auc_interval`. The band is a plain percentile bootstrap over groups: a picture.
     Raises UserError where a class is missing.
+
+    Parameters
+    ----------
+    target : uint8 or bool [n], 1 for malignant
+    score : float [n]
+    group : [n], any sortable type
+    points : of the grid of false-positive rates
+    replicates, seed : of the group bootstrap
     """
     target, group = _check_rows(target, group, "ROC band")
     order = np.argsort(-score, kind="stable")

@@ -29,6 +29,14 @@ def save_galleries(
     """Write interpolation.png and truncation.png to the folder `out`; their paths by name.
 
     `labels` int64 [ROWS], the classes of the rows, for a conditional generator.
+
+    Parameters
+    ----------
+    network : generator in eval mode
+    labels : int64 [ROWS], or None
+    seed : of the latents
+    compute : where to compute
+    out : folder, made where it is not there
     """
     out.mkdir(parents=True, exist_ok=True)
     network = network.to(compute.device, memory_format=torch.channels_last)
@@ -71,6 +79,14 @@ def project(
     Adam on the content of the nearest few of many random latents; noise planes stay as drawn.
     Compares pixels at four sides, so that colour and outline count before texture. The distance is
     the root mean square over pixels and channels, in levels of 0..255.
+
+    Parameters
+    ----------
+    network : generator in eval mode
+    real : uint8 [s, s, 3], RGB
+    label : number of a class, for a conditional generator
+    steps, seed : of the search
+    compute : where to compute
     """
     seed_torch(seed, "gan/projection")
     target = torch.from_numpy(real).to(compute.device).permute(2, 0, 1)[None].float() / 127.5 - 1

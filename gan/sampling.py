@@ -62,6 +62,15 @@ def sample(
 
     `labels` int64 [count] for a conditional one. `truncation` (psi) below 1 pulls the content of
     every image towards the mean: StyleGAN2's in w, the others' in z.
+
+    Parameters
+    ----------
+    network : generator in eval mode
+    count : images
+    seed : of the latents; image i depends on it and on i alone
+    compute : where to compute
+    labels : int64 [count], or None
+    truncation : psi, above 0, at most 1
     """
     network = network.to(compute.device, memory_format=torch.channels_last)
     images: np.ndarray | None = None
@@ -90,7 +99,16 @@ def render(
     labels: np.ndarray | None = None,
     truncation: float = 1.0,
 ) -> np.ndarray:
-    """uint8 [n, size, size, 3] of latents float32 [n, latent_dim], truncated as `sample` says."""
+    """uint8 [n, size, size, 3] of latents float32 [n, latent_dim], truncated as `sample` says.
+
+    Parameters
+    ----------
+    network : generator in eval mode
+    z : float32 [n, latent_dim]
+    compute : where to compute
+    labels : int64 [n], or None
+    truncation : psi, above 0, at most 1
+    """
     extra = {}
     if "truncation" in inspect.signature(network.forward).parameters:
         extra = {"truncation": truncation}

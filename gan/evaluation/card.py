@@ -75,6 +75,14 @@ def render(
 
     `result` is evaluation.json's content, `measured` what `drift.measure` gave of `synthetic`
     and `training` images, `closest` the picture of the nearest ones, `galleries` PNG files.
+
+    Parameters
+    ----------
+    subject : what was evaluated
+    result : content of evaluation.json
+    measured : attributes by kind of image
+    closest : uint8 [h, w, 3]
+    galleries : PNG files by name
     """
     environment = templates(Path(__file__).parent)
     environment.globals |= {

@@ -193,6 +193,12 @@ def compare(
 
     `more` and `less`: the whole interval lies beyond SMALL standard deviations; `same`: the whole
     of it lies within; else `unclear`.
+
+    Parameters
+    ----------
+    synthetic, training, held_out : `measure` of each, float64 [n] by attribute
+    groups : of training and of held-out images, [n] each
+    seed : of the resamples
     """
     everyone = np.arange(len(next(iter(synthetic.values()))))
     weights = {

@@ -88,6 +88,14 @@ def memorisation(
     The permutation test asks whether the split is special: no group is shared by the two sides, so
     under no memorisation any other split into groups would do as well. It holds for a collapsed
     generator too, whose images are not independent.
+
+    Parameters
+    ----------
+    synthetic : float [s, r], distances to real images
+    held_out : float [h, r], distances of held-out images to real ones
+    real_groups : [r], lesion or patient
+    n_training : the first so many real images are training images
+    seed : of the permutations
     """
     is_training = np.arange(synthetic.shape[1]) < n_training
     own = real_groups[n_training:][:, None] == real_groups[None]

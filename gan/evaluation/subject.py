@@ -75,6 +75,15 @@ def open_subject(
 
     Raises UserError for what is missing or damaged, too few images, another image size, and a
     generator that has seen what is held out.
+
+    Parameters
+    ----------
+    path : the run of a generator, or a pool's folder
+    is_generator : which of the two
+    data, fold : what it is compared with; none: what it was trained on
+    count : synthetic images, at most
+    seed : of the latents
+    compute : where to make them
     """
     provenance = (
         {"kind": "generator", "generator": read_description(path)}

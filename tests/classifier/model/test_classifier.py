@@ -71,7 +71,7 @@ def test_the_heads_by_hand():
 
 @pytest.mark.parametrize("frozen", range(27))
 def test_b3_frozen_is_the_stem_and_the_first_blocks(frozen):
-    """DESIGN 5: `--frozen n` freezes the stem and the first n blocks, of 26."""
+    """`--frozen n` freezes the stem and the first n blocks, of 26."""
     model = shared_b3(frozen)
     for name, parameter in model.backbone.net.named_parameters():
         block = int(name.split(".")[1]) if name.startswith("_blocks.") else None
