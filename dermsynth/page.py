@@ -4,11 +4,33 @@ import base64
 import io
 import re
 from pathlib import Path
+from typing import Any
 
+import cv2
 import jinja2
+import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+# one palette for all pages, as in page.css and the keys of the templates
+INK, MUTED, FAINT, GRID = "#222222", "#636363", "#a9a9a9", "#eeeeee"
+BENIGN, MALIGNANT = "#c9d2dc", "#2166ac"  # real and synthetic on the generator's card
+STYLE: dict[str, Any] = {  # of matplotlib
+    "font.family": "sans-serif",
+    "font.size": 9.5,
+    "text.color": INK,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "report",
+}
+SIDE = 160  # px, of a picture at most: sharp on paper at the 20 mm it is shown at
+WIDTH = 4.3  # inches at 96 px an inch: half the page, or a phone
 FONTS = "'Helvetica Neue', Helvetica, Arial, 'Liberation Sans', sans-serif"
 
 
@@ -41,3 +63,12 @@ def embedded_figure(figure: Figure) -> str:
     # laid out with matplotlib's own wide font, shown in the page's: what fits here fits there
     svg = re.sub(r"'DejaVu Sans', [^;\"<]*sans-serif", FONTS, buffer.getvalue())
     return embedded("svg+xml", svg.encode())
+
+
+def picture(image: np.ndarray) -> str:
+    """uint8 [h, w, 3] RGB as a JPEG of at most SIDE px a side."""
+    if (longest := max(image.shape[:2])) > SIDE:
+        height, width = (max(1, round(side * SIDE / longest)) for side in image.shape[:2])
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1]
+    return embedded("jpeg", encoded.tobytes())

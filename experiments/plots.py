@@ -16,26 +16,17 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from dermsynth.page import embedded_figure
+from dermsynth import page
+from dermsynth.page import FAINT, GRID, INK, MALIGNANT, MUTED, embedded_figure
 
 WIDE, NARROW = 8.6, 4.0  # inches at 96 px an inch: the column of the report, a phone
-INK, MUTED, FAINT, PALE = "#222222", "#6b6b6b", "#a9a9a9", "#cccccc"
-GRID, BAND = "#eeeeee", "#e6eaf0"
-REFERENCE, PRIMARY = "#4d4d4d", "#2166ac"
+PALE, BAND = "#cccccc", "#e6eaf0"
+REFERENCE, PRIMARY = "#4d4d4d", MALIGNANT
 OTHERS = ("#b8740f", "#2f8f6b", "#a3486f", "#6f5aa8", "#7d7a1f", "#3d9bb3")
-STYLE: dict[str, Any] = {
-    "font.family": "sans-serif",
+STYLE = page.STYLE | {
     "font.size": 10,
+    "axes.axisbelow": "line",
     "text.parse_math": False,  # an arm may be called anything, `$` included
-    "text.color": INK,
-    "axes.edgecolor": FAINT,
-    "axes.labelcolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "report",
 }
 
 

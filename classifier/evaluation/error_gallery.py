@@ -12,8 +12,8 @@ from classifier.evaluation.grad_cam import grad_cam, overlay
 from classifier.evaluation.parts import Part
 from classifier.run_folder import fold_runs
 from classifier.trained import Trained, load_trained
-from data.card.pictures import picture
 from dermsynth.errors import UserError
+from dermsynth.page import picture
 
 WORST = 12  # images of either class in the failure gallery
 IN_CAM = 4  # images of each kind in the Grad-CAM grid

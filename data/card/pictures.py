@@ -1,6 +1,5 @@
 """Pictures and figures of the dataset card, each as a `data:` URI, so that the card is one file."""
 
-import cv2
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -9,36 +8,19 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from data.images.skin_tone import BANDS
-from dermsynth.page import embedded, embedded_figure
+from dermsynth.page import (
+    BENIGN,
+    FAINT,
+    GRID,
+    MALIGNANT,
+    MUTED,
+    STYLE,
+    WIDTH,
+    embedded,
+    embedded_figure,
+)
 
-SIDE = 160  # px, of a picture at most: sharp on paper at the 20 mm it is shown at
-WIDTH = 4.3  # inches at 96 px an inch: half the page, or a phone
 BUBBLES = 300  # image sizes drawn
-BENIGN, MALIGNANT = "#c9d2dc", "#2166ac"  # as in the page's bars
-INK, MUTED, FAINT, GRID = "#222222", "#636363", "#a9a9a9", "#eeeeee"
-STYLE = {
-    "font.family": "sans-serif",
-    "font.size": 9.5,
-    "text.color": INK,
-    "axes.edgecolor": FAINT,
-    "axes.labelcolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "report",
-}
-
-
-def picture(image: np.ndarray) -> str:
-    """uint8 [h, w, 3] RGB as a JPEG of at most SIDE px a side."""
-    if (longest := max(image.shape[:2])) > SIDE:
-        height, width = (max(1, round(side * SIDE / longest)) for side in image.shape[:2])
-        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-    encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1]
-    return embedded("jpeg", encoded.tobytes())
 
 
 def png(content: bytes) -> str:

@@ -10,6 +10,7 @@ from data.card.contents import CardData
 from data.card.counts import KINDS, breakdown
 from data.images import skin_tone
 from dermsynth import progress
+from dermsynth.page import picture
 from dermsynth.seeds import generator
 
 PAIRS, SAMPLES = 12, 16  # pictures: pairs of duplicates, images of each class
@@ -62,7 +63,7 @@ def _pair(card: CardData, pair: Any) -> dict[str, Any]:
     for image_id, row in ((pair.image_id_1, pair.one), (pair.image_id_2, pair.other)):
         side = {"id": image_id, "picture": None, "words": "dropped"}
         if row >= 0:
-            side["picture"] = pictures.picture(np.asarray(card.images[int(row)]))
+            side["picture"] = picture(np.asarray(card.images[int(row)]))
             side["words"] = _caption(card.table.iloc[row], lesion=True)
         sides.append(side)
     facts = {"kind": pair.kind, "across": pair.across_lesions, "differ": pair.differ}
@@ -80,7 +81,7 @@ def samples(card: CardData, seed: int) -> list[dict[str, Any]]:
         shown = [
             {
                 "id": card.table["image_id"].iloc[row],
-                "picture": pictures.picture(np.asarray(card.images[int(row)])),
+                "picture": picture(np.asarray(card.images[int(row)])),
                 "words": _caption(card.table.iloc[row]),
             }
             for row in chosen

@@ -6,8 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from data.card.pictures import FAINT, INK, MALIGNANT, MUTED, STYLE
-from dermsynth.page import embedded, embedded_figure
+from dermsynth.page import FAINT, INK, MALIGNANT, MUTED, STYLE, embedded, embedded_figure
 from gan.evaluation.drift import ATTRIBUTES
 
 REAL, SYNTHETIC = "#c9d2dc", MALIGNANT  # as in the page's key
