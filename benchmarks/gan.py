@@ -24,13 +24,15 @@ import tyro
 
 from benchmarks.provenance import provenance
 from dermsynth import cli
+from dermsynth.cli import Repeatable
 from dermsynth.device import resolve
 from dermsynth.errors import UserError
 from dermsynth.files import read_json, write_json
+from dermsynth.options import replace
 from gan.evaluate import EvaluateOptions, evaluate
-from gan.generate import draw_labels, sample
 from gan.networks import ARCHITECTURES
-from gan.train import Repeatable, TrainOptions, train
+from gan.sampling import draw_labels, sample
+from gan.train import TrainOptions, train
 from gan.weights import load_generator
 
 KEPT = ("kid", "kid_std", "kid_floor", "precision", "recall", "density", "coverage", "memorisation")
@@ -74,7 +76,7 @@ def run_one(options: Options, arch: str, seed: int) -> None:
     common = {"data": options.data, "arch": arch, "minutes": options.minutes, "seed": seed}
     common |= {"fold": options.fold, "recipe": options.recipe}
     quiet = {"tracking": "none", "divergence": "warn", "evaluate_every": 0.0}
-    train(TrainOptions(**common, **quiet, out=run, resume=resume))
+    train(replace(TrainOptions(), **common, **quiet, out=run, resume=resume))
     scores = evaluate(EvaluateOptions(generator=run, network="diagnosis"))
     made = read_json(run / "generator.json")
     cell = {
