@@ -23,6 +23,7 @@ from gan.distributed import Processes, join_processes
 from gan.evaluation import diagnosis_network
 from gan.evaluation.features import FeatureNetwork, extract
 from gan.evaluation.metrics import kid
+from gan.hyperparameters import Hyperparameters
 from gan.loop import Budget, Loop, Progress
 from gan.networks import architecture, describe, make_config
 from gan.options import ClassesName, TrainOptions
@@ -132,7 +133,29 @@ def resolve_config(options: TrainOptions, size: int, classes: int) -> Any:
             )
         parsed = cli.from_mapping(type(config), {name: value}, f"--recipe {word}")
         changes[name] = getattr(parsed, name)
-    return dataclasses.replace(config, **changes)
+    config = dataclasses.replace(config, **changes)
+    if not options.run.resume:  # a run that began with them goes on
+        _refuse_idle(arch, config, changes)
+    return config
+
+
+def _refuse_idle(arch: str, config: Hyperparameters, changes: dict[str, Any]) -> None:
+    """Refuse hyperparameters that do nothing beside the others."""
+    penalised = config.penalty != "none", "--recipe penalty=gp, r1 or r1r2"
+    adaptive = config.augment == "ada", "--recipe augment=ada"
+    names_classes = hasattr(architecture(arch).discriminator, "forward_with_classes")
+    needs = {
+        "penalty_weight": penalised,
+        "penalty_every": penalised,
+        "ada_target": adaptive,
+        "ada_kimg": adaptive,
+        "class_weight": (names_classes, "--arch acgan"),
+    }
+    for name, (has_effect, when) in needs.items():
+        if name in changes and not has_effect:
+            raise UserError(
+                f"--recipe {name}={changes[name]}: has an effect with {when} only; leave it out"
+            )
 
 
 def _run(trainer: Trainer, plan: Plan, progress: Progress) -> float:
@@ -276,8 +299,8 @@ def _check_batch(batch: int, accumulate: int, processes: Processes) -> None:
 def _default_out(data: Path, options: TrainOptions) -> Path:
     stem = f"{data.name}-{options.model.arch}-fold{options.images.fold}-seed{options.model.seed}"
     if options.run.resume:
-        found = [path for path in RUNS.glob(f"{stem}*") if (path / "config.yaml").exists()]
-        return max(found, key=lambda path: path.stat().st_mtime, default=RUNS / stem)
+        runs = [path for path in RUNS.glob(f"{stem}*") if (path / "config.yaml").exists()]
+        return max(runs, key=lambda path: path.stat().st_mtime, default=RUNS / stem)
     return free_name(RUNS, stem)
 
 

@@ -44,6 +44,33 @@ def test_a_recipe_that_does_not_fit_is_refused(options, word, message):
     assert not options.run.out.exists()
 
 
+@pytest.mark.parametrize(
+    ("word", "when"),
+    [
+        ("penalty_weight=2", "penalty=gp, r1 or r1r2"),
+        ("penalty_every=4", "penalty=gp, r1 or r1r2"),
+        ("ada_target=0.5", "augment=ada"),
+        ("ada_kimg=9", "augment=ada"),
+        ("class_weight=2", "--arch acgan"),
+    ],
+)
+def test_a_recipe_without_effect_is_refused(options, word, when):
+    with pytest.raises(UserError, match=rf"--recipe {word}.*: has an effect with .*{when} only"):
+        train(replace(options, recipe=(word,)))
+    assert not options.run.out.exists()
+
+
+def test_a_recipe_beside_what_it_needs_is_taken(options):
+    for recipe in (
+        ("penalty=r1", "penalty_weight=2", "penalty_every=4"),
+        ("augment=ada", "ada_target=0.5", "ada_kimg=9"),
+    ):
+        config = resolve_config(replace(options, recipe=recipe), 32, 0)
+        assert config.penalty_weight in (0, 2)
+    config = resolve_config(replace(options, arch="acgan", recipe=("class_weight=2",)), 32, 2)
+    assert config.class_weight == 2
+
+
 def test_the_batch_is_the_architectures_unless_given(options):
     for given, expected in ((None, 8), (6, 6)):
         plan = replace(options, arch="fastgan", batch=given)
