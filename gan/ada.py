@@ -51,17 +51,13 @@ def adjust(
 ) -> torch.Tensor:
     """The next p, a tensor on the same device (equation 1, r_t; appendix D).
 
-    `sign_mean`: the mean sign of the logits of the `batch` real images since the last change; p
-    takes a step up where it exceeds `target`, else down, so long that from 0 to 1 it would need
-    `ada_kimg` thousand images.
-
     Parameters
     ----------
-    p : scalar tensor, the probability so far
-    sign_mean : scalar tensor, -1..1
-    batch : real images since the last change
-    target : sign to steer for
-    ada_kimg : thousand images in which p may go from 0 to 1
+    p : the probability now
+    sign_mean : mean sign of the logits of real images since the last change
+    batch : how many real images that were
+    target : p takes a step up where the sign exceeds it, else down
+    ada_kimg : thousand images in which p would go from 0 to 1
     """
     return (p + torch.sign(sign_mean - target) * (batch / (ada_kimg * 1000))).clamp(0, 1)
 

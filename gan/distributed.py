@@ -36,6 +36,16 @@ class Processes:
         for tensor, part in zip(tensors, parts, strict=True):
             tensor.detach().copy_(part.view_as(tensor))
 
+    def mean_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        """Before an optimizer's step: every process then makes the same one."""
+        self.mean_(p.grad for p in parameters if p.grad is not None)
+
+    def mean_statistics(self, network: torch.nn.Module) -> None:
+        """Average the buffers that a network's checkpoint holds; the others never change."""
+        saved = network.state_dict()
+        buffers = (b for name, b in network.named_buffers() if name in saved)
+        self.mean_(b for b in buffers if b.is_floating_point())
+
     def rank0_decides(self, number: int) -> int:
         """Rank 0's number, in every process, which waits for it."""
         if self.count == 1:

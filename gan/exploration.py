@@ -28,15 +28,13 @@ def save_galleries(
 ) -> dict[str, Path]:
     """Write interpolation.png and truncation.png to the folder `out`; their paths by name.
 
-    `labels` int64 [ROWS], the classes of the rows, for a conditional generator.
-
     Parameters
     ----------
-    network : generator in eval mode
-    labels : int64 [ROWS], or None
+    network : a generator in eval mode
+    labels : int64 [ROWS], the classes of the rows, for a conditional generator
     seed : of the latents
-    compute : where to compute
-    out : folder, made where it is not there
+    compute : where and how
+    out : folder, made where it is missing
     """
     out.mkdir(parents=True, exist_ok=True)
     network = network.to(compute.device, memory_format=torch.channels_last)
@@ -74,7 +72,7 @@ def project(
     seed: int,
     compute: Compute,
 ) -> tuple[np.ndarray, float]:
-    """The image nearest to `real` (uint8 [s, s, 3]) that the search finds, and how far it is.
+    """The image nearest to a real one that the search finds, uint8 [s, s, 3], and how far it is.
 
     Adam on the content of the nearest few of many random latents; noise planes stay as drawn.
     Compares pixels at four sides, so that colour and outline count before texture. The distance is
@@ -82,16 +80,16 @@ def project(
 
     Parameters
     ----------
-    network : generator in eval mode
-    real : uint8 [s, s, 3], RGB
-    label : number of a class, for a conditional generator
-    steps, seed : of the search
-    compute : where to compute
+    network : a generator in eval mode, where `compute` is
+    real : uint8 [s, s, 3]
+    label : the class to search in, for a conditional generator
+    steps : of the search
+    seed : of the latents that it begins with
+    compute : where and how
     """
     seed_torch(seed, "gan/projection")
     target = torch.from_numpy(real).to(compute.device).permute(2, 0, 1)[None].float() / 127.5 - 1
     content = getattr(network, "content_dim", network.latent_dim)
-
     noise = torch.randn(1, network.latent_dim - content, device=compute.device)
 
     def distances(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -104,8 +102,8 @@ def project(
 
     tries = torch.randn(TRIED, content, device=compute.device)
     with torch.no_grad():
-        found = torch.cat([distances(part)[0] for part in tries.split(32)])
-    z = tries[found.topk(STARTS, largest=False).indices].clone().requires_grad_()
+        tried = torch.cat([distances(part)[0] for part in tries.split(32)])
+    z = tries[tried.topk(STARTS, largest=False).indices].clone().requires_grad_()
     optimizer = torch.optim.Adam([z], lr=RATE)
     with progress.bar(steps, "project", "step") as bar:
         for _ in range(steps):
@@ -115,8 +113,8 @@ def project(
             optimizer.step()
             bar.update()
     with torch.no_grad():
-        found, made = distances(z)
-    best = int(found.argmin())
+        reached, made = distances(z)
+    best = int(reached.argmin())
     distance = (made[best] - target[0]).square().mean().sqrt() * 127.5
     return to_uint8(made[best : best + 1])[0], float(distance)
 
@@ -132,7 +130,8 @@ def _walks(
         for column, share in enumerate(np.linspace(0, 1, COLUMNS)):
             step = slerp(start[:content], end[:content], float(share))
             z[row * COLUMNS + column, :content] = step
-    return render(network, z, compute, _repeat(labels))
+    repeated = None if labels is None else np.repeat(labels, COLUMNS)
+    return render(network, z, compute, repeated)
 
 
 def _truncated(
@@ -149,7 +148,3 @@ def _latents(network: nn.Module, seed: int, purpose: str) -> np.ndarray:
     """float32 [ROWS, latent_dim]"""
     rng = generator(seed, "gan/explore", purpose)
     return rng.standard_normal((ROWS, network.latent_dim), np.float32)
-
-
-def _repeat(labels: np.ndarray | None) -> np.ndarray | None:
-    return None if labels is None else np.repeat(labels, COLUMNS)

@@ -52,7 +52,17 @@ class Progress:
 
 
 class Loop:
-    """One run of `trainer` on `images`. Of several processes rank 0 decides, writes and prints."""
+    """One run of a trainer. Of several processes rank 0 decides, writes and prints.
+
+    Parameters
+    ----------
+    trainer : both networks, and their step
+    images : what they learn from
+    budget : when the loop ends and what it does on the way
+    tracker : of the metrics; none in processes other than rank 0
+    progress : where the run was when its checkpoint was written
+    facts : what else the checkpoint is to hold
+    """
 
     def __init__(
         self,

@@ -58,19 +58,17 @@ def sample(
     labels: np.ndarray | None = None,
     truncation: float = 1.0,
 ) -> np.ndarray:
-    """uint8 [count, size, size, 3], RGB, from an eval-mode generator.
-
-    `labels` int64 [count] for a conditional one. `truncation` (psi) below 1 pulls the content of
-    every image towards the mean: StyleGAN2's in w, the others' in z.
+    """uint8 [count, size, size, 3], RGB.
 
     Parameters
     ----------
-    network : generator in eval mode
+    network : a generator in eval mode
     count : images
-    seed : of the latents; image i depends on it and on i alone
-    compute : where to compute
-    labels : int64 [count], or None
-    truncation : psi, above 0, at most 1
+    seed : of the latents: image i depends on it and on i alone
+    compute : where and how
+    labels : int64 [count], for a conditional generator
+    truncation : psi; below 1 it pulls every image towards the mean, StyleGAN2's in w, the others'
+        content in z
     """
     network = network.to(compute.device, memory_format=torch.channels_last)
     images: np.ndarray | None = None
@@ -99,15 +97,13 @@ def render(
     labels: np.ndarray | None = None,
     truncation: float = 1.0,
 ) -> np.ndarray:
-    """uint8 [n, size, size, 3] of latents float32 [n, latent_dim], truncated as `sample` says.
+    """uint8 [n, size, size, 3], RGB, of given latents.
 
     Parameters
     ----------
-    network : generator in eval mode
+    network, compute, truncation : as in `sample`
     z : float32 [n, latent_dim]
-    compute : where to compute
-    labels : int64 [n], or None
-    truncation : psi, above 0, at most 1
+    labels : int64 [n], for a conditional generator
     """
     extra = {}
     if "truncation" in inspect.signature(network.forward).parameters:

@@ -29,9 +29,17 @@ Part = tuple[torch.Tensor, Labels]
 class Trainer:
     """Both networks, the generator's moving average (EMA), both optimizers, the step count.
 
-    `config` says how they are trained. Randomness depends on (seed, step) only, so `state`, saved
-    after any step, is all that an exact resume needs. `accumulate` parts of a batch are computed
-    one after the other, to save memory; each of `processes` computes its share of a batch.
+    Randomness depends on (seed, step) only, so `state`, saved after any step, is all that an exact
+    resume needs.
+
+    Parameters
+    ----------
+    arch : a name in gan.networks.ARCHITECTURES
+    config : its networks' widths, and how they are trained
+    seed : of the weights and every random choice
+    compute : where and how
+    accumulate : parts of a batch that are computed one after the other, to save memory
+    processes : each computes its share of a batch; none: this one alone
     """
 
     def __init__(
@@ -196,8 +204,7 @@ class Trainer:
         return diff_augment(images, torch.rand(len(images), DRAWS, device=images.device))
 
     def _descend(self, optimizer: torch.optim.Optimizer) -> None:
-        parameters = optimizer.param_groups[0]["params"]
-        self.processes.mean_(p.grad for p in parameters if p.grad is not None)
+        self.processes.mean_gradients(optimizer.param_groups[0]["params"])
         optimizer.step()
 
     def _adjust_ada(self) -> None:
@@ -213,9 +220,7 @@ class Trainer:
         """Move the EMA, batch statistics included, towards the generator."""
         if self.processes.count > 1:
             for network in (self.generator, self.discriminator):
-                saved = network.state_dict()  # without what never changes
-                buffers = (b for name, b in network.named_buffers() if name in saved)
-                self.processes.mean_(b for b in buffers if b.is_floating_point())
+                self.processes.mean_statistics(network)
         half_life = min(self.config.ema_kimg * 1000, self.config.ema_share * self.images_seen)
         keep = 0.5 ** (self.images_a_step / max(half_life, 1e-8))
         ours, theirs = self.ema.state_dict(), self.generator.state_dict()

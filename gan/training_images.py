@@ -69,9 +69,9 @@ def training_part(dataset: Dataset, fold: int, classes: ClassesName) -> Training
         names = np.where(targets == 1, "malignant", "benign")
     else:
         names = dataset.table["diagnosis"].iloc[rows].fillna("").to_numpy(str)
-    found, counts = np.unique(names, return_counts=True)
-    kept = [str(n) for n, c in zip(found, counts, strict=True) if n and c >= LEAST_IMAGES]
-    rare = [str(name) for name in found if name and str(name) not in kept]
+    known, counts = np.unique(names, return_counts=True)
+    kept = [str(n) for n, c in zip(known, counts, strict=True) if n and c >= LEAST_IMAGES]
+    rare = [str(name) for name in known if name and str(name) not in kept]
     if rare:
         print(f"warning: fewer than {LEAST_IMAGES} images of {some(rare)}: left out")
     if len(kept) < 2:

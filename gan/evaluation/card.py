@@ -73,15 +73,12 @@ def render(
 ) -> str:
     """The page as HTML.
 
-    `result` is evaluation.json's content, `measured` what `drift.measure` gave of `synthetic`
-    and `training` images, `closest` the picture of the nearest ones, `galleries` PNG files.
-
     Parameters
     ----------
     subject : what was evaluated
-    result : content of evaluation.json
-    measured : attributes by kind of image
-    closest : uint8 [h, w, 3]
+    result : the content of evaluation.json
+    measured : what `drift.measure` gave of `synthetic` and `training` images
+    closest : uint8 [h, w, 3], the picture of the images nearest to training
     galleries : PNG files by name
     """
     environment = templates(Path(__file__).parent)
@@ -130,48 +127,49 @@ def failures(result: dict[str, Any], training: dict[str, np.ndarray]) -> list[st
 
     `training`: attributes of the training images.
     """
-    found = []
+    sentences = []
     if result["memorisation_flagged"]:
-        found.append("Copies of training images are among them: do not share or use them.")
+        sentences.append("Copies of training images are among them: do not share or use them.")
     if result["n_training"] < FEW:
-        found.append(f"Learned from no more than {result['n_training']} images.")
+        sentences.append(f"Learned from no more than {result['n_training']} images.")
     excess = result["kid"] - result["kid_floor"]
     if excess > FAR * result["kid_std"]:
-        found.append(
+        sentences.append(
             f"Can be told from real ones: KID lies {excess / result['kid_std']:.0f} standard "
             "errors above what real images score."
         )
     for key, words in (("recall", "real images that it can make"), ("coverage", "real images met")):
         value, floor = result[key], result["floor"][key]
         if value < LOW * floor:
-            found.append(
+            sentences.append(
                 f"Little variety: {value:.2f} is the share of {words} ({key}), where real images "
                 f"reach {floor:.2f}."
             )
-    for name, one in result["drift"].items():
+    for name, drift in result["drift"].items():
         words = ATTRIBUTES[name].words
-        if one["verdict"] in ("more", "less"):
-            sentence = f"{one['verdict'].capitalize()} {words} than in the training images"
+        if drift["verdict"] in ("more", "less"):
+            sentence = f"{drift['verdict'].capitalize()} {words} than in the training images"
             if name in COMPARED:
-                sentence = COMPARED[name][one["verdict"] == "more"]
-            if one["share_training"] is not None:
-                sentence += f" ({one['share_synthetic']:.0%} of images have any; training images"
-                sentence += f" {one['share_training']:.0%})"
-            found.append(f"{sentence}: {abs(one['difference']):.1f} standard deviations.")
+                sentence = COMPARED[name][drift["verdict"] == "more"]
+            if drift["share_training"] is not None:
+                sentence += f" ({drift['share_synthetic']:.0%} of images have any; training images"
+                sentence += f" {drift['share_training']:.0%})"
+            sentences.append(f"{sentence}: {abs(drift['difference']):.1f} standard deviations.")
     narrow = [
         ATTRIBUTES[name].words
-        for name, one in result["drift"].items()
-        if one["narrower"] and not ATTRIBUTES[name].artefact
+        for name, drift in result["drift"].items()
+        if drift["narrower"] and not ATTRIBUTES[name].artefact
     ]
     if narrow:
-        found.append(f"Too uniform: varies less than the training images in {', '.join(narrow)}.")
+        attributes = ", ".join(narrow)
+        sentences.append(f"Too uniform: varies less than the training images in {attributes}.")
     shares = bands(training["skin_tone"])
     missing = [band for band in ("tan", "brown", "dark") if shares.get(band, 0) < RARE]
     if missing:
-        found.append(
+        sentences.append(
             f"Learned from hardly any {' or '.join(missing)} skin, as far as the pictures tell."
         )
-    return found
+    return sentences
 
 
 def bands(angles: np.ndarray) -> dict[str, float]:

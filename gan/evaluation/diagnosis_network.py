@@ -106,8 +106,10 @@ class DiagnosisNetwork(nn.Module):
 
 @dataclass(frozen=True)
 class _Lesson:
-    """What there is to learn."""
+    """What there is to learn from the training part of a fold, and where the result is kept."""
 
+    dataset: Dataset
+    fold: int
     column: str  # diagnosis, or target where there are no two diagnoses
     rows: np.ndarray  # int64 [n], of the dataset
     labels: np.ndarray  # int64 [n]
@@ -116,7 +118,16 @@ class _Lesson:
 
     @property
     def steps(self) -> int:
+        """Of the whole training."""
         return max(min(SEEN, EPOCHS * len(self.rows)) // BATCH, LEAST_STEPS)
+
+    @property
+    def folder(self) -> Path:
+        """In the dataset's folder, or under runs/ where that cannot be written to."""
+        dataset = self.dataset
+        stem = f"diagnosis-fold{self.fold}-{dataset.size}px-{dataset.folds_hash[:12]}"
+        home = dataset.path if os.access(dataset.path, os.W_OK) else Path("runs")
+        return home / FOLDER / stem
 
 
 def can_learn(dataset: Dataset, fold: int) -> bool:
@@ -127,7 +138,7 @@ def can_learn(dataset: Dataset, fold: int) -> bool:
 def is_ready(dataset: Dataset, fold: int) -> bool:
     """Whether the network of this dataset and fold lies there, trained to its end."""
     lesson = _lesson(dataset, fold)
-    state = _saved(_folder(dataset, fold)) if lesson else None
+    state = _saved(lesson.folder) if lesson else None
     return state is not None and state["step"] == lesson.steps
 
 
@@ -146,14 +157,13 @@ def load_diagnosis_network(
             f"--network diagnosis: {dataset.path} has no two diagnoses with {LEAST} images or more "
             f"in the training part of fold {fold}; use --network imagenet"
         )
-    folder = _folder(dataset, fold)
-    state = _saved(folder)
+    state = _saved(lesson.folder)
     seed_torch(0, "evaluation network")
     network = DiagnosisNetwork(len(lesson.names))
     if state is None or state["step"] < lesson.steps:
-        _train(network, dataset, lesson, folder, state, compute)
-        _finish(network, dataset, lesson, fold, folder, compute)
-        state = _saved(folder)
+        _train(network, lesson, state, compute)
+        _finish(network, lesson, compute)
+        state = _saved(lesson.folder)
         assert state is not None
     network.load_state_dict(state["network"])
     name = f"diagnosis-resnet18-{_fingerprint(network)}"
@@ -171,7 +181,8 @@ def _lesson(dataset: Dataset, fold: int) -> _Lesson | None:
             known = np.isin(labels, names)
             numbers = np.searchsorted(names, labels[known])
             chances = np.bincount(numbers)[numbers] ** -0.5
-            return _Lesson(column, rows[known], numbers, names.tolist(), chances / chances.sum())
+            chances = chances / chances.sum()
+            return _Lesson(dataset, fold, column, rows[known], numbers, names.tolist(), chances)
     return None
 
 
@@ -181,13 +192,6 @@ def _labels(dataset: Dataset, rows: np.ndarray, column: str) -> np.ndarray:
     if column == "target":
         values = values.map({0: "benign", 1: "malignant"})
     return values.astype(object).fillna("").to_numpy(str)
-
-
-def _folder(dataset: Dataset, fold: int) -> Path:
-    """In the dataset's folder, or under runs/ where that cannot be written to."""
-    stem = f"diagnosis-fold{fold}-{dataset.size}px-{dataset.folds_hash[:12]}"
-    home = dataset.path if os.access(dataset.path, os.W_OK) else Path("runs")
-    return home / FOLDER / stem
 
 
 def _saved(folder: Path) -> dict[str, Any] | None:
@@ -202,12 +206,7 @@ def _saved(folder: Path) -> dict[str, Any] | None:
 
 
 def _train(
-    network: DiagnosisNetwork,
-    dataset: Dataset,
-    lesson: _Lesson,
-    folder: Path,
-    state: dict[str, Any] | None,
-    compute: Compute,
+    network: DiagnosisNetwork, lesson: _Lesson, state: dict[str, Any] | None, compute: Compute
 ) -> None:
     """One cycle of AdamW over random, turned and shifted images; every step depends on its number.
 
@@ -227,7 +226,7 @@ def _train(
             part.load_state_dict(state[name])
     print(
         f"evaluation network: {len(lesson.names)} diagnoses of {len(lesson.rows)} training images; "
-        f"trained once, then kept in {folder}"
+        f"trained once, then kept in {lesson.folder}"
     )
     saved = time.monotonic()
     total = lesson.steps * BATCH
@@ -235,13 +234,13 @@ def _train(
         for step in range(first, lesson.steps):
             if time.monotonic() - saved > SAVE_SECONDS:
                 states = {name: part.state_dict() for name, part in parts.items()}
-                checkpoint.save(folder, {"recipe": RECIPE, "step": step, **states})
+                checkpoint.save(lesson.folder, {"recipe": RECIPE, "step": step, **states})
                 saved = time.monotonic()
-            images, labels = _batch(dataset, lesson, step)
+            images, labels = _batch(lesson, step)
             with compute.autocast():
                 logits = network.logits(as_input(images, compute))
-            wanted = torch.from_numpy(labels).to(compute.device)
-            loss = F.cross_entropy(logits.float(), wanted, label_smoothing=SMOOTHING)
+            targets = torch.from_numpy(labels).to(compute.device)
+            loss = F.cross_entropy(logits.float(), targets, label_smoothing=SMOOTHING)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -250,11 +249,11 @@ def _train(
             bar.update(BATCH)
 
 
-def _batch(dataset: Dataset, lesson: _Lesson, step: int) -> tuple[np.ndarray, np.ndarray]:
+def _batch(lesson: _Lesson, step: int) -> tuple[np.ndarray, np.ndarray]:
     """uint8 [BATCH, s, s, 3], int64 [BATCH] of a step: turned, flipped, shifted over their rim."""
     rng = generator(0, "evaluation network", step)
     chosen = rng.choice(len(lesson.rows), BATCH, p=lesson.chances)
-    images = np.asarray(dataset.images[lesson.rows[chosen]])
+    images = np.asarray(lesson.dataset.images[lesson.rows[chosen]])
     images = turn_each(images, rng.integers(0, 8, BATCH))
     side = images.shape[1]
     reach = round(SHIFT * side)
@@ -265,28 +264,21 @@ def _batch(dataset: Dataset, lesson: _Lesson, step: int) -> tuple[np.ndarray, np
 
 
 @torch.no_grad()
-def _finish(
-    network: DiagnosisNetwork,
-    dataset: Dataset,
-    lesson: _Lesson,
-    fold: int,
-    folder: Path,
-    compute: Compute,
-) -> None:
+def _finish(network: DiagnosisNetwork, lesson: _Lesson, compute: Compute) -> None:
     """Fix the features' scale, see what the network can do, keep it without its optimizer."""
     network.eval()
     rng = generator(0, "evaluation network", "scale")
-    some = rng.permutation(lesson.rows)[:1000]
-    pooled, _ = _see(network, dataset, some, compute)
+    rows = rng.permutation(lesson.rows)[:1000]
+    pooled, _ = _see(network, lesson.dataset, rows, compute)
     network.scale.fill_(float(np.sqrt(np.square(pooled).mean())))
     facts = {
         "classes": lesson.names,
         "n_training": len(lesson.rows),
-        "auc": _auc(network, dataset, lesson, fold, compute),
+        "auc": _auc(network, lesson, compute),
     }
     final = {"recipe": RECIPE, "step": lesson.steps, "network": network.state_dict()}
-    checkpoint.save(folder, {**final, "facts": facts})
-    (folder / checkpoint.PREVIOUS).unlink(missing_ok=True)
+    checkpoint.save(lesson.folder, {**final, "facts": facts})
+    (lesson.folder / checkpoint.PREVIOUS).unlink(missing_ok=True)
 
 
 def _see(
@@ -302,19 +294,17 @@ def _see(
     return torch.cat(pooled).cpu().numpy(), torch.cat(chances).cpu().numpy()
 
 
-def _auc(
-    network: DiagnosisNetwork, dataset: Dataset, lesson: _Lesson, fold: int, compute: Compute
-) -> float | None:
+def _auc(network: DiagnosisNetwork, lesson: _Lesson, compute: Compute) -> float | None:
     """Mean AUC of each class against the rest on the validation part; None where it has one."""
-    rows = dataset.rows("val", fold)
-    labels = _labels(dataset, rows, lesson.column)
-    _, chances = _see(network, dataset, rows, compute)
-    found = [
+    rows = lesson.dataset.rows("val", lesson.fold)
+    labels = _labels(lesson.dataset, rows, lesson.column)
+    _, chances = _see(network, lesson.dataset, rows, compute)
+    aucs = [
         roc_auc_score(labels == name, chances[:, number])
         for number, name in enumerate(lesson.names)
         if 0 < (labels == name).sum() < len(rows)
     ]
-    return float(np.mean(found)) if found else None
+    return float(np.mean(aucs)) if aucs else None
 
 
 def _fingerprint(network: nn.Module) -> str:

@@ -59,12 +59,12 @@ def measure(images: np.ndarray, what: str) -> dict[str, np.ndarray]:
 
     `what` names the images on the progress bar.
     """
-    found = []
+    rows = []
     with progress.bar(len(images), f"attributes of {what}", "img") as bar:
         for image in images:
-            found.append(measure_one(np.ascontiguousarray(image)))
+            rows.append(measure_one(np.ascontiguousarray(image)))
             bar.update()
-    return {name: np.array([one[name] for one in found], np.float64) for name in ATTRIBUTES}
+    return {name: np.array([row[name] for row in rows], np.float64) for name in ATTRIBUTES}
 
 
 def measure_one(image: np.ndarray) -> dict[str, float]:
@@ -189,7 +189,7 @@ def compare(
     groups: tuple[np.ndarray, np.ndarray],
     seed: int,
 ) -> dict[str, Drift]:
-    """`measure` of three sets of images -> what drifts. `groups`: of training, held-out images.
+    """What drifts between three sets of images.
 
     `more` and `less`: the whole interval lies beyond SMALL standard deviations; `same`: the whole
     of it lies within; else `unclear`.
@@ -197,7 +197,7 @@ def compare(
     Parameters
     ----------
     synthetic, training, held_out : `measure` of each, float64 [n] by attribute
-    groups : of training and of held-out images, [n] each
+    groups : of training and of held-out images, [n] each; those of one are drawn together
     seed : of the resamples
     """
     everyone = np.arange(len(next(iter(synthetic.values()))))
@@ -234,6 +234,7 @@ class _Sample:
         self.variance = np.maximum(weights @ centred**2 - (weights @ centred) ** 2, 0)
 
     def share(self, least: float | None) -> float | None:
+        """Of the images that reach `least`; None where that cannot be said."""
         if least is None or not len(self.values):
             return None
         return float((self.values >= least).mean())
@@ -263,9 +264,10 @@ def _compare(attribute: Attribute, ours: _Sample, training: _Sample, real: _Samp
     )
 
 
-def _difference(one: _Sample, other: _Sample) -> np.ndarray:
+def _difference(sample: _Sample, other: _Sample) -> np.ndarray:
     """Standardised difference of means, at most LARGEST; 0 where neither varies nor differs."""
-    shift, scale = one.mean - other.mean, np.sqrt((one.variance + other.variance) / 2)
+    shift = sample.mean - other.mean
+    scale = np.sqrt((sample.variance + other.variance) / 2)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(shift == 0, 0.0, shift / scale).clip(-LARGEST, LARGEST)
 

@@ -60,11 +60,11 @@ def inception_features(
     return torch.cat(parts)
 
 
-def fid(one: torch.Tensor, other: torch.Tensor) -> float:
+def fid(x: torch.Tensor, y: torch.Tensor) -> float:
     """Frechet distance of Gaussians fitted to features [n, d] (Heusel et al. 2017), as published.
 
     Biased upwards by few images: compare only what had as many.
     """
     metric = library("torch_fidelity.metric_fid")
-    statistics = [metric.fid_features_to_statistics(x.double()) for x in (one, other)]
+    statistics = [metric.fid_features_to_statistics(z.double()) for z in (x, y)]
     return metric.fid_statistics_to_metric(*statistics, verbose=False)[metric.KEY_METRIC_FID]

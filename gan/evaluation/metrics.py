@@ -81,20 +81,17 @@ def memorisation(
 ) -> Memorisation:
     """Compare nearest-neighbour distances to training and to held-out images.
 
-    `synthetic` [s, r] distances from synthetic to real images and `held_out` [h, r] from held-out
-    to real images, where the r = n_training + h real ones are the training images and then the
-    held-out ones, in order. `real_groups` [r]: images of one lesion or patient share a value.
-
     The permutation test asks whether the split is special: no group is shared by the two sides, so
     under no memorisation any other split into groups would do as well. It holds for a collapsed
     generator too, whose images are not independent.
 
     Parameters
     ----------
-    synthetic : float [s, r], distances to real images
-    held_out : float [h, r], distances of held-out images to real ones
-    real_groups : [r], lesion or patient
-    n_training : the first so many real images are training images
+    synthetic : float [s, r], distances from synthetic images to the r = n_training + h real ones:
+        the training images and then the held-out ones, in order
+    held_out : float [h, r], distances from held-out images to the real ones
+    real_groups : [r], images of one lesion or patient share a value
+    n_training : how many of the real ones are training images
     seed : of the permutations
     """
     is_training = np.arange(synthetic.shape[1]) < n_training

@@ -52,9 +52,9 @@ def nearest(distances: np.ndarray, best: np.ndarray) -> Nearest:
     return Nearest(index, best[np.arange(len(index)), index])
 
 
-def aligned(images: np.ndarray, found: Nearest) -> np.ndarray:
+def aligned(images: np.ndarray, neighbours: Nearest) -> np.ndarray:
     """uint8 [q, s, s, 3]: each image turned and flipped as it is nearest to its neighbour."""
-    turned = [turn(image, int(n)) for image, n in zip(images, found.version, strict=True)]
+    turned = [turn(image, int(n)) for image, n in zip(images, neighbours.version, strict=True)]
     return np.stack(turned)
 
 
@@ -66,14 +66,14 @@ def figures(images: np.ndarray, references: np.ndarray) -> dict[str, np.ndarray]
     1: higher is more alike. MS-GMSD (Zhang et al. 2017) and MDSI (Nafchi et al. 2016): 0 for equal
     images, lower is more alike.
     """
-    piq = library("piq")  # here: it takes seconds
-    found: dict[str, list[np.ndarray]] = {name: [] for name in FIGURES}
+    piq = library("piq")  # imported when needed: it takes seconds
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in FIGURES}
     for start in range(0, len(images), BATCH):
-        one, other = (
-            torch.from_numpy(np.array(part[start : start + BATCH])).permute(0, 3, 1, 2) / 255
-            for part in (images, references)
+        batch, reference = (
+            torch.from_numpy(np.array(kind[start : start + BATCH])).permute(0, 3, 1, 2) / 255
+            for kind in (images, references)
         )
         for name, function in FIGURES.items():
-            values = getattr(piq, function)(one, other, reduction="none")
-            found[name].append(values.double().numpy())
-    return {name: np.concatenate(parts) for name, parts in found.items()}
+            values = getattr(piq, function)(batch, reference, reduction="none")
+            parts[name].append(values.double().numpy())
+    return {name: np.concatenate(values) for name, values in parts.items()}

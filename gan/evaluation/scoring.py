@@ -66,22 +66,12 @@ class _Near:
 
 
 def score(options: EvaluateOptions) -> dict[str, Any]:
-    """Write `evaluation.json`, `evaluation.html`, `memorisation.png`; returns the first's content.
-
-    KID is in plain units (papers often print it times 1000). Raises UserError for missing or
-    damaged input, another image size, too few held-out images, and a dataset whose folds are not
-    those that the generator was trained on.
-    """
-    path = options.generator or options.pool
-    assert path is not None
-    is_generator = options.generator is not None
+    """As gan.evaluate.evaluate."""
     judge = inception(options.inception) if options.inception else None
     compute = resolve(options.compute.device, options.compute.precision, cpu_auto="bf16")
-    subject = open_subject(
-        path, is_generator, options.data, options.fold, options.count, options.seed, compute
-    )
-    images, dataset = subject.images, subject.dataset
-    networks = _networks(options.network, dataset, subject.fold, compute)
+    subject = open_subject(options, compute)
+    images, path = subject.images, subject.path
+    networks = _networks(options.network, subject.dataset, subject.fold, compute)
     by_imagenet, near = _look(images, networks.imagenet, compute)
     seen = {"imagenet": by_imagenet}
     if networks.diagnosis:
@@ -93,20 +83,20 @@ def score(options: EvaluateOptions) -> dict[str, Any]:
         **_other_scores(next(iter(seen.values()), None), options.seed),
         "independent": _independent(networks.chosen, subject),
         **_copies(near, images, options.seed),
-        "drift": {name: dataclasses.asdict(one) for name, one in drifts.items()},
+        "drift": {name: dataclasses.asdict(drifted) for name, drifted in drifts.items()},
         "pairs": _pairs(images, near["pixels"], options.seed),
         **(_fid(images, judge, compute, options.seed) if judge else {}),
         "diagnosis_network": networks.facts or None,
         "n_training": len(images.training),
-        "dataset": str(dataset.path),
-        "folds_hash": dataset.folds_hash,
+        "dataset": str(subject.dataset.path),
+        "folds_hash": subject.dataset.folds_hash,
         "fold": subject.fold,
         "seed": options.seed,
     }
     result = _without_nan(result)
     closest = _closest(images, near["features"])
     Image.fromarray(closest).save(path / "memorisation.png")
-    galleries = _galleries(path, options.seed, compute) if is_generator else {}
+    galleries = _galleries(path, options.seed, compute) if subject.is_generator else {}
     page = card.render(subject, result, measured, closest, galleries)
     write_text(path / "evaluation.html", page)
     write_json(path / "evaluation.json", result)
@@ -136,8 +126,8 @@ def _independent(chosen: NetworkName, subject: Subject) -> bool | None:
 
 def _see(images: Images, network: FeatureNetwork, compute: Compute) -> _Seen:
     kinds = ("synthetic", "training", "held_out")
-    found = [extract(getattr(images, kind), compute, kind, network) for kind in kinds]
-    return _Seen(network.name, *found)
+    features = [extract(getattr(images, kind), compute, kind, network) for kind in kinds]
+    return _Seen(network.name, *features)
 
 
 def _look(
@@ -186,10 +176,10 @@ def _scores(seen: _Seen, seed: int) -> dict[str, Any]:
 
 def _other_scores(seen: _Seen | None, seed: int) -> dict[str, Any]:
     """KID by the network that was not chosen; None where it is not there."""
-    found: dict[str, Any] = dict.fromkeys(("kid", "kid_std", "kid_floor", "kid_floor_std"))
+    kids: dict[str, Any] = dict.fromkeys(("kid", "kid_std", "kid_floor", "kid_floor_std"))
     if seen is not None:
-        found = _kids(*_matched(seen.synthetic, seen.training, seed), seen.held_out, seed)
-    scores = {name.replace("kid", "kid_other", 1): value for name, value in found.items()}
+        kids = _kids(*_matched(seen.synthetic, seen.training, seed), seen.held_out, seed)
+    scores = {name.replace("kid", "kid_other", 1): value for name, value in kids.items()}
     return {**scores, "evaluation_network_other": seen.network if seen else None}
 
 
@@ -218,14 +208,16 @@ def _matched(
 
 def _copies(near: dict[str, _Near], images: Images, seed: int) -> dict[str, Any]:
     n = len(images.training)
-    found = {
-        space: memorisation(one.synthetic, one.held_out, images.groups, n, seed)
-        for space, one in near.items()
+    by_space = {
+        space: memorisation(distances.synthetic, distances.held_out, images.groups, n, seed)
+        for space, distances in near.items()
     }
     return {
-        "memorisation": found["features"].ratio,
-        "memorisation_flagged": any(part.flagged for part in found.values()),
-        "memorisation_in": {space: dataclasses.asdict(part) for space, part in found.items()},
+        "memorisation": by_space["features"].ratio,
+        "memorisation_flagged": any(result.flagged for result in by_space.values()),
+        "memorisation_in": {
+            space: dataclasses.asdict(result) for space, result in by_space.items()
+        },
     }
 
 
@@ -246,7 +238,7 @@ def _drift(
 
 def _pairs(images: Images, near: _Near, seed: int) -> dict[str, Any]:
     """Mean figures of nearest pairs, by kind of pair: what was compared with what."""
-    n, found = len(images.training), {}
+    n, means_by_kind = len(images.training), {}
     for kind, distances, version, real in (
         ("synthetic", near.synthetic, near.synthetic_version, "training"),
         ("synthetic", near.synthetic, near.synthetic_version, "held_out"),
@@ -258,8 +250,8 @@ def _pairs(images: Images, near: _Near, seed: int) -> dict[str, Any]:
         shown = pairs.aligned(getattr(images, kind)[rows], closest)
         values = pairs.figures(shown, getattr(images, real)[closest.index])
         means = {name: float(value.mean()) for name, value in values.items()}
-        found[f"{kind}_to_{real}"] = {"n": len(rows), **means}
-    return found
+        means_by_kind[f"{kind}_to_{real}"] = {"n": len(rows), **means}
+    return means_by_kind
 
 
 def _fid(images: Images, judge: torch.nn.Module, compute: Compute, seed: int) -> dict[str, float]:
@@ -294,10 +286,10 @@ def _closest(images: Images, near: _Near) -> np.ndarray:
     n = len(images.training)
     to_training, to_held_out = near.synthetic[:, :n], near.synthetic[:, n:]
     chosen = np.argsort(to_training.min(1) / (to_held_out.min(1) + 1e-9))[:SHOWN]
-    found = pairs.nearest(to_training[chosen], near.synthetic_version[chosen][:, :n])
+    neighbours = pairs.nearest(to_training[chosen], near.synthetic_version[chosen][:, :n])
     rows = (
-        pairs.aligned(images.synthetic[chosen], found),
-        images.training[found.index],
+        pairs.aligned(images.synthetic[chosen], neighbours),
+        images.training[neighbours.index],
         images.held_out[to_held_out[chosen].argmin(1)],
     )
     return np.concatenate([np.concatenate(list(row), 1) for row in rows])
@@ -312,7 +304,8 @@ def _galleries(run: Path, seed: int, compute: Compute) -> dict[str, Path]:
 
 def _report(result: dict[str, Any], target: Path) -> None:
     verdict = "COPIES OF TRAINING IMAGES" if result["memorisation_flagged"] else "no copying seen"
-    drifting = [name for name, one in result["drift"].items() if one["verdict"] in ("more", "less")]
+    verdicts = {name: drifted["verdict"] for name, drifted in result["drift"].items()}
+    drifting = [name for name in verdicts if verdicts[name] in ("more", "less")]
     lines = [
         f"KID x1000 {1000 * result['kid']:.1f} +- {1000 * result['kid_std']:.1f}, real against "
         f"real {1000 * result['kid_floor']:.1f} +- {1000 * result['kid_floor_std']:.1f} "

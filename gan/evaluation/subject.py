@@ -12,7 +12,7 @@ from dermsynth.device import Compute
 from dermsynth.errors import UserError
 from dermsynth.seeds import generator as random_generator
 from gan.networks import ARCHITECTURES
-from gan.options import LEAST_SYNTHETIC
+from gan.options import LEAST_SYNTHETIC, EvaluateOptions
 from gan.sampling import draw_labels, sample
 from gan.training_images import LEAST_HELD_OUT, held_out_rows, open_dataset, training_rows
 from gan.weights import load_generator, read_description
@@ -62,29 +62,13 @@ class Subject:
         return getattr(ARCHITECTURES[name].discriminator, "sees", "")
 
 
-def open_subject(
-    path: Path,
-    is_generator: bool,
-    data: Path | None,
-    fold: int | None,
-    count: int,
-    seed: int,
-    compute: Compute,
-) -> Subject:
+def open_subject(options: EvaluateOptions, compute: Compute) -> Subject:
     """Open everything, check that it belongs together, and only then make the images.
 
     Raises UserError for what is missing or damaged, too few images, another image size, and a
     generator that has seen what is held out.
-
-    Parameters
-    ----------
-    path : the run of a generator, or a pool's folder
-    is_generator : which of the two
-    data, fold : what it is compared with; none: what it was trained on
-    count : synthetic images, at most
-    seed : of the latents
-    compute : where to make them
     """
+    path, is_generator = options.generator or options.pool, options.generator is not None
     provenance = (
         {"kind": "generator", "generator": read_description(path)}
         if is_generator
@@ -92,8 +76,8 @@ def open_subject(
     )
     description = _description(provenance)
     known = description.get("dataset")
-    dataset = open_dataset(data or (Path(known) if known else None))
-    fold = fold if fold is not None else description.get("fold", 0)
+    dataset = open_dataset(options.data or (Path(known) if known else None))
+    fold = options.fold if options.fold is not None else description.get("fold", 0)
     training, held_out = training_rows(dataset, fold), held_out_rows(dataset, fold)
     if len(held_out) < LEAST_HELD_OUT:
         raise UserError(
@@ -101,7 +85,7 @@ def open_subject(
             f"{fold}; a comparison needs {LEAST_HELD_OUT} at the very least"
         )
     _check_unseen(description, dataset, held_out, fold)
-    synthetic = _synthetic(path, is_generator, count, seed, compute)
+    synthetic = _synthetic(options, compute)
     if synthetic.shape[1] != dataset.size or len(synthetic) < LEAST_SYNTHETIC:
         raise UserError(
             f"{len(synthetic)} synthetic images of {synthetic.shape[1]} px against real ones of "
@@ -114,18 +98,16 @@ def open_subject(
 
 
 def _description(provenance: dict[str, Any]) -> dict[str, Any]:
-    found = provenance.get("generator")
-    return found if isinstance(found, dict) else {}
+    description = provenance.get("generator")
+    return description if isinstance(description, dict) else {}
 
 
-def _synthetic(
-    path: Path, is_generator: bool, count: int, seed: int, compute: Compute
-) -> np.ndarray:
-    if not is_generator:
-        return np.array(load_pool(path).images[:count])
-    network, description = load_generator(path)
-    labels = draw_labels(description, "malignant", count, seed)
-    return sample(network, count, seed, compute, labels)
+def _synthetic(options: EvaluateOptions, compute: Compute) -> np.ndarray:
+    if options.generator is None:
+        return np.array(load_pool(options.pool).images[: options.count])
+    network, description = load_generator(options.generator)
+    labels = draw_labels(description, "malignant", options.count, options.seed)
+    return sample(network, options.count, options.seed, compute, labels)
 
 
 def _check_unseen(

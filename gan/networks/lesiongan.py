@@ -146,7 +146,7 @@ class Generator(nn.Module):
         if not self.components:
             return
         small = F.adaptive_avg_pool2d(images, SKETCH).clamp(-LEVEL, LEVEL).atanh()
-        eight = [one.rot90(k, (2, 3)) for one in (small, small.flip(3)) for k in range(4)]
+        eight = [view.rot90(k, (2, 3)) for view in (small, small.flip(3)) for k in range(4)]
         vectors = torch.cat(eight).flatten(1).double()
         mean = vectors.mean(0)
         variance, direction = torch.linalg.eigh((vectors - mean).T.cov(correction=0))

@@ -54,6 +54,7 @@ class Config(Hyperparameters):
 
     @property
     def penalty_strength(self) -> float:
+        """`penalty_weight`, or gamma as the papers' code has it."""
         return self.penalty_weight or 0.0002 * self.size**2 / self.batch
 
 
@@ -64,7 +65,15 @@ def channels(config: Config) -> list[int]:
 
 
 class Linear(nn.Module):
-    """[n, inner] -> [n, outer], equalised: scaled when used (Karras et al. 2018, 4.1)."""
+    """[n, inner] -> [n, outer], equalised: scaled when used (Karras et al. 2018, 4.1).
+
+    Parameters
+    ----------
+    inner, outer : features that go in and come out
+    rate : learning rate, relative to the other layers'
+    gain : of the weights
+    bias : where the bias begins
+    """
 
     def __init__(
         self, inner: int, outer: int, rate: float = 1.0, gain: float = 1.0, bias: float = 0.0
@@ -79,7 +88,16 @@ class Linear(nn.Module):
 
 
 class Conv(nn.Module):
-    """[n, inner, s, s] -> [n, outer, s, s], equalised; stride 2 takes what `blur` has widened."""
+    """[n, inner, s, s] -> [n, outer, s, s], equalised.
+
+    Parameters
+    ----------
+    inner, outer : channels that go in and come out
+    side : of the kernel, pixels
+    stride : 1, or 2 for what `blur` has widened
+    gain : of weights and bias
+    bias : whether there is one
+    """
 
     def __init__(
         self,

@@ -78,10 +78,10 @@ def test_it_sees_training_images_alone(lesions, monkeypatch):
 
 def test_features_have_one_scale_and_no_sign(lesions):
     network, _ = load_diagnosis_network(lesions, 0, COMPUTE)
-    found = extract(lesions.images[lesions.rows("train", 0)], COMPUTE, "test", network)
-    assert found.shape == (60, 256)
-    assert found.min() >= 0
-    assert np.square(found).mean() == pytest.approx(1, rel=1e-3)
+    features = extract(lesions.images[lesions.rows("train", 0)], COMPUTE, "test", network)
+    assert features.shape == (60, 256)
+    assert features.min() >= 0
+    assert np.square(features).mean() == pytest.approx(1, rel=1e-3)
 
 
 def test_larger_images_are_reduced(lesions):
@@ -97,11 +97,11 @@ def test_a_killed_training_goes_on_to_the_same_weights(lesions, tmp_path, monkey
     monkeypatch.setattr(diagnosis_network, "SAVE_SECONDS", -1)
     batch, steps = diagnosis_network._batch, []
 
-    def killed(dataset, lesson, step):
+    def killed(lesson, step):
         steps.append(step)
         if len(steps) == 8:
             raise KeyboardInterrupt
-        return batch(dataset, lesson, step)
+        return batch(lesson, step)
 
     monkeypatch.setattr(diagnosis_network, "_batch", killed)
     with pytest.raises(KeyboardInterrupt):
