@@ -7,13 +7,14 @@ folder takes the path that the training images took: the same crop, cleaning and
 
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import numpy as np
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from dermsynth import cli
 from dermsynth.errors import UserError
 from dermsynth.options import ComputeOptions
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 # --out is a file and required, so that it is no OutputOptions
@@ -29,13 +30,15 @@ class PredictOptions:
     compute: ComputeOptions = field(default_factory=ComputeOptions)
 
 
-def predict(options: PredictOptions) -> pd.DataFrame:
+def predict(options: PredictOptions) -> "pd.DataFrame":
     """Write the CSV; returns its rows: `image_name` str, `target` float64 in 0..1.
 
     Raises UserError for a run that is not finished or damaged, for no images, for images that
     cannot be read (all at once, and nothing is written), and for a file that exists already.
     """
     # imported here: --help does not wait for torch
+    import numpy as np
+    import pandas as pd
     import torch
 
     from classifier.evaluation.input_images import read_batches

@@ -100,12 +100,23 @@ def refuse_idle(options: Any, needs: Mapping[str, tuple[bool, str]]) -> None:
     `needs`: option -> whether it has an effect, and in words when it has: `(loss == "focal",
     "--loss focal")`. Raises UserError naming the option.
     """
-    given, default = flat(options), flat(_defaults(options))
+    written = {name: f"{flag(name)} {value}" for name, value in changed(options).items()}
+    refuse_without_effect(written, needs)
+
+
+def refuse_without_effect(
+    written: Mapping[str, str], needs: Mapping[str, tuple[bool, str]]
+) -> None:
+    """As `refuse_idle`, of what was `written`: name -> the words that the user gave."""
     for name, (has_effect, when) in needs.items():
-        if not has_effect and given[name] != default[name]:
-            raise UserError(
-                f"{flag(name)} {given[name]}: has an effect with {when} only; leave it out"
-            )
+        if name in written and not has_effect:
+            raise UserError(f"{written[name]}: has an effect with {when} only; leave it out")
+
+
+def changed(options: Any) -> dict[str, Any]:
+    """The options that are not as by default, by flat names; never a required one."""
+    default = flat(_defaults(options))
+    return {name: value for name, value in flat(options).items() if value != default[name]}
 
 
 def _defaults(options: Any) -> Any:

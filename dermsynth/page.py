@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 # one palette for all pages, as in page.css and the keys of the templates
 INK, MUTED, FAINT, GRID = "#222222", "#636363", "#a9a9a9", "#eeeeee"
 BENIGN, MALIGNANT = "#c9d2dc", "#2166ac"  # real and synthetic on the generator's card
+OTHERS = ("#b8740f", "#2f8f6b", "#a3486f", "#6f5aa8", "#7d7a1f", "#3d9bb3")  # further lines
 STYLE: dict[str, Any] = {  # of matplotlib
     "font.family": "sans-serif",
     "font.size": 9.5,
@@ -70,5 +71,10 @@ def picture(image: np.ndarray) -> str:
     if (longest := max(image.shape[:2])) > SIDE:
         height, width = (max(1, round(side * SIDE / longest)) for side in image.shape[:2])
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-    encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1]
+    return embedded_jpeg(image, 90)
+
+
+def embedded_jpeg(image: np.ndarray, quality: int) -> str:
+    """A `data:` URI of uint8 [h, w, 3] RGB; JPEG's quality is at most 100."""
+    encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
     return embedded("jpeg", encoded.tobytes())

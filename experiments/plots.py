@@ -17,12 +17,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from dermsynth import page
-from dermsynth.page import FAINT, GRID, INK, MALIGNANT, MUTED, embedded_figure
+from dermsynth.page import FAINT, GRID, INK, MALIGNANT, MUTED, OTHERS, embedded_figure
 
 WIDE, NARROW = 8.6, 4.0  # inches at 96 px an inch: the column of the report, a phone
 PALE, BAND = "#cccccc", "#e6eaf0"
 REFERENCE, PRIMARY = "#4d4d4d", MALIGNANT
-OTHERS = ("#b8740f", "#2f8f6b", "#a3486f", "#6f5aa8", "#7d7a1f", "#3d9bb3")
 STYLE = page.STYLE | {
     "font.size": 10,
     "axes.axisbelow": "line",

@@ -7,7 +7,7 @@ from typing import cast
 from classifier.options import parse_share
 from classifier.train import train as train_classifier
 from classifier.training.setup import build_model
-from classifier.training.setup import resolve as resolve_job
+from classifier.training.setup import resolve as resolve_setup
 from classifier.training.training_set import extra_count
 from classifier.training.trunk_cache import FeatureCache
 from data.phantom.config import PhantomPoolOptions, Quality
@@ -17,7 +17,7 @@ from data.store import Dataset, load_dataset
 from dermsynth.cli import find_config, read_yaml
 from dermsynth.errors import UserError
 from dermsynth.files import read_json, write_json
-from dermsynth.options import OutputOptions, replace
+from dermsynth.options import OutputOptions, flat, replace
 from dermsynth.runs import finish_run, open_run
 from dermsynth.seeds import derive
 from experiments.config import (
@@ -82,7 +82,7 @@ def _check(dataset: Dataset, experiment: Experiment, arms: list[Arm]) -> None:
         )
     for arm in arms:
         real_only = replace(arm.options, data=dataset.path, fold=experiment.fold, synthetic="0")
-        build_model(resolve_job(real_only))
+        build_model(resolve_setup(real_only))
 
 
 def _open(out: Path, options: ExperimentOptions, file: Path, dataset: Dataset) -> None:
@@ -215,9 +215,5 @@ def _run_trials(
 
 
 def _place(options: ExperimentOptions) -> dict[str, str]:
-    compute = options.compute
-    return {
-        "device": compute.device,
-        "precision": compute.precision,
-        "tracking": options.run.tracking,
-    }
+    """Where and how every training of the experiment computes and logs, by flat names."""
+    return flat(options.compute) | {"tracking": options.run.tracking}

@@ -15,7 +15,7 @@ from data.store import Dataset
 from dermsynth import checkpoint, cli
 from dermsynth.device import Compute, resolve
 from dermsynth.errors import UserError
-from dermsynth.options import as_plain, replace
+from dermsynth.options import as_plain, refuse_without_effect, replace
 from dermsynth.runs import finish_run, free_name, open_run
 from dermsynth.seeds import generator
 from dermsynth.tracking import Tracker
@@ -151,11 +151,8 @@ def _refuse_idle(arch: str, config: Hyperparameters, changes: dict[str, Any]) ->
         "ada_kimg": adaptive,
         "class_weight": (names_classes, "--arch acgan"),
     }
-    for name, (has_effect, when) in needs.items():
-        if name in changes and not has_effect:
-            raise UserError(
-                f"--recipe {name}={changes[name]}: has an effect with {when} only; leave it out"
-            )
+    written = {name: f"--recipe {name}={value}" for name, value in changes.items()}
+    refuse_without_effect(written, needs)
 
 
 def _run(trainer: Trainer, plan: Plan, progress: Progress) -> float:

@@ -17,9 +17,20 @@ from matplotlib.ticker import NullLocator
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from classifier.evaluation.subgroups import TITLES
-from dermsynth.page import BENIGN, FAINT, GRID, INK, MALIGNANT, MUTED, STYLE, WIDTH, embedded_figure
+from dermsynth.page import (
+    BENIGN,
+    FAINT,
+    GRID,
+    INK,
+    MALIGNANT,
+    MUTED,
+    OTHERS,
+    STYLE,
+    WIDTH,
+    embedded_figure,
+)
 
-COLOURS = ("#2166ac", "#b8740f", "#2f8f6b", "#a3486f", "#6f5aa8", "#7d7a1f", "#3d9bb3")
+COLOURS = (MALIGNANT, *OTHERS)
 WIDE, NARROW = 8.6, 3.9  # inches at 96 px an inch: the page's column, a phone
 DPI = 150  # of the PNG files
 THRESHOLDS = {  # chosen on validation: what it holds there, its mark in the ROC plot

@@ -1,7 +1,6 @@
 """Where a backbone's first weights come from: `--weights imagenet | none | FILE`."""
 
 import contextlib
-import hashlib
 import os
 import pickle
 import re
@@ -18,6 +17,7 @@ from safetensors.torch import load_file
 from classifier.model.backbones import LITE, SCRATCH, TIMM, Backbone, timm_net
 from dermsynth.efficientnet_lite import weights_file
 from dermsynth.errors import UserError, some
+from dermsynth.files import sha256
 
 PATIENCE = 20  # seconds that a server may stay silent before we give up
 UNUSED = 0.1  # share of a file's tensors that may have no place here: other last layers
@@ -81,8 +81,7 @@ def _check_hash(path: Path) -> None:
     """Torch's convention: NAME-HASH.pth, the first digits of the file's SHA-256."""
     if not (named := re.search(r"-([0-9a-f]{8,})\.pth$", path.name)):
         return
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = sha256(path)
     if not digest.startswith(named[1]):
         raise UserError(f"{path}: damaged or cut off (its SHA-256 begins with {digest[:8]})")
 

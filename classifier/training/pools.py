@@ -4,12 +4,13 @@ from pathlib import Path
 
 import numpy as np
 
+import gan.generate
 from classifier.options import TrainOptions
 from data.pool import Pool, leak, load_pool
 from data.store import Dataset
-from dermsynth.cli import from_mapping
 from dermsynth.errors import UserError
 from dermsynth.files import read_json, sha256
+from dermsynth.options import ComputeOptions, OutputOptions
 
 GENERATOR_RUNS = Path("runs/gan")
 
@@ -82,13 +83,17 @@ def pool_of_generator(options: TrainOptions, dataset: Dataset, run: Path, count:
         # a larger pool of the same seed begins with the same images
         if pool.info["provenance"].get("sha256") == made and len(pool.images) >= count:
             return out
-    from gan.generate import GenerateOptions, generate  # here: runs without a pool need no GAN
-
     out = run / "pools" / f"{count}-seed{seed}"
-    choices = {"generator": str(run), "count": count, "seed": seed, "out": str(out)}
-    choices |= {"device": options.compute.device, "overwrite": True}
     print(f"making {count} synthetic images: {out}", flush=True)
-    generate(from_mapping(GenerateOptions, choices, "--generator"))
+    gan.generate.generate(
+        gan.generate.GenerateOptions(
+            generator=run,
+            count=count,
+            seed=seed,
+            output=OutputOptions(out, overwrite=True),
+            compute=ComputeOptions(options.compute.device),  # in the precision that is usual there
+        )
+    )
     return out
 
 

@@ -14,8 +14,9 @@ from classifier.run_folder import METRICS, PREDICTIONS
 from classifier.training.loop import Loop, out_of_memory
 from classifier.training.outputs import describe, metrics_table, write_outputs
 from classifier.training.schedule import best_epoch
-from classifier.training.setup import build_model, default_dataset, resolve, with_saved_choices
+from classifier.training.setup import build_model, resolve, with_saved_choices
 from classifier.training.trunk_cache import FeatureCache
+from data.prepare import default_dataset
 from data.store import load_table
 from dermsynth import checkpoint, device, runs
 from dermsynth.errors import UserError

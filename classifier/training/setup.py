@@ -16,6 +16,7 @@ from classifier.training.pools import pool_for
 from classifier.training.training_set import TrainingSet, build_training_set, fit_metadata
 from classifier.tta import check_tta
 from data.pool import Pool
+from data.prepare import default_dataset
 from data.store import Dataset, load_dataset
 from dermsynth import runs
 from dermsynth.cli import read_yaml
@@ -136,13 +137,6 @@ def with_saved_choices(options: TrainOptions) -> TrainOptions:
     data = options.task.data or Path(saved["data"])
     pool = options.training_set.pool or (Path(saved["pool"]) if saved["pool"] else None)
     return replace(options, data=data, pool=pool, generator=None)
-
-
-def default_dataset() -> Path:
-    """The phantom's folder, prepared on the way."""
-    from data.prepare import default_dataset  # here: it draws the phantom, others need not load it
-
-    return default_dataset()
 
 
 def _check_classes(dataset: Dataset, fold: int, monitor: str) -> None:

@@ -8,7 +8,7 @@ import tyro
 
 from data.phantom.config import PhantomOptions
 from dermsynth.errors import UserError
-from dermsynth.options import OutputOptions, flag, flat
+from dermsynth.options import OutputOptions, changed, flag
 
 DATASETS = Path("datasets")  # where a dataset goes unless --out says so
 SIZES = (32, 1024)  # px, smallest and largest side that is stored
@@ -119,9 +119,8 @@ def check_options(options: PrepareOptions) -> None:
     source, size, native = options.input.source, options.pixels.size, options.pixels.native
     if source not in USES:
         raise UserError(f"--source {source}: expected {', '.join(USES)}")
-    given, default = flat(options), flat(PrepareOptions())
-    changed = {name for name in given if given[name] != default[name]}
-    if idle := sorted(changed - USES[source] - {"source", "out", "size", "overwrite"}):
+    everywhere = {"source", "out", "size", "overwrite"}
+    if idle := sorted(changed(options).keys() - USES[source] - everywhere):
         flags = ", ".join(map(flag, idle))
         raise UserError(f"{flags}: --source {source} does not use it; leave it out")
     extra, roots = options.input.extra, options.input.root

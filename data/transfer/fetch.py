@@ -18,7 +18,7 @@ import requests
 
 from dermsynth import progress
 from dermsynth.errors import UserError
-from dermsynth.files import read_json, write_json
+from dermsynth.files import read_json, sha256, write_json
 
 TRIES = 6  # in a row that bring not one byte
 PAUSE = 1.0  # s before the second try; doubled after each, up to LONGEST_PAUSE
@@ -248,9 +248,7 @@ def _verified(remote: Remote, path: Path, target: Path) -> dict[str, Any]:
         raise UserError(
             f"{target}: {human(size)}, expected {human(remote.size)}; move it away and run again"
         )
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    algorithm = None
+    digest, algorithm = sha256(path), None
     if remote.checksum is not None:
         algorithm, expected = remote.checksum
         with open(path, "rb") as file:

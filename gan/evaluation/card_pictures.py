@@ -6,10 +6,19 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dermsynth.page import FAINT, INK, MALIGNANT, MUTED, STYLE, embedded, embedded_figure
+from dermsynth.page import (
+    BENIGN,
+    FAINT,
+    INK,
+    MALIGNANT,
+    MUTED,
+    STYLE,
+    embedded_figure,
+    embedded_jpeg,
+)
 from gan.evaluation.drift import ATTRIBUTES
 
-REAL, SYNTHETIC = "#c9d2dc", MALIGNANT  # as in the page's key
+REAL, SYNTHETIC = BENIGN, MALIGNANT  # as in the page's key
 TILE = 112  # px, of a picture in a grid
 COLUMNS = 3  # of the histograms
 BINS = 24
@@ -17,8 +26,7 @@ BINS = 24
 
 def jpeg(image: np.ndarray) -> str:
     """uint8 [h, w, 3] RGB."""
-    encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])[1]
-    return embedded("jpeg", encoded.tobytes())
+    return embedded_jpeg(image, 88)
 
 
 def grid(images: np.ndarray, columns: int) -> str:
