@@ -59,8 +59,9 @@ def main() -> None:
             each for each in COMMANDS if words[0] not in packages or each.startswith(words[0])
         ]
         short = {each.split()[1]: each for each in likely} | {each: each for each in likely}
-        near = difflib.get_close_matches(name if words[0] in packages else words[0], short, 1, 0.5)
-        hint = f"did you mean `dermsynth {short[near[0]]}`?" if near else "`dermsynth` lists them"
+        word = name if words[0] in packages else words[0]
+        (near,) = difflib.get_close_matches(word, short, 1, 0.0)
+        hint = f"did you mean `dermsynth {short[near]}`? `dermsynth` lists them"
         sys.exit(_refuse(f"error: dermsynth {name}: no such command; {hint}"))
     module = name.replace(" ", ".")
     sys.argv = [module, *words[2:]]

@@ -143,7 +143,7 @@ def find_config(name: str, configs: Path | None, option: str) -> Path:
     if (ours := configs / f"{name}.yaml").exists():
         return ours
     known = sorted(each.stem for each in configs.glob("*.yaml"))
-    raise UserError(f"{option} {name}: {nearest(name, known)}, or the path of a YAML file")
+    raise UserError(f"{option} {name}: {nearest(name, known)} (or give the path of a YAML file)")
 
 
 def nearest(word: str, known: list[str]) -> str:
