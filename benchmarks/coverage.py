@@ -100,11 +100,11 @@ def intervals(sample: Sample, weights: np.ndarray) -> dict[str, Interval]:
         "bootstrap SE, t": t * drawn.std(),
         "bootstrap-t": _studentised(pairs, weights, delta) * np.sqrt(variance),
     }
-    found = {name: (delta - reach, delta + reach) for name, reach in symmetric.items()}
-    found["percentile"] = tuple(np.quantile(drawn, [0.025, 0.975], method="weibull"))
-    found["BCa"] = _bca(pairs, drawn, delta)
-    found["widened percentile"] = widened_percentile(drawn, df, 0.05, (-1.0, 1.0))
-    return found
+    ends = {name: (delta - reach, delta + reach) for name, reach in symmetric.items()}
+    ends["percentile"] = tuple(np.quantile(drawn, [0.025, 0.975], method="weibull"))
+    ends["BCa"] = _bca(pairs, drawn, delta)
+    ends["widened percentile"] = widened_percentile(drawn, df, 0.05, (-1.0, 1.0))
+    return ends
 
 
 def _studentised(pairs: Pairs, weights: np.ndarray, delta: float) -> float:
@@ -149,14 +149,14 @@ def measure(design: Design, options: Options) -> dict:
     """Rates of a design: `miss` (the truth outside), `reject` (0 outside), in percent; `width`."""
     rng = seeds.generator("coverage", *asdict(design).values())
     groups = design.malignant_groups * (1 + design.benign_ratio)
-    found: dict[str, list[Interval]] = {}
+    drawn_intervals: dict[str, list[Interval]] = {}
     for at in range(options.replicates):
         if at % 50 == 0:  # one set of resamples for 50 test sets, for speed
             weights = np.concatenate(list(group_draws(groups, options.bootstrap, at)))
         for name, ends in intervals(draw(design, rng), weights).items():
-            found.setdefault(name, []).append(ends)
+            drawn_intervals.setdefault(name, []).append(ends)
     rates = {}
-    for name, ends in found.items():
+    for name, ends in drawn_intervals.items():
         low, high = np.array(ends).T
         rates[name] = {
             "miss": round(100 * float(np.mean((low > design.delta) | (high < design.delta))), 2),
@@ -198,12 +198,12 @@ def measure_training(seed_spread: float, gan_spread: float, options: Options) ->
         )
         spread.append(np.std([statistics.auc(sample.target, row) for row in b[0]], ddof=1))
         row = statistics.compare("a", "b", "t", sample.target, a, b, sample.group, replicates=499)
-        found = {
+        ends = {
             "given the models": (row["ci_low"], row["ci_high"]),
             "with training": (row["ci_low_hierarchical"], row["ci_high_hierarchical"]),
             "joint percentile": _joint_percentile(sample, a, b, at),
         }
-        for name, (low, high) in found.items():
+        for name, (low, high) in ends.items():
             alarms.setdefault(name, []).append(low > 0 or high < 0)
     rates = {name: round(100 * float(np.mean(values)), 1) for name, values in alarms.items()}
     sd = round(float(np.sqrt(np.mean(np.square(spread)))), 4)

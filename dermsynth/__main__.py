@@ -55,13 +55,11 @@ def main() -> None:
         return
     name = " ".join(words[:2])
     if name not in COMMANDS:
-        likely = [
-            each for each in COMMANDS if words[0] not in packages or each.startswith(words[0])
-        ]
-        short = {each.split()[1]: each for each in likely} | {each: each for each in likely}
-        word = name if words[0] in packages else words[0]
-        (near,) = difflib.get_close_matches(word, short, 1, 0.0)
-        hint = f"did you mean `dermsynth {short[near]}`? `dermsynth` lists them"
+        typed = " ".join(word for word in words[:2] if not word.startswith("-"))
+        whole = " " in typed  # else the package was left out
+        likely = {known if whole else known.split()[1]: known for known in COMMANDS}
+        (near,) = difflib.get_close_matches(typed, likely, 1, 0.0)
+        hint = f"did you mean `dermsynth {likely[near]}`? `dermsynth` lists them"
         sys.exit(_refuse(f"error: dermsynth {name}: no such command; {hint}"))
     module = name.replace(" ", ".")
     sys.argv = [module, *words[2:]]

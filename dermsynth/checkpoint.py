@@ -46,13 +46,13 @@ def load(folder: Path) -> dict[str, Any] | None:
     A damaged newest one is reported on the screen and the previous one used. Raises UserError
     where both are damaged.
     """
-    found = [folder / name for name in (NEWEST, PREVIOUS) if (folder / name).exists()]
-    for path in found:
+    paths = [folder / name for name in (NEWEST, PREVIOUS) if (folder / name).exists()]
+    for path in paths:
         try:
             return _read(path)
         except (SafetensorError, ValueError, KeyError, OSError) as error:
             print(f"warning: {path} is damaged ({error}); trying the one before it")
-    if found:
+    if paths:
         raise UserError(f"{folder}: every checkpoint in it is damaged; start anew with --overwrite")
     return None
 

@@ -76,13 +76,13 @@ def from_mapping(options_type: type[Options], values: dict[str, Any], source: st
 
     Raises UserError that begins with `source`, the place where the mapping was read.
     """
-    said = io.StringIO()
+    output = io.StringIO()
     words = _words(options_type, values, source, [])
     try:
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+        with contextlib.redirect_stderr(output), contextlib.redirect_stdout(output):
             return tyro.cli(options_type, args=words, prog="", config=(tyro.conf.OmitArgPrefixes,))
     except SystemExit:
-        lines = [line.strip("│╭╰─╮╯ ") for line in said.getvalue().splitlines()]
+        lines = [line.strip("│╭╰─╮╯ ") for line in output.getvalue().splitlines()]
         reason = " ".join(line for line in lines if line and "--help" not in line)
         raise UserError(f"{source}: {reason}") from None
 
@@ -142,7 +142,7 @@ def find_config(name: str, configs: Path | None, option: str) -> Path:
         return path
     if (ours := configs / f"{name}.yaml").exists():
         return ours
-    known = sorted(each.stem for each in configs.glob("*.yaml"))
+    known = sorted(path.stem for path in configs.glob("*.yaml"))
     raise UserError(f"{option} {name}: {nearest(name, known)} (or give the path of a YAML file)")
 
 

@@ -51,12 +51,12 @@ def resolve(
     arithmetic (convolution GANs gain, depthwise convolutions lose). Raises UserError naming the
     option where the device or the precision is not to be had.
     """
-    found = _device(device)
-    if found.type == "cpu":
+    place = _device(device)
+    if place.type == "cpu":
         _keep_freed_memory()
     if precision == "auto":
-        precision = _auto_precision(found, cpu_auto)
-    return Compute(found, precision)
+        precision = _auto_precision(place, cpu_auto)
+    return Compute(place, precision)
 
 
 def _device(name: DeviceName) -> torch.device:

@@ -45,14 +45,14 @@ class RunOptions(OutputOptions):
 
 def flat(options: Any) -> dict[str, Any]:
     """Every option by its flat name, in the order of the command's help."""
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
         new = flat(value) if dataclasses.is_dataclass(value) else {field.name: value}
-        if twice := found.keys() & new.keys():
+        if twice := values.keys() & new.keys():
             raise TypeError(f"{type(options).__name__}: two groups have an option {twice.pop()}")
-        found |= new
-    return found
+        values |= new
+    return values
 
 
 def replace(options: Options, **values: Any) -> Options:

@@ -89,14 +89,14 @@ def _reach(c: dict[str, Any]) -> str:
 
 def _control(primary: dict[str, Any], comparisons: Sequence[dict[str, Any]]) -> str:
     wanted = (primary["arm"], primary["test_set"])
-    found = [c for c in comparisons if (c["arm"], c["test_set"]) == wanted]
-    found = [c for c in found if c["reference"].startswith(CONTROL)]
-    if not found:
+    rows = [c for c in comparisons if (c["arm"], c["test_set"]) == wanted]
+    rows = [c for c in rows if c["reference"].startswith(CONTROL)]
+    if not rows:
         return (
             "There was no control of duplicated real images, so any gain could come from class "
             "counts alone."
         )
-    c = found[0]
+    c = rows[0]
     finding, if_gained = AGAINST_DUPLICATES[c["verdict"]]
     tail = f"{finding}, {if_gained}" if primary["verdict"] == "helps" else finding
     return f"Against as many duplicated real lesions ({c['reference']}): {_numbers(c)}, {tail}."
