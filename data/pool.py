@@ -1,21 +1,33 @@
 """Synthetic pools: the only thing that passes from a generator to a classifier.
 
 A pool is `images.npy` and a `pool.json` that says where the images come from. The classifier
-refuses a pool whose generator could have seen validation or test images.
+refuses a pool whose generator could have seen validation or test images. The record guards against
+mistakes, not against intent.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from data.store import SCHEMA_VERSION, Dataset, load_images, read_header, save_images
-from dermsynth.errors import UserError, some
-from dermsynth.files import new_folder, write_json
+from data.provenance import GeneratorRecord, PoolRecord, Provenance
+from data.store import (
+    SPLIT_PARTS,
+    Dataset,
+    image_entries,
+    load_images,
+    save_images,
+    stored_hashes,
+)
+from dermsynth import manifest
+from dermsynth.errors import some
+from dermsynth.folders import whole_folder
+from dermsynth.manifest import Identity, Input, digest, open_sealed
+from dermsynth.records import write_record
+from dermsynth.row_hashes import CheckedRows
 
-MARKER = "pool.json"
+KIND, HEADER = "pool", "pool.json"
 
 
 @dataclass(frozen=True)
@@ -23,122 +35,112 @@ class Pool:
     """Synthetic malignant images with their provenance."""
 
     path: Path
-    images: np.ndarray  # uint8 [n, size, size, 3], RGB, memory-mapped
-    info: dict[str, Any]  # pool.json
+    images: CheckedRows  # uint8 [n, size, size, 3], RGB; on disk until read
+    info: PoolRecord
+    identity: Identity  # by which it is compared, wherever it lies
+
+    @property
+    def as_input(self) -> Input:
+        """Its identity, as an input of something else."""
+        return manifest.as_input(self.identity, self.path)
 
 
 def write_pool(
     out: Path,
     images: np.ndarray,
-    provenance: dict[str, Any],
+    provenance: Provenance,
     overwrite: bool = False,
     png: bool = False,
 ) -> Pool:
     """Write a pool folder, whole or not at all, and open it.
 
-    `provenance["kind"]` says how far it can be trusted:
-
-    - `generator`: made by `gan.generate`; holds the whole `generator.json` under `generator`
-      (`folds_hash`, `fold`, `training_ids`) and the weights file's `sha256`,
-    - `declared`: somebody vouches for it; their words are under `statement`,
-    - `phantom`: drawn by the phantom's sampler, from no image at all,
-    - `unknown`: refused by the classifier.
-
     Parameters
     ----------
     out : the folder
     images : uint8 [n, size, size, 3], RGB
-    provenance : what the images were made by and from, as above
+    provenance : what the images were made by and from
     overwrite : replace a pool at `out`
     png : write the images one by one under `png/` too
     """
-    with new_folder(out, MARKER, overwrite) as folder:
-        save_images(folder / "images.npy", images)
-        save_header(folder, len(images), images.shape[1], provenance)
+    with whole_folder(out, KIND, overwrite) as folder:
+        save_images(folder, images)
         if png:
-            (folder / "png").mkdir()
-            for number, image in enumerate(images):
-                Image.fromarray(image).save(folder / "png" / f"{number:06d}.png")
+            save_pngs(folder, images)
+        seal_pool(
+            folder, PoolRecord(count=len(images), size=images.shape[1], provenance=provenance)
+        )
     return load_pool(out)
 
 
-def save_header(
-    folder: Path,
-    count: int,
-    size: int,
-    provenance: dict[str, Any],
-    dropped: dict[str, list[str]] | None = None,
-) -> None:
-    """Write `pool.json` beside `images.npy`.
+def save_pngs(folder: Path, images: np.ndarray, first: int = 0) -> None:
+    """Write images one by one under `png/`, numbered from `first`."""
+    (folder / "png").mkdir(exist_ok=True)
+    for number, image in enumerate(images, first):
+        Image.fromarray(image).save(folder / "png" / f"{number:06d}.png")
 
-    Parameters
-    ----------
-    folder : where `images.npy` is
-    count, size : how many images it holds, and their side in px
-    provenance : as of `write_pool`
-    dropped : files that were left out, by reason
+
+def seal_pool(folder: Path, record: PoolRecord, inputs: dict[str, Input] | None = None) -> Identity:
+    """Write `pool.json` beside the images, and finish.
+
+    `inputs`: what they were made from, a generator.
     """
-    header = {"schema_version": SCHEMA_VERSION, "count": count, "size": size}
-    rest = {"dropped": dropped} if dropped else {}
-    write_json(folder / MARKER, header | {"provenance": provenance} | rest)
+    write_record(folder / HEADER, record)
+    parts = {
+        "images": digest(stored_hashes(folder)),
+        "provenance": digest(record.provenance.model_dump()),
+    }
+    return manifest.seal(folder, KIND, parts, inputs, hashes=image_entries(folder))
 
 
 def load_pool(path: Path) -> Pool:
     """Open a pool. Raises UserError naming what is missing or damaged."""
-    info = read_header(
-        path / MARKER,
-        f"{path}: no synthetic pool there (no {MARKER}); make one with `python -m gan.generate`"
-        f", or bring your images with `python -m data.prepare --source pool --root {path}`",
+    sealed = open_sealed(
+        path,
+        KIND,
+        f"{path}: no synthetic pool there; make one with `python -m gan.generate`, or bring your "
+        f"images with `python -m data.prepare --source pool --root {path}`",
         "make the pool again",
     )
-    if not isinstance(info.get("count"), int):
-        raise UserError(f"{path / MARKER}: expected a count; make the pool again")
-    return Pool(path, load_images(path, info["count"], "make the pool again"), info)
+    info = sealed.record(HEADER, PoolRecord)
+    return Pool(path, load_images(sealed, info.count), info, sealed.identity)
 
 
-def leak(pool: Pool, dataset: Dataset, fold: int) -> str | None:
-    """Why this pool may not be used to train on `fold` of `dataset`; None where it may.
+def leak(provenance: Provenance, source: Path, dataset: Dataset, fold: int) -> str | None:
+    """Why images of this provenance may not be used to train on `fold`; None where they may.
 
     The reason names image ids that the generator saw and that would be validated or tested on.
-    Raises UserError where a generator's pool does not say what it was trained on.
+    `source` is the pool, or the generator's run.
     """
-    provenance = pool.info.get("provenance")
-    kind = provenance.get("kind") if isinstance(provenance, dict) else None
-    if kind == "phantom" or (kind == "declared" and provenance.get("statement")):
+    kind = provenance.kind
+    if kind == "phantom" or (kind == "declared" and provenance.statement):
         return None
-    if kind != "generator":
+    record = provenance.generator
+    if kind != "generator" or record is None:
         return (
-            f"{pool.path} does not say where its images come from. If none was made from images of "
+            f"{source} does not say where its images come from. If none was made from images of "
             f"this dataset's validation or test part, declare it: `python -m data.prepare --source "
-            f'pool --root FOLDER --provenance "made by ... from ..." --out {pool.path}`'
+            f'pool --root FOLDER --provenance "made by ... from ..." --out {source}`'
         )
-    seen, made_on = _training_record(pool)
+    return _generator_leak(record, source, dataset, fold)
+
+
+def _generator_leak(
+    record: GeneratorRecord, source: Path, dataset: Dataset, fold: int
+) -> str | None:
+    seen, retrain = set(record.training_ids), f"`python -m gan.train --data {dataset.path}"
     held_out = np.concatenate([dataset.rows("val", fold), dataset.rows("test", fold)])
     leaked = [name for name in dataset.table["image_id"].to_numpy()[held_out] if name in seen]
     if leaked:
         return (
-            f"the generator of {pool.path} was trained on {len(leaked)} images that fold {fold} of "
+            f"the generator of {source} was trained on {len(leaked)} images that fold {fold} of "
             f"{dataset.path} validates or tests on: {some(leaked)}. Train one on this fold: "
-            f"`python -m gan.train --data {dataset.path} --fold {fold}`"
+            f"{retrain} --fold {fold}`"
         )
-    if made_on != dataset.folds_hash:
+    pixels = tuple(name for name in dataset.identity.parts if name not in SPLIT_PARTS)
+    if others := dataset.identity.differences(record.dataset_identity, ignoring=pixels):
         return (
-            f"the generator of {pool.path} was trained on other folds (folds_hash {made_on[:12]}, "
-            f"this dataset has {dataset.folds_hash[:12]}), on {some(sorted(seen), 3)}. "
-            f"Train one here: `python -m gan.train --data {dataset.path} --fold {fold}`"
+            f"the generator of {source} was trained on another dataset or other folds (other "
+            f"{', '.join(others)} than {dataset.path}), on {some(sorted(seen), 3)}. Train one "
+            f"here: {retrain} --fold {fold}`"
         )
     return None
-
-
-def _training_record(pool: Pool) -> tuple[set[str], str]:
-    """Image ids that the pool's generator was trained on, and the folds_hash of their dataset."""
-    generator = pool.info["provenance"].get("generator")
-    record = generator if isinstance(generator, dict) else {}
-    ids, made_on = record.get("training_ids"), record.get("folds_hash")
-    named = isinstance(ids, list) and ids and all(isinstance(name, str) for name in ids)
-    if not named or not isinstance(made_on, str):
-        raise UserError(
-            f"{pool.path / MARKER}: provenance.generator lacks training_ids (a list of image ids) "
-            "or folds_hash; make the pool again with `python -m gan.generate`"
-        )
-    return set(ids), made_on

@@ -1,13 +1,12 @@
-"""A prepared dataset on disk: its images, `table.parquet`, `dataset.json`.
+"""A prepared dataset on disk: its images, `table.parquet`, `dataset.json`, and their manifest.
 
 The images are `images.npy`, or the untouched files in `shards/` (data.images.native). Whoever needs
-a split asks `Dataset.rows`; nobody splits again.
+a split asks `Dataset.rows`; nobody splits again. What is read is checked against the manifest, an
+image when it is first read.
 """
 
 import contextlib
-import hashlib
 import io
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,13 +15,19 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import pandas as pd
+from pydantic import ConfigDict
 
 from data.images.native import NativeImages
+from dermsynth import manifest
 from dermsynth.errors import UserError
-from dermsynth.files import new_folder, read_json, write_bytes, write_json
+from dermsynth.files import write_bytes
+from dermsynth.folders import whole_folder
+from dermsynth.manifest import FileEntry, Identity, Input, Sealed, digest, open_sealed
+from dermsynth.records import Json, Record, Sha256, dump_record
+from dermsynth.row_hashes import BYTES, CheckedRows, parse_hashes, row_hashes
 
-SCHEMA_VERSION = 1
-MARKER = "dataset.json"
+KIND = "dataset"
+HEADER, TABLE, IMAGES, HASHES = "dataset.json", "table.parquet", "images.npy", "images.sha256"
 TEST = -1  # `fold` of the test part
 EXTRA = -2  # of external images: in the training part of every fold, never validated or tested on
 NO_PART = -3  # of images without a label, and of external ones tied to an image of the first source
@@ -31,10 +36,41 @@ COLUMNS = [
     *("image_id", "target", "diagnosis", "patient_id", "lesion_id", "group", "fold"),
     *("age", "sex", "site", "source", "width", "height", "sha256", "phash"),
 ]
-
+SPLIT_PARTS = ("ids", "targets", "groups", "folds")  # of a dataset's identity: all but its pixels
 NATIVE_SIZE = 128  # px, at which a native dataset is read where nobody asks for another size
+MEND = "prepare it again"
 
 Part = Literal["train", "val", "test"]
+ImageStore = CheckedRows | NativeImages  # both read like uint8 [n, size, size, 3], RGB
+
+
+class Look(Record):
+    """How files became pixels."""
+
+    size: int | Literal["native"]  # side in px
+    fit: Literal["crop", "letterbox"]
+    clean: tuple[str, ...]  # names of data.images.cleaning.CLEANERS
+
+
+class DatasetRecord(Record):
+    """`dataset.json`. What a source says of itself (licence, citation ...) stands beside these."""
+
+    model_config = ConfigDict(extra="allow")
+
+    folds_hash: Sha256  # over the sorted (image_id, group, fold)
+    source: str = "unknown"
+    options: dict[str, Json] = {}  # of data.prepare
+    look: Look | None = None  # None: the pixels were made elsewhere
+    counts: dict[str, Json] = {}
+    dropped: dict[str, list[str]] = {}  # by reason
+    conflicts: list[dict[str, Json]] = []
+    duplicates: dict[str, int] = {}
+    enlarged: int = 0
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What else the sources say."""
+        return dict(self.__pydantic_extra__ or {})
 
 
 @dataclass(frozen=True)
@@ -42,14 +78,20 @@ class Dataset:
     """Images and their table, row i of one belonging to row i of the other."""
 
     path: Path
-    images: np.ndarray | NativeImages  # uint8 [n, size, size, 3], RGB; on disk until read
+    images: ImageStore  # on disk until read
     table: pd.DataFrame  # COLUMNS, one row an image; `target` is missing where there is no label
-    info: dict[str, Any]  # dataset.json
+    info: DatasetRecord
+    identity: Identity  # by which it is compared, wherever it lies
 
     @property
     def folds_hash(self) -> str:
         """SHA-256 over the sorted (image_id, group, fold): the identity of its splits."""
-        return self.info["folds_hash"]
+        return self.info.folds_hash
+
+    @property
+    def as_input(self) -> Input:
+        """Its identity, as an input of something else."""
+        return manifest.as_input(self.identity, self.path)
 
     @property
     def size(self) -> int:
@@ -85,70 +127,68 @@ def load_dataset(path: Path, size: int | None = None) -> Dataset:
 
     `size`: side of the images of a `native` dataset, px (128 if not given); a dataset that stores
     its images at one size has that one. Raises UserError naming what is missing or damaged and the
-    command that makes it.
+    command that makes it; so does reading an image that is not what was written.
     """
-    table, info = load_table(path)
-    if (path / "shards").exists():
-        images = NativeImages(path, table, info["look"], size or NATIVE_SIZE)
-    elif info.get("options", {}).get("tables_only"):
+    sealed = open_dataset_folder(path)
+    table, info = _read_table(sealed)
+    if sealed.has(IMAGES):
+        images: ImageStore = load_images(sealed, len(table))
+    elif info.look is not None and "shard" in table:
+        look = info.look
+        images = NativeImages(path, table, look.fit, look.clean, size or NATIVE_SIZE)
+    else:
         raise UserError(
             f"{path}: holds tables only, no images; prepare it again without --tables-only"
         )
-    else:
-        images = load_images(path, len(table), "prepare it again")
-    return Dataset(path, images, table, info)
+    return Dataset(path, images, table, info, sealed.identity)
 
 
-def load_table(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """`table.parquet` and `dataset.json` of a dataset. Raises UserError as `load_dataset` does."""
-    info = read_header(
-        path / MARKER,
-        f"{path}: no prepared dataset there (no {MARKER}); make one with "
-        f"`python -m data.prepare --source phantom --out {path}` or another --source",
-        "prepare it again",
+def load_table(path: Path) -> tuple[pd.DataFrame, DatasetRecord, Identity]:
+    """`table.parquet`, `dataset.json` and identity of a dataset.
+
+    Raises UserError as `load_dataset` does.
+    """
+    sealed = open_dataset_folder(path)
+    return *_read_table(sealed), sealed.identity
+
+
+def open_dataset_folder(path: Path) -> Sealed:
+    """The folder of a dataset. Raises UserError where there is none, with the command for one."""
+    return open_sealed(
+        path,
+        KIND,
+        f"{path}: no prepared dataset there; make one with `python -m data.prepare --source "
+        f"phantom --out {path}` or another --source",
+        MEND,
     )
-    try:
-        table = pd.read_parquet(path / "table.parquet")
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: damaged ({error}); prepare it again") from None
-    if missing := [column for column in COLUMNS if column not in table]:
-        raise UserError(f"{path}: table.parquet has no {', '.join(missing)}; prepare it again")
-    if folds_hash(table) != info.get("folds_hash"):
-        raise UserError(
-            f"{path}: the folds in table.parquet are not those of {MARKER}: it was changed after "
-            "it was prepared; prepare it again"
-        )
-    return table, info
 
 
-def read_header(marker: Path, absent: str, mend: str) -> dict[str, Any]:
-    """What the JSON file says by which a folder is known for ours.
+def _read_table(sealed: Sealed) -> tuple[pd.DataFrame, DatasetRecord]:
+    return sealed.table(TABLE, COLUMNS), sealed.record(HEADER, DatasetRecord)
 
-    Raises UserError: `absent` where there is none, and ending in `mend` where this program cannot
-    read it.
+
+def load_images(sealed: Sealed, count: int) -> CheckedRows:
+    """Map `images.npy` of a finished folder: uint8 [count, size, size, 3].
+
+    Raises UserError where it is anything else.
     """
-    if not marker.exists():
-        raise UserError(absent)
-    info = read_json(marker)
-    version = info.get("schema_version") if isinstance(info, dict) else None
-    if version != SCHEMA_VERSION:
-        raise UserError(f"{marker}: schema version {version}, expected {SCHEMA_VERSION}; {mend}")
-    return info
+    path = sealed.path / IMAGES
+    hashes = parse_hashes(sealed.bytes(HASHES), count, sealed.path / HASHES, sealed.mend)
+    return CheckedRows(map_images(path, count, sealed.mend), hashes, path, sealed.mend)
 
 
-def load_images(folder: Path, count: int, mend: str) -> np.ndarray:
-    """Map `folder/images.npy`: uint8 [count, size, size, 3].
-
-    Raises UserError, ending in `mend`, where it is anything else.
-    """
+def map_images(path: Path, count: int, mend: str) -> np.ndarray:
+    """Map an npy file of uint8 [count, size, size, 3]. Raises UserError ending in `mend`."""
     try:
-        images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{folder}: images.npy is damaged ({error}); {mend}") from None
+        if not path.is_file():
+            raise UserError(f"{path}: missing, or no file; {mend}")
+        images = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError, SyntaxError) as error:
+        raise UserError(f"{path}: damaged ({error}); {mend}") from None
     square = images.ndim == 4 and images.shape[1] == images.shape[2] and images.shape[3] == 3
     if images.dtype != np.uint8 or not square or len(images) != count:
         raise UserError(
-            f"{folder}: images.npy holds {images.dtype} {list(images.shape)}, expected uint8 "
+            f"{path}: holds {images.dtype} {list(images.shape)}, expected uint8 "
             f"[{count}, size, size, 3]; {mend}"
         )
     return images
@@ -156,10 +196,36 @@ def load_images(folder: Path, count: int, mend: str) -> np.ndarray:
 
 def folds_hash(table: pd.DataFrame) -> str:
     """SHA-256 (hex) over the sorted (image_id, group, fold) of a table."""
-    keys = sorted(
-        zip(table["image_id"], table["group"].astype(str), table["fold"].astype(int), strict=True)
+    keys = zip(
+        table["image_id"], table["group"].astype(str), table["fold"].astype(int), strict=True
     )
-    return hashlib.sha256(json.dumps(keys).encode()).hexdigest()
+    return digest(sorted(keys))
+
+
+def identity_parts(
+    table: pd.DataFrame, contents: Sequence[str], look: Look | None
+) -> dict[str, str]:
+    """Hashes of all that a dataset is, by name.
+
+    Parameters
+    ----------
+    table : COLUMNS
+    contents : SHA-256 (hex) of what is stored of each image: its pixels, or its file
+    look : how files become pixels
+    """
+    order = np.argsort(table["image_id"].to_numpy(str), kind="stable")
+    ids = table["image_id"].astype(str).to_numpy()[order].tolist()
+    target = table["target"].astype("Float64").fillna(-1).astype(int)
+    columns = {
+        "targets": target,
+        "groups": table["group"].astype(str),
+        "folds": table["fold"].astype(int),
+        "images": pd.Series(list(contents), dtype=object),
+    }
+    parts = {"ids": digest(ids)}
+    for name, values in columns.items():
+        parts[name] = digest([ids, values.to_numpy()[order].tolist()] if len(values) else [])
+    return parts | {"look": digest(look.model_dump() if look else None)}
 
 
 def write_dataset(
@@ -178,21 +244,47 @@ def write_dataset(
     out : the folder
     images : uint8 [n, size, size, 3], RGB
     table : COLUMNS, more are kept; row i belongs to image i
-    info : JSON values for dataset.json: options, counts, licence
+    info : for dataset.json: fields of DatasetRecord, and more
     overwrite : replace a dataset at `out`
     """
-    with new_folder(out, MARKER, overwrite) as folder:
-        save_images(folder / "images.npy", images)
-        save_table(folder, table, info)
+    with whole_folder(out, KIND, overwrite) as folder:
+        save_images(folder, images)
+        seal_dataset(folder, table, info)
     return load_dataset(out)
 
 
-def save_table(folder: Path, table: pd.DataFrame, info: dict[str, Any]) -> None:
-    """Write `table.parquet` and `dataset.json` beside an `images.npy` of the same rows."""
+def seal_dataset(
+    folder: Path,
+    table: pd.DataFrame,
+    info: dict[str, Any],
+    hashes: dict[str, FileEntry] | None = None,
+) -> Identity:
+    """Write `table.parquet` and `dataset.json` beside the images of the same rows, and finish.
+
+    `hashes`: of files that were hashed while they were written (shards), by name.
+    """
     rest = [column for column in table.columns if column not in COLUMNS]
-    write_parquet(folder / "table.parquet", table[[*COLUMNS, *rest]])
-    header = {"schema_version": SCHEMA_VERSION, "folds_hash": folds_hash(table)}
-    write_json(folder / MARKER, header | info)
+    write_parquet(folder / TABLE, table[[*COLUMNS, *rest]])
+    record = DatasetRecord(**{"folds_hash": folds_hash(table)} | info)
+    write_bytes(folder / HEADER, dump_record(record).encode())
+    stored = (folder / IMAGES).exists()
+    contents = stored_hashes(folder) if stored else table["sha256"].fillna("").astype(str).tolist()
+    parts = identity_parts(table, contents, record.look)
+    return manifest.seal(folder, KIND, parts, hashes=(hashes or {}) | image_entries(folder))
+
+
+def stored_hashes(folder: Path) -> list[str]:
+    """SHA-256 (hex) of each image in a folder's `images.npy`."""
+    content = (folder / HASHES).read_bytes()
+    return [content[at : at + BYTES].hex() for at in range(0, len(content), BYTES)]
+
+
+def image_entries(folder: Path) -> dict[str, FileEntry]:
+    """What the manifest is to say of `images.npy`: its rows were hashed while they were written."""
+    path = folder / IMAGES
+    if not path.exists():
+        return {}
+    return {IMAGES: FileEntry(size=path.stat().st_size, sha256=None, rows=HASHES)}
 
 
 def write_parquet(path: Path, table: pd.DataFrame) -> None:
@@ -202,22 +294,22 @@ def write_parquet(path: Path, table: pd.DataFrame) -> None:
     write_bytes(path, buffer.getvalue())
 
 
-def save_images(path: Path, images: np.ndarray) -> None:
-    """Write uint8 [n, size, size, 3] as npy."""
-    with image_writer(path, images.shape[1]) as append:
+def save_images(folder: Path, images: np.ndarray) -> None:
+    """Write uint8 [n, size, size, 3] as `images.npy` and `images.sha256`."""
+    with image_writer(folder, images.shape[1]) as append:
         for start in range(0, len(images), 1024):
             append(images[start : start + 1024])
 
 
 @contextlib.contextmanager
 def image_writer(
-    path: Path, size: int, done: int = 0
-) -> Iterator[Callable[[Sequence[np.ndarray]], None]]:
-    """Write an npy file of uint8 [n, size, size, 3] piece by piece, n not known beforehand.
+    folder: Path, size: int, done: int = 0
+) -> Iterator[Callable[[Sequence[np.ndarray] | np.ndarray], None]]:
+    """Write `images.npy`, uint8 [n, size, size, 3], piece by piece, n not known beforehand.
 
-    Yields `append(images)`; what was appended is on disk when it returns. The first `done` images
-    of a file that was left unfinished are kept. Plain writes, not a memory map: on a full disk a
-    write raises OSError, a memory map kills the process.
+    Yields `append(images)`; what was appended is on disk when it returns, and its hashes in
+    `images.sha256`. The first `done` images of files that were left unfinished are kept. Plain
+    writes, not a memory map: on a full disk a write raises OSError, a memory map kills the process.
     """
 
     def header(file: BinaryIO, count: int) -> None:
@@ -225,24 +317,31 @@ def image_writer(
         fields = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, fields)  # leaves room for n to grow
 
-    count = done
-    with open(path, "r+b" if done else "wb") as file:
+    def to_disk(file: BinaryIO) -> None:
+        file.flush()
+        os.fsync(file.fileno())
 
-        def append(images: Sequence[np.ndarray]) -> None:
+    count, mode = done, "r+b" if done else "wb"
+    with open(folder / IMAGES, mode) as file, open(folder / HASHES, mode) as hashes:
+
+        def append(images: Sequence[np.ndarray] | np.ndarray) -> None:
             nonlocal count
             for image in images:
                 if image.dtype != np.uint8 or image.shape != (size, size, 3):
                     raise ValueError(f"expected uint8 [{size}, {size}, 3], got {image.shape}")
-                file.write(np.ascontiguousarray(image))
+                image = np.ascontiguousarray(image)
+                file.write(image)
+                hashes.write(row_hashes(image[None]).tobytes())
             count += len(images)
-            file.flush()
-            os.fsync(file.fileno())
+            to_disk(file)
+            to_disk(hashes)
 
         header(file, done)
         file.seek(file.tell() + done * size * size * 3)
         file.truncate()
+        hashes.seek(done * BYTES)
+        hashes.truncate()
         yield append
         file.seek(0)
         header(file, count)
-        file.flush()
-        os.fsync(file.fileno())
+        to_disk(file)

@@ -1,4 +1,4 @@
-"""Writing so that a kill leaves either the old content or the new, never half of it."""
+"""Files, written so that a kill leaves the old content or the new, and read with a bound."""
 
 import contextlib
 import glob
@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,14 +37,34 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Raises UserError naming the file where it is missing or not JSON."""
+def read_bytes(path: Path, most: int, mend: str) -> bytes:
+    """The bytes of a regular file; nothing else is opened, so that nothing blocks.
+
+    Raises UserError, ending in `mend`, where it is missing, no file or has more than `most` bytes.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or a device"
+            raise UserError(f"{path}: {kind}, expected a file; {mend}")
+        if status.st_size > most:
+            raise UserError(
+                f"{path}: {status.st_size:,} bytes, expected at most {most:,}: not written by this "
+                f"program; {mend}"
+            )
+        return path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}); it may be damaged, make it again") from None
+        raise UserError(f"{path}: cannot be read ({error.strerror}); {mend}") from None
+
+
+def check_free(out: Path, overwrite: bool, option: str = "--out") -> None:
+    """Raise UserError where a file cannot be written to `out`, or one is there already."""
+    if not out.name:
+        raise UserError(f"{option} {str(out)!r}: expected the name of a file")
+    if out.is_dir():
+        raise UserError(f"{option} {out}: a folder of that name exists; give the name of a file")
+    if out.exists() and not overwrite:
+        raise UserError(f"{option} {out}: exists already; give another or --overwrite")
 
 
 def free_space(path: Path) -> int:
@@ -52,10 +73,28 @@ def free_space(path: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
+def free_name(folder: Path, stem: str) -> Path:
+    """`folder/stem`, or `folder/stem-2`, `-3`, ... : the first that is not taken."""
+    number = 1
+    while (path := folder / (stem if number == 1 else f"{stem}-{number}")).exists():
+        number += 1
+    return path
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, as 64 hex digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_json(path: Path) -> Any:
+    """Raises UserError naming the file where it is missing or not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}); it may be damaged, make it again") from None
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ stream them too); `shard`, `offset` and `length` of each row say where its bytes
 decoded when they are read, at any size, by scaled decoding.
 """
 
+import hashlib
 import io
 import os
 import tarfile
@@ -12,15 +13,18 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import BinaryIO, Literal
 
 import numpy as np
 import pandas as pd
 
 from data.images.decoding import Preprocessing, pixels_at
 from dermsynth.errors import UserError
+from dermsynth.manifest import FileEntry
 
 FOLDER = "shards"
+MEND = "prepare the dataset again"
+Fit = Literal["crop", "letterbox"]
 
 
 class NativeImages:
@@ -29,16 +33,23 @@ class NativeImages:
     dtype = np.dtype(np.uint8)
     ndim = 4
 
-    def __init__(self, path: Path, table: pd.DataFrame, look: dict[str, Any], size: int) -> None:
-        """`look`: how the pixels are made, as dataset.json has it. Raises UserError."""
+    def __init__(
+        self, path: Path, table: pd.DataFrame, fit: Fit, clean: tuple[str, ...], size: int
+    ) -> None:
+        """`fit`, `clean`: how the pixels are made; `table` says where the files lie.
+
+        Raises UserError where a shard is missing.
+        """
         self.path, self.shape = path, (len(table), size, size, 3)
-        self._preprocessing = Preprocessing(size, look["fit"], tuple(look["clean"]))
+        self._preprocessing = Preprocessing(size, fit, clean)
         self._places = table[["shard", "offset", "length"]].to_numpy(np.int64)
+        self._hashes = table["sha256"].to_numpy(str)
+        self._checked = np.zeros(len(table), bool)
         self._files: dict[int, int] = {}
         self._lock = threading.Lock()
         for number in np.unique(self._places[:, 0]):
-            if not shard_path(path, number).exists():
-                raise UserError(f"{shard_path(path, number)}: missing; prepare the dataset again")
+            if not shard_path(path, number).is_file():
+                raise UserError(f"{shard_path(path, number)}: missing; {MEND}")
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -61,7 +72,14 @@ class NativeImages:
                 self._files[shard] = os.open(shard_path(self.path, shard), os.O_RDONLY)
         content = os.pread(self._files[shard], length, offset)
         if len(content) < length:
-            raise UserError(f"{shard_path(self.path, shard)}: cut off; prepare the dataset again")
+            raise UserError(f"{shard_path(self.path, shard)}: cut off; {MEND}")
+        if not self._checked[row]:
+            if hashlib.sha256(content).hexdigest() != self._hashes[row]:
+                raise UserError(
+                    f"{shard_path(self.path, shard)}: the file of image {row} (counted from 0) is "
+                    f"not what was written, its SHA-256 differs: changed or damaged since; {MEND}"
+                )
+            self._checked[row] = True
         return content
 
     def _decode(self, row: int) -> np.ndarray:
@@ -72,6 +90,23 @@ class NativeImages:
             os.close(file)
 
 
+class _Hashing(io.RawIOBase):
+    """A file that hashes what is written to it, in one go from its beginning."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.digest, self.size = file, hashlib.sha256(), 0
+
+    def write(self, content: bytes) -> int:  # type: ignore[override]
+        """Append."""
+        self.digest.update(content)
+        self.size += len(content)
+        return self.file.write(content)
+
+    def tell(self) -> int:
+        """Bytes written."""
+        return self.size
+
+
 class ShardWriter:
     """Writes one shard; `add` returns where the bytes of a file will be found."""
 
@@ -79,10 +114,16 @@ class ShardWriter:
         (folder / FOLDER).mkdir(exist_ok=True)
         self.number = number
         self._file = open(shard_path(folder, number), "wb")  # noqa: SIM115 - closed in __exit__
-        self._tar = tarfile.open(fileobj=self._file, mode="w")  # noqa: SIM115
+        self._hashing = _Hashing(self._file)
+        self._tar = tarfile.open(fileobj=self._hashing, mode="w")  # noqa: SIM115
 
     def __enter__(self) -> "ShardWriter":
         return self
+
+    @property
+    def entry(self) -> FileEntry:
+        """What the manifest is to say of the shard, when it is closed."""
+        return FileEntry(size=self._hashing.size, sha256=self._hashing.digest.hexdigest())
 
     def add(self, name: str, content: bytes) -> int:
         """Append a file; returns the offset of its first byte in the shard."""
