@@ -15,8 +15,9 @@ import tyro
 
 from dermsynth import cli
 from dermsynth.errors import UserError
+from dermsynth.options import HOLDS_PATH
 
-Words = Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction]
+Words = Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction, HOLDS_PATH]
 
 
 # --out is a file and required, so that it is no OutputOptions

@@ -8,13 +8,14 @@ the validation part alone. Writes evaluation.json, evaluation.html (one file) an
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from dermsynth import cli
-from dermsynth.errors import UserError
+from dermsynth.options import Between, Seed, check_bounds
 
 MARKER = "evaluation.json"
-LEAST_REPLICATES = 200  # below which a 95% interval hangs on a handful of resamples
+# below the least a 95% interval hangs on a handful of resamples
+Replicates = Annotated[int, Between(200, 1_000_000)]
 
 
 # --out has a default of its own, beside what is evaluated, so that it is no OutputOptions
@@ -24,8 +25,8 @@ class EvaluateOptions:
 
     run: Path  # run folder of classifier.train
     out: Path | None = None  # folder to write; none: RUN/evaluation
-    replicates: int = 2000  # resamples of groups behind each interval
-    seed: int = 0  # of the resamples
+    replicates: Replicates = 2000  # resamples of groups behind each interval
+    seed: Seed = 0  # of the resamples
     overwrite: bool = False  # replace an evaluation that --out holds
 
 
@@ -42,10 +43,7 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     from classifier.evaluation.summary import summarise
     from dermsynth.files import new_folder, write_json, write_text
 
-    if options.replicates < LEAST_REPLICATES:
-        raise UserError(f"--replicates {options.replicates}: expected {LEAST_REPLICATES} or more")
-    if options.seed < 0:
-        raise UserError(f"--seed {options.seed}: expected 0 or more")
+    check_bounds(options)
     parts, config, leaky = read_run(options.run)
     out = options.out or options.run / "evaluation"
     with new_folder(out, MARKER, options.overwrite) as folder:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from dermsynth import cli
-from dermsynth.options import OutputOptions
+from dermsynth.options import OutputOptions, Seed, check_bounds
 
 if TYPE_CHECKING:
     from classifier.evaluation.metrics import Metrics
@@ -24,7 +24,7 @@ class MetadataOptions:
     data: Path  # prepared dataset folder; its images are not read
     model: ModelName = "logistic"  # forest: 1000 trees of depth 2; boosting: of histograms
     fold: str = "all"  # validate on this fold, or on each in turn: all
-    seed: int = 0  # of drawn missing categories, the forest and the boosting
+    seed: Seed = 0  # of drawn missing categories, the forest and the boosting
     output: OutputOptions = field(default_factory=OutputOptions)
 
 
@@ -43,6 +43,7 @@ def train(options: MetadataOptions) -> dict[str, "Metrics"]:
     from dermsynth import runs
     from dermsynth.files import write_bytes, write_json
 
+    check_bounds(options)
     dataset = metadata_models.open_table(options.data)
     folds = metadata_models.choose_folds(dataset, options.fold)
     fitted = [

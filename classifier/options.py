@@ -1,13 +1,22 @@
 """Options of the training, in groups, and which values they may have. Loads no torch."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Literal
 
 from dermsynth.cli import Repeatable
 from dermsynth.errors import UserError
-from dermsynth.options import ComputeOptions, RunOptions, flag, flat, refuse_idle
+from dermsynth.options import (
+    HOLDS_PATH,
+    Between,
+    ComputeOptions,
+    RunOptions,
+    Seed,
+    ZeroToBelowOne,
+    ZeroToOne,
+    check_bounds,
+    refuse_idle,
+)
 
 RECIPES = Path(__file__).parent / "recipes"  # published pipelines, for --config
 TargetName = Literal["binary", "diagnosis"]
@@ -18,6 +27,18 @@ LossName = Literal["cross-entropy", "focal"]
 ScheduleName = Literal["one-cycle", "constant", "cosine", "plateau", "exponential"]
 Monitor = Literal["auc", "loss", "balanced-accuracy"]
 Share = float | Literal["balanced"]
+File = Annotated[str, HOLDS_PATH]
+Fold = Annotated[int, Between(0, 999)] | Literal["all"]
+Side = Annotated[int, Between(32, 4096)]  # px
+Blocks = Annotated[int, Between(0, 1000)]
+Views = Annotated[int, Between(0, 1000)]
+OneOrMore = Annotated[int, Between(1, 100_000)]
+Epochs = Annotated[int, Between(0, 100_000)]
+Rate = Annotated[float, Between(0, 10)]  # of learning
+RateAboveZero = Annotated[float, Between(0, 10, above=True)]
+Factor = Annotated[float, Between(0, 1, above=True)]  # of a rate
+Weight = Annotated[float, Between(0, 1_000_000, above=True)]  # in the loss
+Large = Annotated[float, Between(0, 100_000)]
 
 
 @dataclass(frozen=True)
@@ -25,7 +46,7 @@ class TaskOptions:
     """What is learnt, and on which images it is checked."""
 
     data: Path | None = None  # prepared dataset folder; none: the phantom, prepared on the way
-    fold: int | Literal["all"] = 0  # validate on it, train on the others; all: each in turn
+    fold: Fold = 0  # validate on it, train on the others; all: each in turn
     target: TargetName = "binary"  # what is predicted: malignant or not, or the diagnosis
 
 
@@ -34,13 +55,13 @@ class ModelOptions:
     """The model."""
 
     backbone: str = "efficientnet-b3"  # efficientnet-b0..b7, -lite0..2, timm:NAME, vanilla-cnn ...
-    weights: str = "imagenet"  # imagenet, none (random), or a .safetensors or .pth FILE
-    frozen: int | None = None  # blocks frozen after the stem; none: b3 18, 0 with random weights
+    weights: File = "imagenet"  # imagenet, none (random), or a .safetensors or .pth FILE
+    frozen: Blocks | None = None  # frozen after the stem; none: b3 18, 0 with random weights
     batch_norm: BatchNormMode = "fixed"  # in frozen blocks: adapt keeps training it, fixed does not
     head: HeadName = "linear"  # what turns feature maps (and metadata) into logits
     metadata: str = "age,sex,site"  # columns that the metadata head is given
-    dropout: float = 0.2  # before the last layer of the linear, max and multi-level heads
-    size: int = 128  # side in pixels of what the network sees; all images are resized to it
+    dropout: ZeroToBelowOne = 0.2  # before the last layer of the linear, max and multi-level heads
+    size: Side = 128  # side in pixels of what the network sees; all images are resized to it
 
 
 @dataclass(frozen=True)
@@ -52,8 +73,8 @@ class TrainingSetOptions:
     pool: Path | None = None  # folder of synthetic images
     generator: Path | None = None  # gan.train run to make the pool with; none: the newest that fits
     allow_leakage: bool = False  # train on a pool that saw validation images; marks every output
-    external: Repeatable = ()  # NAME=FOLDER to test on
-    cap: int = 0  # most real training images of a class, drawn at random; 0: all
+    external: Annotated[Repeatable, HOLDS_PATH] = ()  # NAME=FOLDER to test on
+    cap: Annotated[int, Between(0, 10_000_000)] = 0  # most real training images of a class; 0: all
     upsample: bool = False  # repeat images of the smaller classes up to the largest
     sampler: Literal["shuffle", "balanced"] = "shuffle"  # balanced: classes equally often, drawn
 
@@ -63,9 +84,9 @@ class AugmentationOptions:
     """How training images are varied."""
 
     augment: AugmentName = "dihedral-colour"  # how each image is varied
-    cutmix: float = 0.0  # share of the batches mixed by CutMix
-    mixup: float = 0.0  # share of the batches mixed by MixUp
-    views: int = 8  # fixed views an image whose trunk features are kept; 0: fresh ones each time
+    cutmix: ZeroToOne = 0.0  # share of the batches mixed by CutMix
+    mixup: ZeroToOne = 0.0  # share of the batches mixed by MixUp
+    views: Views = 8  # fixed views an image whose trunk features are kept; 0: fresh ones each time
 
     @property
     def mixes(self) -> bool:
@@ -83,53 +104,53 @@ class LossOptions:
     """The loss."""
 
     loss: LossName = "cross-entropy"
-    gamma: float = 2.0  # focal: how fast easy images lose weight
-    alpha: float = 0.8  # focal: weight of malignant images; benign ones have the rest
-    label_smoothing: float = 0.0  # share of a label given to all classes alike
+    gamma: Annotated[float, Between(0, 100)] = 2.0  # focal: how fast easy images lose weight
+    alpha: ZeroToOne = 0.8  # focal: weight of malignant images; benign ones have the rest
+    label_smoothing: ZeroToBelowOne = 0.0  # share of a label given to all classes alike
     class_weights: Literal["none", "balanced"] = "none"  # balanced: against their frequency
-    positive_weight: float = 1.0  # of malignant images
-    miss_cost: float = 1.0  # how many times more a melanoma taken for a nevus costs
+    positive_weight: Weight = 1.0  # of malignant images
+    miss_cost: Weight = 1.0  # how many times more a melanoma taken for a nevus costs
 
 
 @dataclass(frozen=True)
 class StepOptions:
     """The steps: how many, how large, how fast."""
 
-    epochs: int = 5  # each ceil(real training images / batch) steps, however many extra there are
-    batch: int = 64  # images a step
-    accumulate: int = 1  # parts a batch is computed in, where memory is short
-    lr: float = 1e-3  # highest learning rate of AdamW
-    weight_decay: float = 0.05  # of AdamW (0: Adam); not on biases and batch norm
-    clip: float = 0.0  # largest norm of the gradient; 0: any
+    epochs: OneOrMore = 5  # each ceil(real training images / batch) steps, however many extra
+    batch: Annotated[int, Between(2, 100_000)] = 64  # images a step
+    accumulate: OneOrMore = 1  # parts a batch is computed in, where memory is short
+    lr: RateAboveZero = 1e-3  # highest learning rate of AdamW
+    weight_decay: Large = 0.05  # of AdamW (0: Adam); not on biases and batch norm
+    clip: Large = 0.0  # largest norm of the gradient; 0: any
     schedule: ScheduleName = "one-cycle"  # of the learning rate
-    warm_up: float = 1.0  # epochs of rising rate, of all schedules but one-cycle
-    lr_start: float = 0.0  # exponential: rate of the first epoch
-    hold: int = 0  # exponential: epochs at the highest rate
-    decay: float = 0.8  # exponential: factor an epoch after that
-    lr_min: float = 0.0  # exponential: rate it ends at
-    factor: float = 0.5  # plateau: of the rate where the monitored figure does not improve
-    plateau_patience: int = 5  # plateau: epochs without improvement before that
-    head_epochs: int = 0  # first epochs in which the head alone trains
-    head_lr: float = 1e-3  # learning rate in them
+    warm_up: Large = 1.0  # epochs of rising rate, of all schedules but one-cycle
+    lr_start: Rate = 0.0  # exponential: rate of the first epoch
+    hold: Epochs = 0  # exponential: epochs at the highest rate
+    decay: Factor = 0.8  # exponential: factor an epoch after that
+    lr_min: Rate = 0.0  # exponential: rate it ends at
+    factor: Factor = 0.5  # plateau: of the rate where the monitored figure does not improve
+    plateau_patience: Epochs = 5  # plateau: epochs without improvement before that
+    head_epochs: Epochs = 0  # first epochs in which the head alone trains
+    head_lr: RateAboveZero = 1e-3  # learning rate in them
 
 
 @dataclass(frozen=True)
 class ChoiceOptions:
     """Which weights are tested, and how."""
 
-    ema: float = 0.0  # decay a step of the average of the weights that is tested; 0: no average
+    ema: ZeroToBelowOne = 0.0  # decay a step of the average of weights that is tested; 0: none
     monitor: Monitor = "auc"  # validation figure that chooses the checkpoint
-    patience: int = 0  # epochs without a better one before it stops; 0: never
-    min_delta: float = 0.0  # smallest change of it that counts as better, in stopping and plateaus
-    tta: int = 1  # views an image whose scores are averaged in the end: 1, 8 (flips, turns) or more
+    patience: Epochs = 0  # epochs without a better one before it stops; 0: never
+    min_delta: Large = 0.0  # smallest change of it that counts as better, in stopping and plateaus
+    tta: OneOrMore = 1  # views an image whose scores are averaged: 1, 8 (flips, turns) or more
 
 
 @dataclass(frozen=True)
 class TrainComputeOptions(ComputeOptions):
     """Where and how it computes."""
 
-    cache_gib: float = 4.0  # memory for kept features in GiB; where too little, slower, same result
-    seed: int = 0  # of first weights, data order, augmentation and dropout
+    cache_gib: Large = 4.0  # memory for kept features in GiB; where too little, slower, same result
+    seed: Seed = 0  # of first weights, data order, augmentation and dropout
 
 
 @dataclass(frozen=True)
@@ -156,26 +177,7 @@ class TrainOptions:
 
 def check_values(options: TrainOptions) -> None:
     """Raises UserError where a number is out of range, or two options exclude each other."""
-    given = flat(options)
-
-    def expect(names: str, holds: Callable[[Any], bool], words: str) -> None:
-        for name in names.split():
-            if not holds(value := given[name]):
-                raise UserError(f"{flag(name)} {value}: expected {words}")
-
-    if given["fold"] != "all":
-        expect("fold", lambda x: x >= 0, "0 or more, or all")
-    least = {"epochs accumulate": 1, "batch": 2, "size": 32}
-    least["patience views cap head_epochs hold plateau_patience"] = 0
-    for names, lowest in least.items():
-        expect(names, lambda x, lowest=lowest: x >= lowest, f"{lowest} or more")
-    above = "lr head_lr positive_weight miss_cost decay factor"
-    expect(above, lambda x: 0 < x < float("inf"), "a number above 0")
-    zero_or_more = "weight_decay cache_gib clip warm_up lr_start lr_min gamma min_delta"
-    expect(zero_or_more, lambda x: 0 <= x < float("inf"), "0 or more")
-    expect("cutmix mixup alpha", lambda x: 0 <= x <= 1, "0 to 1")
-    for name in ("dropout", "ema", "label_smoothing"):
-        expect(name, lambda x: 0 <= x < 1, f"0 <= {name.replace('_', '-')} < 1")
+    check_bounds(options)
     _check_pairs(options)
 
 

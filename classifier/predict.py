@@ -7,14 +7,16 @@ folder takes the path that the training images took: the same crop, cleaning and
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from dermsynth import cli
 from dermsynth.errors import UserError
-from dermsynth.options import ComputeOptions
+from dermsynth.options import Between, ComputeOptions, check_bounds
 
 if TYPE_CHECKING:
     import pandas as pd
+
+Views = Annotated[int, Between(1, 100_000)]
 
 
 # --out is a file and required, so that it is no OutputOptions
@@ -25,7 +27,7 @@ class PredictOptions:
     run: Path  # run folder of classifier.train
     data: Path  # prepared dataset, or a folder of images (.jpg, .png)
     out: Path  # CSV file to write
-    tta: int = 1  # views an image whose scores are averaged: 1, 8 (flips, quarter turns) or more
+    tta: Views = 1  # views an image whose scores are averaged: 1, 8 (flips, turns) or more
     overwrite: bool = False  # replace the file in --out
     compute: ComputeOptions = field(default_factory=ComputeOptions)
 
@@ -47,6 +49,7 @@ def predict(options: PredictOptions) -> "pd.DataFrame":
     from dermsynth import device, progress
     from dermsynth.files import write_bytes
 
+    check_bounds(options)
     if options.out.exists() and not options.overwrite:
         raise UserError(f"--out {options.out}: exists already; give another or --overwrite")
     models = load_folds(options.run)

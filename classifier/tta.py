@@ -17,8 +17,6 @@ SYMMETRIES = symmetries.COUNT  # as many views are these, exactly
 
 def check_tta(tta: int, augment: AugmentName) -> None:
     """Raises UserError for a number of views that cannot be had."""
-    if tta < 1:
-        raise UserError(f"--tta {tta}: expected 1 (none), 8 (flips and quarter turns) or more")
     if tta not in (1, SYMMETRIES) and augment == "none":
         raise UserError(
             f"--tta {tta}: random views come from the run's --augment, which is none; use 8"

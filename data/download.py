@@ -9,6 +9,7 @@ from pathlib import Path
 from data.transfer.published import SOURCES, DownloadOptions
 from dermsynth import cli
 from dermsynth.errors import UserError
+from dermsynth.options import check_bounds
 
 
 def download(options: DownloadOptions) -> Path:
@@ -24,12 +25,11 @@ def download(options: DownloadOptions) -> Path:
 
 
 def _check_options(options: DownloadOptions) -> None:
+    check_bounds(options)
     if options.test and not SOURCES[options.source].test_files:
         raise UserError("--test: only siim2020 has test images to fetch")
     if options.source != "isic-archive" and (options.search or options.limit):
         raise UserError("--search and --limit: of isic-archive only; the others come as a whole")
-    if options.limit < 0:
-        raise UserError(f"--limit {options.limit}: expected 0 (no limit) or more")
 
 
 def main(options: DownloadOptions) -> None:

@@ -15,7 +15,7 @@ import tyro
 from dermsynth import cli
 from dermsynth.errors import UserError
 from dermsynth.files import write_text
-from dermsynth.options import OutputOptions
+from dermsynth.options import OutputOptions, Seed, check_bounds
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class ReportOptions:
 
     dataset: tyro.conf.Positional[Path]  # a prepared dataset, such as datasets/ham10000
     output: OutputOptions = field(default_factory=OutputOptions)
-    seed: int = 0  # of the choice of sample images
+    seed: Seed = 0  # of the choice of sample images
 
 
 def write_report(options: ReportOptions) -> Path:
@@ -34,6 +34,7 @@ def write_report(options: ReportOptions) -> Path:
     """
     from data.card.page import dataset_card  # imported here: --help does not wait for matplotlib
 
+    check_bounds(options)
     out = _check_out(options)
     page = dataset_card(options.dataset, options.seed)
     try:

@@ -7,7 +7,6 @@ translated to command-line words and put in front, so one parser checks both.
 import contextlib
 import dataclasses
 import difflib
-import errno
 import io
 import sys
 from collections.abc import Callable
@@ -19,16 +18,17 @@ import yaml
 
 from dermsynth.errors import UserError, some
 from dermsynth.files import write_text
-from dermsynth.options import as_plain, flag
+from dermsynth.leaving import BAD_INPUT as BAD_INPUT
+from dermsynth.leaving import leave, leave_quietly
+from dermsynth.options import as_plain, check_bounds, flag, flat_hints
+from dermsynth.screen import screens, visible
+from dermsynth.words import option_of, prepared, takes_none, with_home
+from dermsynth.yaml_file import read_yaml as read_yaml
 
 Options = TypeVar("Options")
 Repeatable = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
-BAD_INPUT, INTERRUPTED = 2, 130
-CANNOT_BE_MADE = (
-    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG),
-    *(errno.ENOTDIR, errno.EEXIST),  # a file where a folder is to be
-)
 ALL = "--help-all"
+FLAT = (tyro.conf.OmitArgPrefixes,)
 
 
 def parse(
@@ -49,7 +49,8 @@ def parse(
     first : the options that `--help` shows; none: all. `--help-all` shows all
     configs : folder of YAML files that `--config NAME` finds from anywhere
 
-    Raises UserError for a bad YAML file and SystemExit(2) for a bad command line.
+    Raises UserError for a bad YAML file, a number out of its bounds (`Between`) and an empty path;
+    SystemExit(2) for other bad command lines.
     """
     argv, name = _take_config(argv)
     words: list[str] = []
@@ -61,14 +62,14 @@ def parse(
     shown: type[Options] = options_type
     if first and ALL not in argv and {"-h", "--help"} & set(argv):
         shown = _shortened(options_type, first)
-        description += f" {ALL} shows all {len(_names(options_type))} options."
-    return tyro.cli(
-        shown,
-        args=[*words, *("--help" if word == ALL else word for word in argv)],
-        prog=prog,
-        description=description,
-        config=(tyro.conf.OmitArgPrefixes,),
-    )
+        description += f" {ALL} shows all {len(flat_hints(options_type))} options."
+    words = prepared(options_type, [*words, *argv])
+    words = ["--help" if word == ALL else word for word in words]
+    if all(word.isprintable() for word in words):
+        options = tyro.cli(shown, args=words, prog=prog, description=description, config=FLAT)
+    else:  # which the parser would print as it is
+        options = _parse_silently(options_type, words)
+    return _checked(options)
 
 
 def from_mapping(options_type: type[Options], values: dict[str, Any], source: str) -> Options:
@@ -76,15 +77,11 @@ def from_mapping(options_type: type[Options], values: dict[str, Any], source: st
 
     Raises UserError that begins with `source`, the place where the mapping was read.
     """
-    output = io.StringIO()
-    words = _words(options_type, values, source, [])
     try:
-        with contextlib.redirect_stderr(output), contextlib.redirect_stdout(output):
-            return tyro.cli(options_type, args=words, prog="", config=(tyro.conf.OmitArgPrefixes,))
-    except SystemExit:
-        lines = [line.strip("│╭╰─╮╯ ") for line in output.getvalue().splitlines()]
-        reason = " ".join(line for line in lines if line and "--help" not in line)
-        raise UserError(f"{source}: {reason}") from None
+        words = prepared(options_type, _words(options_type, values, "", []))
+        return _checked(_parse_silently(options_type, words))
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
 
 
 def run(
@@ -95,7 +92,10 @@ def run(
     first: tuple[str, ...] = (),
     configs: Path | None = None,
 ) -> None:
-    """Parse the command line, call `main`, and leave with 0, 2 (bad input) or 130 (Ctrl-C).
+    """Parse the command line, call `main`, and end the process unless all went well.
+
+    Exit codes: 2 bad input, 130 Ctrl-C, 1 for what was not foreseen, of which a report is written;
+    one line on stderr says what happened. What `main` prints is shown, never obeyed (`Screen`).
 
     Parameters
     ----------
@@ -105,21 +105,16 @@ def run(
     doc : its docstring, for `--help`
     """
     prog, description = f"python -m {module}", (doc or "").strip()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
-        main(parse(options_type, sys.argv[1:], prog, description, first, configs))
-    except UserError as error:
-        sys.exit(_say(f"error: {error}", BAD_INPUT))
-    except KeyboardInterrupt as stop:
-        sys.exit(_say(f"interrupted{': ' + str(stop) if str(stop) else ''}", INTERRUPTED))
-    except OSError as error:
-        where = f" {error.filename}" if error.filename else ""
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            hint = "free some space or choose another --out; what was there before is untouched"
-            sys.exit(_say(f"error: disk full while writing{where}: {hint}", BAD_INPUT))
-        if error.errno in CANNOT_BE_MADE:
-            hint = "choose another --out, or change what this user may do there"
-            sys.exit(_say(f"error:{where}: {error.strerror}; {hint}", BAD_INPUT))
-        raise
+        options = _parse_for_screen(options_type, prog, description, first, configs)
+        with screens():
+            main(options)
+            sys.stdout.flush()
+    except (Exception, KeyboardInterrupt) as error:
+        leave(error, options_type)
 
 
 def say_next(command: str) -> None:
@@ -138,8 +133,11 @@ def find_config(name: str, configs: Path | None, option: str) -> Path:
     Raises UserError, with what is nearest, for a bare name that is neither.
     """
     path = Path(name)
-    if path.exists() or path.suffix or len(path.parts) > 1 or configs is None:
-        return path
+    try:
+        if path.exists() or path.suffix or len(path.parts) > 1 or configs is None:
+            return path
+    except OSError as error:
+        raise UserError(f"{option} {name}: cannot be read ({error.strerror})") from None
     if (ours := configs / f"{name}.yaml").exists():
         return ours
     known = sorted(path.stem for path in configs.glob("*.yaml"))
@@ -152,67 +150,89 @@ def nearest(word: str, known: list[str]) -> str:
     return f"did you mean {' or '.join(near)}?" if near else f"expected one of {', '.join(known)}"
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping. Raises UserError naming the file (and line) where it is not one."""
+def _parse_for_screen(
+    options_type: type[Options],
+    prog: str,
+    description: str,
+    first: tuple[str, ...],
+    configs: Path | None,
+) -> Options:
+    """As `parse`; ends quietly where nobody reads the help."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from None
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: expected `option: value` lines, found {type(content).__name__}")
-    return {str(key): value for key, value in content.items()}
+        try:
+            return parse(options_type, sys.argv[1:], prog, description, first, configs)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        leave_quietly()
 
 
-def _say(message: str, code: int) -> int:
-    print(message, file=sys.stderr)
-    return code
+def _parse_silently(options_type: type[Options], words: list[str]) -> Options:
+    """Options from words. Raises UserError with what the parser says of them."""
+    output = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(output), contextlib.redirect_stdout(output):
+            return tyro.cli(options_type, args=words, prog="", config=FLAT)
+    except SystemExit:
+        lines = [line.strip("│╭╰─╮╯- ") for line in output.getvalue().splitlines()]
+        reason = " ".join(line for line in lines if line and "--help" not in line)
+        raise UserError(visible(reason)) from None
+
+
+def _checked(options: Options) -> Options:
+    options = with_home(options)
+    check_bounds(options)
+    return options
 
 
 def _take_config(argv: list[str]) -> tuple[list[str], str | None]:
-    for at, word in enumerate(argv):
+    """The words without `--config FILE`, and FILE. Raises UserError unless it is given once."""
+    rest, files = [], []
+    words = iter(argv)
+    for word in words:
         if word == "--config":
-            if at + 1 == len(argv):
-                raise UserError("--config: expected a YAML file after it")
-            return argv[:at] + argv[at + 2 :], argv[at + 1]
-        if word.startswith("--config="):
-            return argv[:at] + argv[at + 1 :], word.partition("=")[2]
-    return argv, None
-
-
-def _names(options_type: type) -> list[str]:
-    """Flat names of all options."""
-    hints = get_type_hints(options_type)
-    names: list[str] = []
-    for field in dataclasses.fields(options_type):
-        group = dataclasses.is_dataclass(hints[field.name])
-        names += _names(hints[field.name]) if group else [field.name]
-    return names
+            files.append(next(words, ""))
+        elif word.startswith("--config="):
+            files.append(word.partition("=")[2])
+        else:
+            rest.append(word)
+    if len(files) > 1:
+        raise UserError("--config: given twice; put both files' options into one")
+    if files and not files[0].strip():
+        raise UserError("--config: expected a YAML file after it")
+    return rest, files[0] if files else None
 
 
 def _words(options_type: type, values: dict[str, Any], source: str, argv: list[str]) -> list[str]:
     """A mapping as command-line words, without the options that `argv` gives itself."""
-    known = _names(options_type)
-    values = {key.replace("-", "_"): value for key, value in values.items()}
-    if unknown := sorted(set(values) - set(known)):
-        raise UserError(f"{source}: unknown key {some(unknown)}; known: {', '.join(sorted(known))}")
-    given = {word.partition("=")[0].removeprefix("--").replace("-", "_") for word in argv}
+    hints, place = flat_hints(options_type), f"{source}: " if source else ""
+    spelled = values
+    values = {key.replace("-", "_"): value for key, value in spelled.items()}
+    if len(values) < len(spelled):
+        raise UserError(f"{place}an option is given with - and with _; keep one of them")
+    if unknown := sorted(set(values) - set(hints)):
+        raise UserError(f"{place}unknown key {some(unknown)}; known: {', '.join(sorted(hints))}")
+    given = {option_of(word) for word in argv}
     words: list[str] = []
     for key, value in values.items():
         if key in given or f"no_{key}" in given:
             continue  # the command line replaces the value, also of a repeatable option
         if isinstance(value, bool):
-            words.append(flag(key) if value else f"--no-{key.replace('_', '-')}")
-        elif isinstance(value, list):
-            words += [f"{flag(key)}={item}" for item in value]
-        elif isinstance(value, dict):
-            raise UserError(f"{source}: {key}: expected one value, found a mapping")
+            words.append(flag(key if value else f"no_{key}"))
+        elif value is None and not takes_none(hints[key]):
+            raise UserError(f"{place}{key}: no value; give one or leave the line out")
         else:
-            words.append(f"{flag(key)}={value}")
+            words += [f"{flag(key)}={item}" for item in _items(value, f"{place}{key}")]
     return words
+
+
+def _items(value: Any, place: str) -> list[Any]:
+    """A value, or those of a list and the lists in it. Raises UserError for a mapping."""
+    if isinstance(value, dict):
+        raise UserError(f"{place}: expected one value, found a mapping")
+    if isinstance(value, list | tuple):
+        return [item for part in value for item in _items(part, place)]
+    return [value]
 
 
 def _shortened(options_type: type[Options], first: tuple[str, ...]) -> type[Options]:

@@ -6,10 +6,12 @@ have an option of the same name.
 """
 
 import dataclasses
-from collections.abc import Mapping
+import math
+import numbers
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from dermsynth.errors import UserError
 
@@ -17,6 +19,42 @@ DeviceName = Literal["auto", "cpu", "cuda", "xla", "tpu"]
 PrecisionName = Literal["auto", "fp32", "bf16"]
 TrackingMode = Literal["auto", "wandb", "offline", "none"]
 Options = TypeVar("Options")
+HOLDS_PATH = "text that is a path or NAME=PATH"  # Annotated[str, HOLDS_PATH]: `~` is expanded in it
+LONGEST = 30  # digits of a number that are shown
+
+
+@dataclass(frozen=True, repr=False)
+class Between:
+    """Bounds of a number, in its type: `Annotated[float, Between(0, 1, below=True)]`, 0 <= x < 1.
+
+    NaN and the infinities are out of all bounds.
+    """
+
+    least: float
+    most: float
+    above: bool = False  # `least` itself is out
+    below: bool = False  # `most` itself is out
+
+    def holds(self, value: Any) -> bool:
+        """Whether a number is within."""
+        if not (isinstance(value, numbers.Integral) or math.isfinite(value)):
+            return False
+        low = self.least < value if self.above else self.least <= value
+        return low and (value < self.most if self.below else value <= self.most)
+
+    def __str__(self) -> str:
+        if not (self.above or self.below):
+            return f"from {self.least} to {self.most}"
+        low = f"above {self.least}" if self.above else f"{self.least} or more"
+        return f"{low} and {'below' if self.below else 'at most'} {self.most}"
+
+    __repr__ = __str__  # the parser shows an option's type where no value of it can be made
+
+
+SEEDS = Between(0, 2**63 - 1)
+Seed = Annotated[int, SEEDS]
+ZeroToOne = Annotated[float, Between(0, 1)]
+ZeroToBelowOne = Annotated[float, Between(0, 1, below=True)]
 
 
 @dataclass(frozen=True)
@@ -94,6 +132,38 @@ def flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
+def check_bounds(options: Any) -> None:
+    """Raise UserError for the first number that is out of the bounds in its type (`Between`)."""
+    values = flat(options)
+    for name, hint in flat_hints(type(options)).items():
+        value = values[name]
+        for number in value if isinstance(value, tuple) else (value,):
+            _check_number(name, number, hint)
+
+
+def flat_hints(options_type: type) -> dict[str, Any]:
+    """The types of all options by flat names, with what `Annotated` says of them."""
+    hints = get_type_hints(options_type, include_extras=True)
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(options_type):
+        hint = hints[field.name]
+        is_group = isinstance(hint, type) and dataclasses.is_dataclass(hint)
+        found |= flat_hints(hint) if is_group else {field.name: hint}
+    return found
+
+
+def parts(hint: Any) -> Iterator[Any]:
+    """A type and all that it is made of: members of unions and tuples, what is `Annotated`."""
+    yield hint
+    for part in () if get_origin(hint) is Literal else get_args(hint):
+        yield from parts(part)
+
+
+def bounds(hint: Any) -> Between | None:
+    """The bounds in an option's type; None where it has no numbers."""
+    return next((part for part in parts(hint) if isinstance(part, Between)), None)
+
+
 def refuse_idle(options: Any, needs: Mapping[str, tuple[bool, str]]) -> None:
     """Refuse an option that was changed and does nothing beside the others given.
 
@@ -117,6 +187,25 @@ def changed(options: Any) -> dict[str, Any]:
     """The options that are not as by default, by flat names; never a required one."""
     default = flat(_defaults(options))
     return {name: value for name, value in flat(options).items() if value != default[name]}
+
+
+def _check_number(name: str, value: Any, hint: Any) -> None:
+    between = bounds(hint)
+    if between is None or isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return
+    kinds = list(parts(hint))
+    if between.holds(value) and (float in kinds or isinstance(value, numbers.Integral)):
+        return
+    words = [f"expected a {'' if float in kinds else 'whole '}number {between}"]
+    words += [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
+    raise UserError(f"{flag(name)} {_short(value)}: {', or '.join(words)}")
+
+
+def _short(value: Any) -> str:
+    """A number in words that fit on a line; `str` refuses one of more than 4,300 digits."""
+    if isinstance(value, int) and abs(value) >= 10**LONGEST:
+        return f"of about {round(abs(value).bit_length() * math.log10(2)):,} digits"
+    return str(value)
 
 
 def _defaults(options: Any) -> Any:

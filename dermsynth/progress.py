@@ -1,17 +1,20 @@
 """Progress bars with rate and time left; on a terminal they move, in a log they are a few lines."""
 
-import sys
 from typing import Any
 
 from tqdm import tqdm
+
+from dermsynth.screen import raw_stderr
 
 LOG_SECONDS = 30  # between two lines where the output is not a terminal
 
 
 def bar(total: float | None, description: str, unit: str, **options: Any) -> tqdm:
     """A tqdm bar on stderr: `bar.update(n)`, `bar.set_postfix(...)`, `bar.close()`."""
-    terminal = sys.stderr.isatty()
+    file = raw_stderr()
+    terminal = file.isatty()
     return tqdm(
+        file=file,
         total=total,
         desc=description,
         unit=unit,

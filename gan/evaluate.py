@@ -11,7 +11,8 @@ from typing import Any
 
 from dermsynth import cli
 from dermsynth.errors import UserError
-from gan.options import LEAST_SYNTHETIC, EvaluateOptions
+from dermsynth.options import check_bounds
+from gan.options import EvaluateOptions
 
 
 def evaluate(options: EvaluateOptions) -> dict[str, Any]:
@@ -21,8 +22,7 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     damaged input, another image size, too few held-out images, and a dataset whose folds are not
     those that the generator was trained on.
     """
-    if options.count < LEAST_SYNTHETIC:
-        raise UserError(f"--count {options.count}: expected {LEAST_SYNTHETIC} or more")
+    check_bounds(options)
     if (options.generator is None) == (options.pool is None):
         raise UserError("give one of --generator RUN and --pool POOL")
     from gan.evaluation.scoring import score  # imported here: --help does not wait for torch

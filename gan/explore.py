@@ -7,10 +7,10 @@ projection.png, with --image: a real image beside the nearest image that the gen
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 from dermsynth import cli
-from dermsynth.errors import UserError
-from dermsynth.options import ComputeOptions, refuse_idle
+from dermsynth.options import Between, ComputeOptions, Seed, check_bounds, refuse_idle
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class ExploreOptions:
     generator: Path  # run folder of gan.train
     image: Path | None = None  # a real image to find again in the generator
     label: str | None = None  # malignant (default), benign or a class; of a conditional generator
-    steps: int = 300  # of the search for --image
-    seed: int = 0  # of the latents
+    steps: Annotated[int, Between(1, 1_000_000)] = 300  # of the search for --image
+    seed: Seed = 0  # of the latents
     out: Path | None = None  # folder for the pictures; default RUN/explore, added to what is there
     compute: ComputeOptions = field(default_factory=ComputeOptions)
 
@@ -40,8 +40,7 @@ def explore(options: ExploreOptions) -> Path:
     from gan.sampling import draw_labels
     from gan.weights import load_generator
 
-    if options.steps < 1:
-        raise UserError(f"--steps {options.steps}: expected 1 or more")
+    check_bounds(options)
     refuse_idle(options, {"steps": (options.image is not None, "--image")})
     network, description = load_generator(options.generator)
     labels = draw_labels(description, options.label, ROWS, options.seed)

@@ -6,12 +6,14 @@ adds images: image i depends on the seed and on i alone.
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 from dermsynth import cli
-from dermsynth.errors import UserError
 from dermsynth.files import check_replaceable, sha256
-from dermsynth.options import ComputeOptions, OutputOptions
+from dermsynth.options import Between, ComputeOptions, OutputOptions, Seed, check_bounds
 from dermsynth.runs import free_name
+
+Truncation = Annotated[float, Between(0, 1, above=True)]
 
 
 @dataclass(frozen=True)
@@ -19,10 +21,10 @@ class GenerateOptions:
     """Options of `python -m gan.generate`."""
 
     generator: Path  # run folder of gan.train
-    count: int = 1000  # images
+    count: Annotated[int, Between(1, 10_000_000)] = 1000  # images
     label: str | None = None  # malignant (default), benign or a class; of a conditional generator
-    seed: int = 0  # of the latents
-    truncation: float = 1.0  # 1 for training data; 0.7, say, for typical and less varied pictures
+    seed: Seed = 0  # of the latents
+    truncation: Truncation = 1.0  # 1 for training data; 0.7: typical and less varied pictures
     png: bool = False  # write the images as PNG files too
     output: OutputOptions = field(default_factory=OutputOptions)
     compute: ComputeOptions = field(default_factory=ComputeOptions)
@@ -39,10 +41,7 @@ def generate(options: GenerateOptions) -> Path:
     from gan.sampling import draw_labels, sample
     from gan.weights import WEIGHTS, load_generator
 
-    if options.count < 1:
-        raise UserError(f"--count {options.count}: expected 1 or more")
-    if not 0 < options.truncation <= 1:
-        raise UserError(f"--truncation {options.truncation}: expected a number above 0, at most 1")
+    check_bounds(options)
     network, description = load_generator(options.generator)
     labels = draw_labels(description, options.label, options.count, options.seed)
     label = options.label or "malignant"

@@ -5,11 +5,20 @@ defaults, beside the widths of its networks. The one training step (gan.trainer)
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+
+from dermsynth.options import Between, ZeroToBelowOne, ZeroToOne
 
 Loss = Literal["hinge", "non-saturating", "wasserstein", "relativistic"]
 Penalty = Literal["none", "gp", "r1", "r1r2"]
 Augment = Literal["diffaugment", "translation", "ada", "none"]
+
+Width = Annotated[int, Between(1, 4096)]  # of a layer or a latent
+Count = Annotated[int, Between(1, 100_000)]
+Rate = Annotated[float, Between(0, 10, above=True)]  # of learning
+Betas = tuple[ZeroToBelowOne, ZeroToBelowOne]
+Weight = Annotated[float, Between(0, 1_000_000)]  # of a term of the loss
+Kimg = Annotated[float, Between(0, 1_000_000, above=True)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,23 +27,23 @@ class Hyperparameters:
 
     labels: ClassVar[Literal["never", "optional", "always"]] = "never"  # conditional on a class?
 
-    size: int = 128  # side of the images, pixels
-    classes: int = 0  # classes to tell apart; 0: unconditional
-    batch: int = 16  # real images a step, over all processes
-    lr_generator: float = 2e-4  # Adam
-    lr_discriminator: float = 2e-4
-    betas: tuple[float, float] = (0.0, 0.99)
+    size: Annotated[int, Between(32, 1024)] = 128  # side of the images, pixels
+    classes: Annotated[int, Between(0, 1000)] = 0  # classes to tell apart; 0: unconditional
+    batch: Count = 16  # real images a step, over all processes
+    lr_generator: Rate = 2e-4  # Adam
+    lr_discriminator: Rate = 2e-4
+    betas: Betas = (0.0, 0.99)
     loss: Loss = "hinge"
     penalty: Penalty = "none"  # on the discriminator's gradient, always in fp32
-    penalty_weight: float = 0.0  # lambda of gp; gamma of r1 and r1r2 (which halve it)
-    penalty_every: int = 1  # steps; lazy regularisation multiplies the weight by as much
-    critic_steps: int = 1  # discriminator steps before one of the generator
-    class_weight: float = 1.0  # of the cross-entropy, where a discriminator names classes (acgan)
+    penalty_weight: Weight = 0.0  # lambda of gp; gamma of r1 and r1r2 (which halve it)
+    penalty_every: Count = 1  # steps; lazy regularisation multiplies the weight by as much
+    critic_steps: Count = 1  # discriminator steps before one of the generator
+    class_weight: Weight = 1.0  # of the cross-entropy, where a discriminator names classes (acgan)
     augment: Augment = "diffaugment"  # on real and fake, before the discriminator
-    ada_target: float = 0.6  # ada: mean sign of the logits of real images to steer for
-    ada_kimg: float = 500.0  # ada: thousand real images in which its p may go from 0 to 1
-    ema_kimg: float = 10.0  # half-life of the generator's average, thousand images,
-    ema_share: float = 0.1  # but at most this share of the images seen so far
+    ada_target: ZeroToOne = 0.6  # ada: mean sign of the logits of real images to steer for
+    ada_kimg: Kimg = 500.0  # ada: thousand real images in which its p may go from 0 to 1
+    ema_kimg: Kimg = 10.0  # half-life of the generator's average, thousand images,
+    ema_share: ZeroToOne = 0.1  # but at most this share of the images seen so far
 
     @property
     def penalty_strength(self) -> float:

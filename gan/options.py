@@ -2,14 +2,19 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from dermsynth.cli import Repeatable
-from dermsynth.options import ComputeOptions, RunOptions
+from dermsynth.options import Between, ComputeOptions, RunOptions, Seed
 
 ClassesName = Literal["none", "target", "diagnosis"]
 NetworkName = Literal["diagnosis", "imagenet"]
 LEAST_SYNTHETIC = 10  # images that an evaluation needs
+Fold = Annotated[int, Between(0, 999)]
+Batch = Annotated[int, Between(1, 100_000)]
+Scored = Annotated[int, Between(LEAST_SYNTHETIC, 1_000_000)]
+Interval = Annotated[float, Between(0, 1_000_000)]
+Budget = Annotated[float, Between(0, 1_000_000, above=True)]
 
 
 @dataclass(frozen=True)
@@ -17,7 +22,7 @@ class ImageOptions:
     """What it learns from."""
 
     data: Path | None = None  # prepared dataset; without it the phantom, prepared on the way
-    fold: int = 0  # train on the other folds; never on this one nor on the test part
+    fold: Fold = 0  # train on the other folds; never on this one nor on the test part
     classes: Literal["auto", ClassesName] = "auto"  # none: malignant images only; else all, by this
 
 
@@ -27,24 +32,24 @@ class ModelOptions:
 
     arch: str = "lesiongan"  # or sngan, dcgan, wgan-gp, acgan, fastgan, projected, stylegan2
     recipe: Repeatable = ()  # NAME=VALUE, repeatable: another value in the architecture's config
-    batch: int | None = None  # images a step, over all processes; default the architecture's
-    accumulate: int = 1  # parts in which a batch is computed, to save memory
-    seed: int = 0  # of the weights and every random choice
+    batch: Batch | None = None  # images a step, over all processes; default the architecture's
+    accumulate: Batch = 1  # parts in which a batch is computed, to save memory
+    seed: Seed = 0  # of the weights and every random choice
 
 
 @dataclass(frozen=True)
 class BudgetOptions:
     """When it ends."""
 
-    minutes: float | None = None  # training time, over all resumes; default 10 on a CPU, else 60
-    kimg: float | None = None  # or: thousands of real images to show the discriminator
+    minutes: Budget | None = None  # training time, over all resumes; default 10 on a CPU, else 60
+    kimg: Budget | None = None  # or: thousands of real images to show the discriminator
 
 
 @dataclass(frozen=True)
 class MonitorOptions:
     """What is looked at on the way."""
 
-    evaluate_every: float = 5.0  # minutes between two scores (KID) on held-out images; 0: none
+    evaluate_every: Interval = 5.0  # minutes between scores (KID) on held-out images; 0: none
     divergence: Literal["stop", "warn"] = "stop"  # when D wins outright or all images look the same
 
 
@@ -67,9 +72,9 @@ class EvaluateOptions:
     generator: Path | None = None  # run folder of gan.train; either this or --pool
     pool: Path | None = None  # pool folder of gan.generate or data.prepare
     data: Path | None = None  # prepared dataset; default the one that the generator was trained on
-    fold: int | None = None  # whose validation part is held out; default the generator's
-    count: int = 500  # synthetic images to score, at most
+    fold: Fold | None = None  # whose validation part is held out; default the generator's
+    count: Scored = 500  # synthetic images to score, at most
     network: NetworkName | None = None  # default diagnosis; imagenet where none are told apart
     inception: Path | None = None  # torch-fidelity's Inception weights: adds FID, and minutes
-    seed: int = 0  # of the latents and the subsets
+    seed: Seed = 0  # of the latents and the subsets
     compute: ComputeOptions = field(default_factory=ComputeOptions)

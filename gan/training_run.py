@@ -15,7 +15,7 @@ from data.store import Dataset
 from dermsynth import checkpoint, cli
 from dermsynth.device import Compute, resolve
 from dermsynth.errors import UserError
-from dermsynth.options import as_plain, refuse_without_effect, replace
+from dermsynth.options import as_plain, check_bounds, refuse_without_effect, replace
 from dermsynth.runs import finish_run, free_name, open_run
 from dermsynth.seeds import generator
 from dermsynth.tracking import Tracker
@@ -70,7 +70,9 @@ class Plan:
 def train(options: TrainOptions) -> Path:
     """As gan.train.train."""
     # --- what is asked for, checked before anything is written
-    _check_numbers(options)
+    check_bounds(options)
+    if options.budget.minutes is not None and options.budget.kimg is not None:
+        raise UserError("--minutes and --kimg: give one of them")
     dataset = open_dataset(options.images.data)
     classes = _classes(options)
     part = training_part(dataset, options.images.fold, classes)
@@ -269,19 +271,6 @@ def _minutes(options: TrainOptions, device: str) -> float | None:
     if options.budget.minutes is not None or options.budget.kimg is not None:
         return options.budget.minutes
     return DEFAULT_MINUTES.get(device, DEFAULT_MINUTES_ACCELERATOR)
-
-
-def _check_numbers(options: TrainOptions) -> None:
-    budget, model, monitor = options.budget, options.model, options.monitor
-    if budget.minutes is not None and budget.kimg is not None:
-        raise UserError("--minutes and --kimg: give one of them")
-    for group, names in ((budget, ("minutes", "kimg")), (model, ("batch", "accumulate"))):
-        for name in names:
-            value = getattr(group, name)
-            if value is not None and not value > 0:
-                raise UserError(f"--{name} {value}: expected a number above 0")
-    if not monitor.evaluate_every >= 0:
-        raise UserError(f"--evaluate-every {monitor.evaluate_every}: expected minutes, 0 for never")
 
 
 def _check_batch(batch: int, accumulate: int, processes: Processes) -> None:

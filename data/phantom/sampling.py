@@ -25,6 +25,7 @@ from data.phantom.render import BROWN, PATTERNS, Scene, draw_all
 from data.pool import MARKER, Pool, write_pool
 from dermsynth.errors import UserError
 from dermsynth.files import check_replaceable
+from dermsynth.options import check_bounds
 from dermsynth.seeds import derive, generator
 
 DEFAULT = PhantomConfig()
@@ -291,6 +292,7 @@ def _spoil(image: np.ndarray) -> np.ndarray:
 
 def write_phantom_pool(options: PhantomPoolOptions) -> Pool:
     """Draw a pool and write it. Raises UserError for bad options or an --out that is taken."""
+    check_bounds(options)
     config = PhantomConfig(
         prevalence=options.prevalence, best_auc=options.best_auc, size=options.size
     )

@@ -8,10 +8,18 @@ import tyro
 
 from data.phantom.config import PhantomOptions
 from dermsynth.errors import UserError
-from dermsynth.options import OutputOptions, changed, flag
+from dermsynth.options import (
+    Between,
+    OutputOptions,
+    Seed,
+    ZeroToBelowOne,
+    changed,
+    check_bounds,
+    flag,
+)
 
 DATASETS = Path("datasets")  # where a dataset goes unless --out says so
-SIZES = (32, 1024)  # px, smallest and largest side that is stored
+Side = Annotated[int, Between(32, 1024)]  # px, of what is stored
 Tabular = Literal["ham10000", "isic2019", "siim2020", "isic-archive", "folder", "tfrecords"]
 SourceName = Literal[Tabular, "phantom", "pool"]
 ConflictPolicy = Literal["fail", "keep", "malignant", "drop"]
@@ -31,7 +39,7 @@ class InputOptions:
 class PixelOptions:
     """How files become pixels."""
 
-    size: int | Literal["native"] = 128  # side of the stored images, px; native: files as they are
+    size: Side | Literal["native"] = 128  # side of the stored images, px; native: files as they are
     fit: Literal["crop", "letterbox"] = "crop"  # cut the long side, or fill up the short one
     clean: str = ""  # of hair, frame, colour, comma-separated: what to remove from every image
 
@@ -45,10 +53,10 @@ class PixelOptions:
 class SplitOptions:
     """Folds and the test part."""
 
-    folds: int = 5  # number of folds, at least 2
-    test_fraction: float = 0.2  # share kept for the test part
+    folds: Annotated[int, Between(2, 1000)] = 5  # number of folds, at least 2
+    test_fraction: ZeroToBelowOne = 0.2  # share kept for the test part
     fold_column: str | None = None  # keep the folds of this column of the CSV (-1: test part)
-    seed: int = 0  # of the folds, and of the phantom's images
+    seed: Seed = 0  # of the folds, and of the phantom's images
 
 
 @dataclass(frozen=True)
@@ -113,10 +121,10 @@ def words(text: str) -> tuple[str, ...]:
 
 def check_options(options: PrepareOptions) -> None:
     """Raise UserError for options that are wrong whatever the data, or that do nothing here."""
-    from data.folds import check_options as check_folds
     from data.images.cleaning import CLEANERS
 
-    source, size, native = options.input.source, options.pixels.size, options.pixels.native
+    check_bounds(options)
+    source, native = options.input.source, options.pixels.native
     if source not in USES:
         raise UserError(f"--source {source}: expected {', '.join(USES)}")
     everywhere = {"source", "out", "size", "overwrite"}
@@ -132,8 +140,6 @@ def check_options(options: PrepareOptions) -> None:
         )
     if native and source in ("phantom", "pool"):
         raise UserError(f"--size native: --source {source} has images of one size only")
-    if not native and not SIZES[0] <= int(size) <= SIZES[1]:
-        raise UserError(f"--size {size}: expected {SIZES[0]} to {SIZES[1]} px, or native")
     for name in words(options.pixels.clean):
         if name not in CLEANERS:
             raise UserError(f"--clean {name}: expected of {', '.join(CLEANERS)}, comma-separated")
@@ -141,4 +147,3 @@ def check_options(options: PrepareOptions) -> None:
         raise UserError("--tables-only: no image is read; leave out --size native and --clean")
     if options.provenance is not None and not options.provenance.strip():
         raise UserError("--provenance: empty; say what the images were made by and from")
-    check_folds(options.split.folds, options.split.test_fraction)

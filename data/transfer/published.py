@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
+from dermsynth.options import Between
+
 Name = Literal["ham10000", "isic2019", "siim2020", "isic-archive"]
+Count = Annotated[int, Between(0, 10_000_000)]
 BY_NC = "CC BY-NC 4.0 (https://creativecommons.org/licenses/by-nc/4.0/): no commercial use"
 
 
@@ -77,4 +80,4 @@ class DownloadOptions:
     test: bool = False  # siim2020: also the test images, which have no labels (7 GB)
     keep_archives: bool = False  # keep the zip files after they are unpacked
     search: str = ""  # isic-archive: query, as 'diagnosis_3:"Melanoma Invasive" AND sex:male'
-    limit: int = 0  # isic-archive: images at most; 0: all that the query finds
+    limit: Count = 0  # isic-archive: images at most; 0: all that the query finds

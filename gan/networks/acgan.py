@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import nn
 
+from dermsynth.options import ZeroToBelowOne
 from gan.networks import dcgan
 
 CLASS_DIM = 32  # numbers that stand for a class beside z
@@ -22,7 +23,7 @@ class Config(dcgan.Config):
 
     labels: ClassVar[Literal["never", "optional", "always"]] = "always"
 
-    dropout: float = 0.5  # of the discriminator's feature maps
+    dropout: ZeroToBelowOne = 0.5  # of the discriminator's feature maps
 
 
 class Generator(nn.Module):

@@ -11,7 +11,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from gan.hyperparameters import Hyperparameters, Loss
+from gan.hyperparameters import Betas, Count, Hyperparameters, Loss, Rate, Width
 
 LOWEST = 4  # side of the smallest feature map, pixels
 WIDEST = 16  # times `width`
@@ -21,13 +21,13 @@ WIDEST = 16  # times `width`
 class Config(Hyperparameters):
     """The paper's optimizer; the width of both networks."""
 
-    batch: int = 16  # paper: 128, of millions of images
-    lr_generator: float = 2e-4
-    lr_discriminator: float = 2e-4
-    betas: tuple[float, float] = (0.5, 0.999)
+    batch: Count = 16  # paper: 128, of millions of images
+    lr_generator: Rate = 2e-4
+    lr_discriminator: Rate = 2e-4
+    betas: Betas = (0.5, 0.999)
     loss: Loss = "non-saturating"
-    width: int = 64  # channels at half the side
-    z_dim: int = 100
+    width: Width = 64  # channels at half the side
+    z_dim: Width = 100
 
 
 def channels(config: Config) -> list[int]:

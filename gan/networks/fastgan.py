@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gan.hyperparameters import Hyperparameters
+from gan.hyperparameters import Betas, Count, Hyperparameters, Width
 from gan.networks.layers import DownBlock, glu, normed_conv, normed_layers
 
 LOWEST, COARSE = 4, 8  # sides of the smallest map of the generator and of the discriminator
@@ -33,11 +33,11 @@ WIDTHS = {8: 8, 16: 4, 32: 2, 64: 1, 128: 0.5, 256: 0.25}  # discriminator, time
 class Config(Hyperparameters):
     """The paper's values."""
 
-    batch: int = 8
-    betas: tuple[float, float] = (0.5, 0.999)
-    ngf: int = 64  # generator: ngf channels at 128x128, 16 ngf at 4x4
-    ndf: int = 64  # discriminator: ndf channels at 64x64, 8 ndf at 8x8
-    z_dim: int = 256  # latent that decides the content; noise planes come on top
+    batch: Count = 8
+    betas: Betas = (0.5, 0.999)
+    ngf: Width = 64  # generator: ngf channels at 128x128, 16 ngf at 4x4
+    ndf: Width = 64  # discriminator: ndf channels at 64x64, 8 ndf at 8x8
+    z_dim: Width = 256  # latent that decides the content; noise planes come on top
 
 
 class UpBlock(nn.Module):

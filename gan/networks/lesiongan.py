@@ -16,20 +16,23 @@ FastGAN's.
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from gan.hyperparameters import Augment, Hyperparameters
+from dermsynth.options import Between
+from gan.hyperparameters import Augment, Hyperparameters, Rate, Width
 from gan.networks import frozen
 from gan.networks.layers import DownBlock, double, glu, normed_conv, normed_layers, with_spread
 
 LOWEST, SKETCH, BASE = 4, 16, 32  # sides of the smallest feature map, sketch, last wide map, px
 LEVEL = 0.97  # largest level of a sketch, of -1..1: tanh takes all numbers to reach 1
 SEEN = 64  # least side of what the frozen network sees, of images that are as large
+
+Components = Annotated[int, Between(0, 4096)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,12 +41,12 @@ class Config(Hyperparameters):
 
     labels: ClassVar[Literal["never", "optional", "always"]] = "optional"
 
-    ngf: int = 24  # generator: 8 ngf channels at 4x4, 2 ngf at 32x32
-    ndf: int = 16  # discriminator: 2 ndf channels at 32x32, 8 ndf at 4x4
-    mix: int = 32  # channels of the frozen network's finest mixture, doubled at each coarser one
-    components: int = 12  # principal components in the first sketch; 0: random weights
-    z_dim: int = 128  # latent that decides the content; noise planes for the texture come on top
-    lr_discriminator: float = 4e-4
+    ngf: Width = 24  # generator: 8 ngf channels at 4x4, 2 ngf at 32x32
+    ndf: Width = 16  # discriminator: 2 ndf channels at 32x32, 8 ndf at 4x4
+    mix: Width = 32  # channels of the frozen network's finest mixture, doubled at each coarser one
+    components: Components = 12  # principal components in the first sketch; 0: random weights
+    z_dim: Width = 128  # latent that decides the content; noise planes for the texture come on top
+    lr_discriminator: Rate = 4e-4
     augment: Augment = "translation"
 
 

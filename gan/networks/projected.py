@@ -6,29 +6,32 @@ side, but at least 128 px.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from dermsynth.errors import UserError
-from gan.hyperparameters import Hyperparameters
+from dermsynth.options import Between
+from gan.hyperparameters import Betas, Count, Hyperparameters, Width
 from gan.networks import fastgan, frozen
 
 LEAST_SIDE = 128  # below, the coarsest map of the features has fewer than 4x4 px
+
+Side = Annotated[int, Between(32, 1024)]  # px
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(Hyperparameters):
     """Lean values for a CPU; behind each the paper's, for a GPU."""
 
-    batch: int = 32  # paper: 64
-    betas: tuple[float, float] = (0.0, 0.99)
-    ngf: int = 16  # generator's width; paper: 64
-    z_dim: int = 256  # latent that decides the content; noise planes come on top
-    mix: int = 64  # channels of the finest mixture, doubled at each coarser one
-    feature_size: int | None = None  # side the features are taken at; images' own; paper: 224
+    batch: Count = 32  # paper: 64
+    betas: Betas = (0.0, 0.99)
+    ngf: Width = 16  # generator's width; paper: 64
+    z_dim: Width = 256  # latent that decides the content; noise planes come on top
+    mix: Width = 64  # channels of the finest mixture, doubled at each coarser one
+    feature_size: Side | None = None  # side the features are taken at; images' own; paper: 224
 
 
 Generator = fastgan.Generator

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from gan.hyperparameters import Hyperparameters
+from gan.hyperparameters import Betas, Count, Hyperparameters, Width
 
 LOWEST = 4  # side of the smallest feature map, pixels
 
@@ -20,10 +20,10 @@ LOWEST = 4  # side of the smallest feature map, pixels
 class Config(Hyperparameters):
     """The paper's optimizer and critic steps; the width of both networks."""
 
-    width: int = 256  # channels at 4x4 px
-    latent_dim: int = 128
-    betas: tuple[float, float] = (0.0, 0.9)
-    critic_steps: int = 5
+    width: Width = 256  # channels at 4x4 px
+    latent_dim: Width = 128
+    betas: Betas = (0.0, 0.9)
+    critic_steps: Count = 5
 
 
 def channels(config: Config) -> list[int]:

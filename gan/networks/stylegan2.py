@@ -17,13 +17,14 @@ its vector and the features, without a mapping network in between.
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gan.hyperparameters import Augment, Hyperparameters, Loss, Penalty
+from dermsynth.options import Between, ZeroToOne
+from gan.hyperparameters import Augment, Count, Hyperparameters, Loss, Penalty, Rate, Weight, Width
 from gan.networks.layers import double, with_spread
 
 LOWEST = 4  # side of the smallest feature map, pixels
@@ -39,18 +40,18 @@ class Config(Hyperparameters):
 
     labels: ClassVar[Literal["never", "optional", "always"]] = "optional"
 
-    channel_base: int = 16384  # channels times side, but ...
-    channel_max: int = 512  # ... at most so many channels
-    z_dim: int = 512  # latent and style; noise planes for the texture come on top
-    mapping_layers: int = 2
-    lr_generator: float = 0.0025
-    lr_discriminator: float = 0.0025
+    channel_base: Annotated[int, Between(64, 1_000_000)] = 16384  # channels times side, but ...
+    channel_max: Width = 512  # ... at most so many channels
+    z_dim: Width = 512  # latent and style; noise planes for the texture come on top
+    mapping_layers: Annotated[int, Between(1, 100)] = 2
+    lr_generator: Rate = 0.0025
+    lr_discriminator: Rate = 0.0025
     loss: Loss = "non-saturating"
     penalty: Penalty = "r1"
-    penalty_weight: float = 0.0  # gamma; 0: 0.0002 size^2 / batch
-    penalty_every: int = LAZY
+    penalty_weight: Weight = 0.0  # gamma; 0: 0.0002 size^2 / batch
+    penalty_every: Count = LAZY
     augment: Augment = "ada"
-    ema_share: float = 0.05
+    ema_share: ZeroToOne = 0.05
 
     @property
     def penalty_strength(self) -> float:

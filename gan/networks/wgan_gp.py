@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gan.hyperparameters import Hyperparameters, Loss, Penalty
+from gan.hyperparameters import Betas, Count, Hyperparameters, Loss, Penalty, Rate, Weight, Width
 from gan.networks import sngan
 
 
@@ -19,15 +19,15 @@ from gan.networks import sngan
 class Config(Hyperparameters):
     """The paper's loss and optimizer; the width of both networks."""
 
-    lr_generator: float = 1e-4
-    lr_discriminator: float = 1e-4
-    betas: tuple[float, float] = (0.0, 0.9)
+    lr_generator: Rate = 1e-4
+    lr_discriminator: Rate = 1e-4
+    betas: Betas = (0.0, 0.9)
     loss: Loss = "wasserstein"
     penalty: Penalty = "gp"
-    penalty_weight: float = 10.0
-    critic_steps: int = 5
-    width: int = 256  # channels at 4x4 px; paper: 512 at 64 px
-    latent_dim: int = 128
+    penalty_weight: Weight = 10.0
+    critic_steps: Count = 5
+    width: Width = 256  # channels at 4x4 px; paper: 512 at 64 px
+    latent_dim: Width = 128
 
 
 Generator = sngan.Generator

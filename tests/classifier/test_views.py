@@ -143,8 +143,6 @@ def test_views_in_testing(images):
 
 
 def test_views_that_cannot_be_had():
-    with pytest.raises(UserError, match="--tta 0: expected 1"):
-        check_tta(0, "flips")
     with pytest.raises(UserError, match="--tta 15: random views come from the run's --augment"):
         check_tta(15, "none")
     check_tta(8, "none")
