@@ -5,7 +5,7 @@ import runpy
 import sys
 
 from dermsynth import __version__
-from dermsynth.cli import BAD_INPUT
+from dermsynth.leaving import BAD_INPUT, leave_quietly, say
 
 COMMANDS = {
     "data prepare": "make a dataset that everything else reads: images, groups, folds",
@@ -40,6 +40,14 @@ def listing(package: str = "") -> str:
 
 def main() -> None:
     """Run the command that the words on the command line name; list them where there are none."""
+    try:
+        _main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # nobody reads the list
+        leave_quietly()
+
+
+def _main() -> None:
     words = sys.argv[1:]
     packages = {name.split()[0] for name in COMMANDS}
     if not words or words[0] in ("-h", "--help", "help"):
@@ -60,15 +68,11 @@ def main() -> None:
         likely = {known if whole else known.split()[1]: known for known in COMMANDS}
         (near,) = difflib.get_close_matches(typed, likely, 1, 0.0)
         hint = f"did you mean `dermsynth {likely[near]}`? `dermsynth` lists them"
-        sys.exit(_refuse(f"error: dermsynth {name}: no such command; {hint}"))
+        say(f"error: dermsynth {name}: no such command; {hint}")
+        sys.exit(BAD_INPUT)
     module = name.replace(" ", ".")
     sys.argv = [module, *words[2:]]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
-
-
-def _refuse(message: str) -> int:
-    print(message, file=sys.stderr)
-    return BAD_INPUT
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ import yaml
 
 from dermsynth.errors import UserError, some
 from dermsynth.files import write_text
-from dermsynth.leaving import BAD_INPUT as BAD_INPUT
 from dermsynth.leaving import leave, leave_quietly
 from dermsynth.options import as_plain, check_bounds, flag, flat_hints
 from dermsynth.screen import screens, visible

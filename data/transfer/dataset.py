@@ -25,9 +25,9 @@ from data.transfer.fetch import (
 )
 from data.transfer.published import SOURCES, DownloadOptions
 from data.transfer.unzip import SPARE, BadArchive, contents, unpack
-from dermsynth.cli import CANNOT_BE_MADE
 from dermsynth.errors import UserError, some
 from dermsynth.files import free_space, read_json, write_json
+from dermsynth.leaving import CANNOT_BE_MADE
 
 RECORD = "download.json"
 SCHEMA_VERSION = 1
