@@ -28,7 +28,7 @@ class Record(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-AnyRecord = TypeVar("AnyRecord", bound=Record)
+AnyRecord = TypeVar("AnyRecord", bound=BaseModel)  # a Record, or a list of them
 
 
 def read_record(
@@ -72,12 +72,12 @@ def parse_record(
         ) from None
 
 
-def dump_record(record: Record) -> str:
+def dump_record(record: BaseModel) -> str:
     """A record as indented JSON."""
     return json.dumps(record.model_dump(mode="json"), indent=1, allow_nan=False) + "\n"
 
 
-def write_record(path: Path, record: Record) -> None:
+def write_record(path: Path, record: BaseModel) -> None:
     """Replace a JSON file atomically."""
     write_text(path, dump_record(record))
 
