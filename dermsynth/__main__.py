@@ -24,6 +24,7 @@ COMMANDS = {
     "classifier blend": "mix the scores of several models",
     "experiments run": "compare classifiers with and without synthetic lesions",
     "experiments report": "write the report of an experiment again",
+    "verify": "check a dataset, pool, run or experiment against its manifest",
 }
 WORDS = """Would GAN-made lesions help my skin-lesion classifier, by how much, and can I trust it?
 
@@ -49,7 +50,7 @@ def main() -> None:
 
 def _main() -> None:
     words = sys.argv[1:]
-    packages = {name.split()[0] for name in COMMANDS}
+    packages = {name.split()[0] for name in COMMANDS if " " in name}
     if not words or words[0] in ("-h", "--help", "help"):
         print(f"{WORDS}\n{listing()}")
         return
@@ -61,17 +62,17 @@ def _main() -> None:
     if words[0] in packages and (len(words) == 1 or words[1] in ("-h", "--help")):
         print(listing(f"{words[0]} "))
         return
-    name = " ".join(words[:2])
+    name = words[0] if words[0] in COMMANDS else " ".join(words[:2])
     if name not in COMMANDS:
         typed = " ".join(word for word in words[:2] if not word.startswith("-"))
         whole = " " in typed  # else the package was left out
-        likely = {known if whole else known.split()[1]: known for known in COMMANDS}
+        likely = {known if whole else known.split()[-1]: known for known in COMMANDS}
         (near,) = difflib.get_close_matches(typed, likely, 1, 0.0)
         hint = f"did you mean `dermsynth {likely[near]}`? `dermsynth` lists them"
         say(f"error: dermsynth {name}: no such command; {hint}")
         sys.exit(BAD_INPUT)
-    module = name.replace(" ", ".")
-    sys.argv = [module, *words[2:]]
+    module = name.replace(" ", ".") if " " in name else f"dermsynth.{name}"
+    sys.argv = [module, *words[len(name.split()) :]]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
