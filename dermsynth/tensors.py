@@ -1,7 +1,7 @@
 """Files of tensors: safetensors, never pickle."""
 
-import errno
 import os
+import re
 from pathlib import Path
 
 import safetensors.torch
@@ -24,7 +24,8 @@ def parse_tensors(content: bytes, path: Path, mend: str) -> dict[str, torch.Tens
 
 
 def full_disk(error: SafetensorError, path: Path) -> OSError | SafetensorError:
-    """safetensors' own error for a full disk as the system's, which every command understands."""
-    if "os error 28" in str(error) or "No space left" in str(error):
-        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    """safetensors' own error for a full disk, or another of the system's, as what it stands for."""
+    if found := re.search(r"os error (\d+)", str(error)):
+        number = int(found[1])
+        return OSError(number, os.strerror(number), str(path))
     return error
