@@ -19,7 +19,10 @@ from typing import TYPE_CHECKING
 
 from data.preparation.options import DATASETS, FIRST, PrepareOptions, check_options
 from dermsynth import cli
-from dermsynth.files import check_replaceable
+from dermsynth.errors import UserError
+from dermsynth.folders import check_replaceable
+from dermsynth.locks import locked
+from dermsynth.manifest import is_finished
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,17 +43,32 @@ def prepare(options: PrepareOptions) -> "Dataset | Pool | pd.DataFrame":
 
     check_options(options)
     source = options.input.source
-    marker = pool.MARKER if source == "pool" else store.MARKER
-    check_replaceable(options.out, marker, options.output.overwrite)
+    kind = pool.KIND if source == "pool" else store.KIND
+    check_replaceable(options.out, kind, options.output.overwrite)
     return {"pool": prepare_pool, "phantom": prepare_phantom}.get(source, prepare_images)(options)
 
 
 def default_dataset() -> Path:
-    """`datasets/phantom`, prepared with default options unless it is there."""
+    """`datasets/phantom`, prepared with default options unless it is there.
+
+    Where another process is preparing it, waits for that. Raises UserError for anything else there.
+    """
+    from data.store import KIND  # imported here: --help does not wait for pandas and OpenCV
+
     path = DATASETS / "phantom"
-    if not path.exists():
-        print(f"no --data given: preparing the phantom in {path}")
-        prepare(PrepareOptions())
+    try:
+        if is_finished(path, KIND):
+            return path
+        with locked(path, wait=True):
+            if not is_finished(path, KIND):
+                check_replaceable(path, KIND, overwrite=False)
+                print(f"no --data given: preparing the phantom in {path}", flush=True)
+                prepare(PrepareOptions())
+    except UserError as error:
+        raise UserError(
+            f"no --data given, and the phantom cannot be used ({error}); move {path} away, or "
+            "give --data"
+        ) from None
     return path
 
 

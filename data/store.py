@@ -5,29 +5,35 @@ a split asks `Dataset.rows`; nobody splits again. What is read is checked agains
 image when it is first read.
 """
 
-import contextlib
 import io
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from pydantic import ConfigDict
 
 from data.images.native import NativeImages
+from data.images.stored import HASHES as HASHES
+from data.images.stored import IMAGES as IMAGES
+from data.images.stored import image_entries as image_entries
+from data.images.stored import image_writer as image_writer
+from data.images.stored import load_images as load_images
+from data.images.stored import map_images as map_images
+from data.images.stored import save_images as save_images
+from data.images.stored import stored_hashes as stored_hashes
 from dermsynth import manifest
 from dermsynth.errors import UserError
 from dermsynth.files import write_bytes
 from dermsynth.folders import whole_folder
 from dermsynth.manifest import FileEntry, Identity, Input, Sealed, digest, open_sealed
 from dermsynth.records import Json, Record, Sha256, dump_record
-from dermsynth.row_hashes import BYTES, CheckedRows, parse_hashes, row_hashes
+from dermsynth.row_hashes import CheckedRows
 
 KIND = "dataset"
-HEADER, TABLE, IMAGES, HASHES = "dataset.json", "table.parquet", "images.npy", "images.sha256"
+HEADER, TABLE = "dataset.json", "table.parquet"
 TEST = -1  # `fold` of the test part
 EXTRA = -2  # of external images: in the training part of every fold, never validated or tested on
 NO_PART = -3  # of images without a label, and of external ones tied to an image of the first source
@@ -167,33 +173,6 @@ def _read_table(sealed: Sealed) -> tuple[pd.DataFrame, DatasetRecord]:
     return sealed.table(TABLE, COLUMNS), sealed.record(HEADER, DatasetRecord)
 
 
-def load_images(sealed: Sealed, count: int) -> CheckedRows:
-    """Map `images.npy` of a finished folder: uint8 [count, size, size, 3].
-
-    Raises UserError where it is anything else.
-    """
-    path = sealed.path / IMAGES
-    hashes = parse_hashes(sealed.bytes(HASHES), count, sealed.path / HASHES, sealed.mend)
-    return CheckedRows(map_images(path, count, sealed.mend), hashes, path, sealed.mend)
-
-
-def map_images(path: Path, count: int, mend: str) -> np.ndarray:
-    """Map an npy file of uint8 [count, size, size, 3]. Raises UserError ending in `mend`."""
-    try:
-        if not path.is_file():
-            raise UserError(f"{path}: missing, or no file; {mend}")
-        images = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
-        raise UserError(f"{path}: damaged ({error}); {mend}") from None
-    square = images.ndim == 4 and images.shape[1] == images.shape[2] and images.shape[3] == 3
-    if images.dtype != np.uint8 or not square or len(images) != count:
-        raise UserError(
-            f"{path}: holds {images.dtype} {list(images.shape)}, expected uint8 "
-            f"[{count}, size, size, 3]; {mend}"
-        )
-    return images
-
-
 def folds_hash(table: pd.DataFrame) -> str:
     """SHA-256 (hex) over the sorted (image_id, group, fold) of a table."""
     keys = zip(
@@ -273,75 +252,13 @@ def seal_dataset(
     return manifest.seal(folder, KIND, parts, hashes=(hashes or {}) | image_entries(folder))
 
 
-def stored_hashes(folder: Path) -> list[str]:
-    """SHA-256 (hex) of each image in a folder's `images.npy`."""
-    content = (folder / HASHES).read_bytes()
-    return [content[at : at + BYTES].hex() for at in range(0, len(content), BYTES)]
-
-
-def image_entries(folder: Path) -> dict[str, FileEntry]:
-    """What the manifest is to say of `images.npy`: its rows were hashed while they were written."""
-    path = folder / IMAGES
-    if not path.exists():
-        return {}
-    return {IMAGES: FileEntry(size=path.stat().st_size, sha256=None, rows=HASHES)}
-
-
 def write_parquet(path: Path, table: pd.DataFrame) -> None:
     """Replace a parquet file atomically; the index is not kept."""
+    write_bytes(path, parquet_bytes(table))
+
+
+def parquet_bytes(table: pd.DataFrame) -> bytes:
+    """A table as a parquet file; the index is not kept."""
     buffer = io.BytesIO()
     table.to_parquet(buffer, index=False)
-    write_bytes(path, buffer.getvalue())
-
-
-def save_images(folder: Path, images: np.ndarray) -> None:
-    """Write uint8 [n, size, size, 3] as `images.npy` and `images.sha256`."""
-    with image_writer(folder, images.shape[1]) as append:
-        for start in range(0, len(images), 1024):
-            append(images[start : start + 1024])
-
-
-@contextlib.contextmanager
-def image_writer(
-    folder: Path, size: int, done: int = 0
-) -> Iterator[Callable[[Sequence[np.ndarray] | np.ndarray], None]]:
-    """Write `images.npy`, uint8 [n, size, size, 3], piece by piece, n not known beforehand.
-
-    Yields `append(images)`; what was appended is on disk when it returns, and its hashes in
-    `images.sha256`. The first `done` images of files that were left unfinished are kept. Plain
-    writes, not a memory map: on a full disk a write raises OSError, a memory map kills the process.
-    """
-
-    def header(file: BinaryIO, count: int) -> None:
-        shape = (count, size, size, 3)
-        fields = {"descr": "|u1", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, fields)  # leaves room for n to grow
-
-    def to_disk(file: BinaryIO) -> None:
-        file.flush()
-        os.fsync(file.fileno())
-
-    count, mode = done, "r+b" if done else "wb"
-    with open(folder / IMAGES, mode) as file, open(folder / HASHES, mode) as hashes:
-
-        def append(images: Sequence[np.ndarray] | np.ndarray) -> None:
-            nonlocal count
-            for image in images:
-                if image.dtype != np.uint8 or image.shape != (size, size, 3):
-                    raise ValueError(f"expected uint8 [{size}, {size}, 3], got {image.shape}")
-                image = np.ascontiguousarray(image)
-                file.write(image)
-                hashes.write(row_hashes(image[None]).tobytes())
-            count += len(images)
-            to_disk(file)
-            to_disk(hashes)
-
-        header(file, done)
-        file.seek(file.tell() + done * size * size * 3)
-        file.truncate()
-        hashes.seek(done * BYTES)
-        hashes.truncate()
-        yield append
-        file.seek(0)
-        header(file, count)
-        to_disk(file)
+    return buffer.getvalue()

@@ -112,7 +112,7 @@ class ShardWriter:
 
     def __init__(self, folder: Path, number: int) -> None:
         (folder / FOLDER).mkdir(exist_ok=True)
-        self.number = number
+        self.number, self.name = number, shard_path(Path(), number).as_posix()
         self._file = open(shard_path(folder, number), "wb")  # noqa: SIM115 - closed in __exit__
         self._hashing = _Hashing(self._file)
         self._tar = tarfile.open(fileobj=self._hashing, mode="w")  # noqa: SIM115

@@ -22,9 +22,11 @@ from sklearn.metrics import roc_auc_score
 
 from data.phantom.config import PhantomConfig, PhantomPoolOptions, Quality
 from data.phantom.render import BROWN, PATTERNS, Scene, draw_all
-from data.pool import MARKER, Pool, write_pool
+from data.pool import KIND, Pool, write_pool
+from data.provenance import Provenance
 from dermsynth.errors import UserError
-from dermsynth.files import check_replaceable
+from dermsynth.folders import check_replaceable
+from dermsynth.locks import locked
 from dermsynth.options import check_bounds
 from dermsynth.seeds import derive, generator
 
@@ -297,12 +299,15 @@ def write_phantom_pool(options: PhantomPoolOptions) -> Pool:
         prevalence=options.prevalence, best_auc=options.best_auc, size=options.size
     )
     out = options.output.out or Path("datasets") / options.quality
-    check_replaceable(out, MARKER, options.output.overwrite)
-    images = sample_malignant(options.count, options.seed, options.quality, config, progress=True)
-    provenance = {
-        "kind": "phantom",
-        "quality": options.quality,
-        "seed": options.seed,
-        "statement": "drawn by the phantom's sampler, from no image of any dataset",
-    }
-    return write_pool(out, images, provenance, options.output.overwrite)
+    check_replaceable(out, KIND, options.output.overwrite)
+    provenance = Provenance(
+        kind="phantom",
+        quality=options.quality,
+        seed=options.seed,
+        statement="drawn by the phantom's sampler, from no image of any dataset",
+    )
+    with locked(out):  # from before the drawing on, so that nothing is drawn in vain
+        images = sample_malignant(
+            options.count, options.seed, options.quality, config, progress=True
+        )
+        return write_pool(out, images, provenance, options.output.overwrite)

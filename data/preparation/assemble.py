@@ -16,11 +16,12 @@ from data.preparation.ingest import IngestResult
 from data.preparation.join import JoinedListing
 from data.preparation.options import ConflictPolicy, PrepareOptions, SplitOptions, words
 from data.sources.listing import Fault
-from data.store import EXTRA, NATIVE_SIZE, NO_PART, PARTS
+from data.store import EXTRA, NATIVE_SIZE, NO_PART, PARTS, DatasetRecord, Look
 from dermsynth.cli import save_options
 from dermsynth.errors import UserError, some
 from dermsynth.options import as_plain
 
+PAIRS = "duplicates.parquet"
 HASHES = ("sha256", "phash")
 WORDS = ("image_id", "diagnosis", "patient_id", "lesion_id", "sex", "site", "source")
 
@@ -111,12 +112,12 @@ def finish(
     options: PrepareOptions,
     facts: dict[str, Any],
     faults: list[Fault],
-) -> dict[str, Any]:
-    """Group, split, and write all but the images. Returns what dataset.json says.
+) -> None:
+    """Group, split, write all but the images, and seal the folder.
 
     Parameters
     ----------
-    folder : where the images are already
+    folder : where the images are already, and nothing else
     joined, ingested : the rows, and what became of their files
     pairs : as `pair_up` gives them
     options : as the user gave them
@@ -138,7 +139,7 @@ def finish(
     info = {
         "source": options.input.source,
         "options": as_plain(options),
-        "look": {**as_plain(how), "size": options.pixels.size},
+        "look": Look(size=options.pixels.size, fit=how.fit, clean=how.clean),
         **facts,
         "enlarged": 0 if options.labels.tables_only else int(small.sum()),
         "dropped": joined.dropped | reasons(faults),
@@ -146,11 +147,10 @@ def finish(
         "duplicates": _pair_counts(listed),
         "counts": _counts(table),
     }
-    store.write_parquet(folder / "duplicates.parquet", listed)
-    store.save_table(folder, table, info)
+    store.write_parquet(folder / PAIRS, listed)
     save_skipped(folder, faults)
     save_options(options, folder)
-    return info
+    store.seal_dataset(folder, table, info, ingested.shards)
 
 
 def preprocessing(options: PrepareOptions) -> Preprocessing:
@@ -197,22 +197,23 @@ def _counts(table: pd.DataFrame) -> dict[str, Any]:
     return {**count(table), "parts": parts}
 
 
-def print_summary(out: Path, info: dict[str, Any]) -> None:
+def print_summary(out: Path, info: DatasetRecord) -> None:
     """Print what was kept and dropped and why: the same figures as in dataset.json."""
-    counts, duplicates = info["counts"], info["duplicates"]
+    counts: dict[str, Any] = info.counts
+    duplicates, facts = info.duplicates, info.facts
     lines = [
-        ("rows in the metadata", info.get("rows")),
-        ("drawn from the phantom", info.get("drawn")),
-        *((f"dropped: {in_short(why)}", len(names)) for why, names in info["dropped"].items()),
+        ("rows in the metadata", facts.get("rows")),
+        ("drawn from the phantom", facts.get("drawn")),
+        *((f"dropped: {in_short(why)}", len(names)) for why, names in info.dropped.items()),
         ("dropped: byte-identical to another image", duplicates["identical_pairs"] or None),
         ("kept", counts["images"]),
-        ("files that no row names (ignored)", info.get("files_without_row") or None),
-        ("second copies of a file (ignored)", info.get("second_copies") or None),
-        ("smaller than --size (enlarged)", info.get("enlarged") or None),
-        ("lesions or images of both targets", len(info.get("conflicts", [])) or None),
+        ("files that no row names (ignored)", facts.get("files_without_row") or None),
+        ("second copies of a file (ignored)", facts.get("second_copies") or None),
+        ("smaller than --size (enlarged)", info.enlarged or None),
+        ("lesions or images of both targets", len(info.conflicts) or None),
         ("duplicate pairs that the source declares", duplicates["declared_pairs"] or None),
     ]
-    if not info["options"]["tables_only"]:
+    if not info.options["tables_only"]:
         lines += [
             ("near-duplicate pairs (kept, one group)", duplicates["near_pairs"]),
             ("  of them across lesion ids", duplicates["near_pairs_across_lesions"]),

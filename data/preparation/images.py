@@ -10,13 +10,20 @@ from data import sources, store
 from data.preparation import assemble
 from data.preparation.checks import bytes_needed, check_enough, check_space
 from data.preparation.faults import judge, unreadable
-from data.preparation.ingest import IngestResult, fingerprint, forget, ingest, show_cleaning
+from data.preparation.ingest import (
+    FORM,
+    IngestResult,
+    fingerprint,
+    forget,
+    ingest,
+    show_cleaning,
+)
 from data.preparation.join import JoinedListing, join, settle
 from data.preparation.options import PrepareOptions, words
 from data.sources.listing import Fault, Listing, SourceOptions
 from data.store import Dataset, load_dataset, load_table
 from dermsynth.errors import UserError
-from dermsynth.files import continued_folder, new_folder
+from dermsynth.folders import whole_folder
 
 
 def prepare_images(options: PrepareOptions) -> Dataset | pd.DataFrame:
@@ -45,21 +52,22 @@ def prepare_images(options: PrepareOptions) -> Dataset | pd.DataFrame:
     preprocessing, native = assemble.preprocessing(options), options.pixels.native
     check_space(bytes_needed(joined.files, preprocessing, native), options)
     names = joined.table["image_id"].tolist()
-    inputs = {"look": dataclasses.asdict(preprocessing), "native": native}
+    inputs = {"form": FORM, "look": dataclasses.asdict(preprocessing), "native": native}
     key = fingerprint(inputs, names, joined.files)
-    with continued_folder(out, store.MARKER, key, options.output.overwrite) as folder:
+    with whole_folder(out, store.KIND, options.output.overwrite, key) as folder:
         ingested = ingest(folder, names, joined.files, preprocessing, native, roots)
         faults += unreadable(ingested.bad, names, joined.files, roots)
         judge(faults, total, roots, labels.on_error)
         joined = assemble.settle_copies(joined, ingested, labels.conflicts)
-        images = store.load_images(folder, len(ingested.kept), "prepare it again")
+        images = store.map_images(folder / store.IMAGES, len(ingested.kept), store.MEND)
         pairs = assemble.pair_up(joined, ingested, images, folder)
         del images  # close the map before its folder moves
-        info = assemble.finish(folder, joined, ingested, pairs, options, facts, faults)
         show_cleaning(folder, joined.files, ingested, preprocessing)
         forget(folder, pixels_too=native)
-    assemble.print_summary(out, info)
-    return load_dataset(out)
+        assemble.finish(folder, joined, ingested, pairs, options, facts, faults)
+    dataset = load_dataset(out)
+    assemble.print_summary(out, dataset.info)
+    return dataset
 
 
 def _source_options(source: str, options: PrepareOptions) -> SourceOptions:
@@ -91,8 +99,9 @@ def _tables_only(
 ) -> pd.DataFrame:
     rows = np.arange(len(joined.table))
     kept = pd.DataFrame({"row": rows, "width": 0, "height": 0, "sha256": "", "phash": ""})
-    with new_folder(options.out, store.MARKER, options.output.overwrite) as folder:
+    with whole_folder(options.out, store.KIND, options.output.overwrite) as folder:
         pairs = pd.DataFrame(joined.same, columns=["one", "other"]).assign(kind="declared")
-        info = assemble.finish(folder, joined, IngestResult(kept), pairs, options, facts, faults)
+        assemble.finish(folder, joined, IngestResult(kept), pairs, options, facts, faults)
+    table, info, _ = load_table(options.out)
     assemble.print_summary(options.out, info)
-    return load_table(options.out)[0]
+    return table

@@ -1,8 +1,8 @@
 """Files into pixels on disk, chunk by chunk: a killed process loses one chunk, not its work.
 
 After each chunk a line of the journal says what became of its files; whoever comes back reads the
-journal and goes on behind it. Memory does not grow with the number of images but for the journal:
-about 200 bytes an image.
+journal (data.preparation.journal) and goes on behind it. Memory does not grow with the number of
+images but for the journal: about 200 bytes an image.
 """
 
 import hashlib
@@ -21,17 +21,13 @@ from data.images.cleaning import before_after
 from data.images.decoding import Decoded, Preprocessing, decode, decode_all
 from data.images.files import BadImage, Encoded
 from data.images.native import ShardWriter
+from data.preparation import journal
 from data.preparation.duplicates import SCRATCH
+from data.preparation.journal import BAD, COPY, FACTS, KEPT, NATIVE
+from dermsynth.manifest import FileEntry
 
 CHUNK = 1024  # files between two entries of the journal; of a native dataset, files in a shard
-KEPT, COPY, BAD = "kept", "copy", "bad"
-FACTS = ("width", "height", "sha256", "phash")
-NATIVE = ("shard", "offset", "length")
-WORDS = ("state", "reason", "sha256", "phash")
-COLUMNS = ["row", "state", "reason", "first", *FACTS, *NATIVE]
-TYPES = {name: "str" if name in WORDS else "Int64" for name in COLUMNS}
-PIXELS = "images.npy"
-JOURNAL = "journal"
+FORM = 2  # of unfinished work; grows when what lies there changes
 SAMPLED, SHOWN = 200, 6  # images looked at, and shown, before and after cleaning
 SUFFIX = {b"\xff\xd8": ".jpg", b"\x89P": ".png"}  # by the first two bytes
 
@@ -45,6 +41,7 @@ class IngestResult:
         default_factory=lambda: pd.DataFrame({"row": [], "first": []}, dtype=np.int64)
     )
     bad: dict[int, str] = field(default_factory=dict)  # row: reason
+    shards: dict[str, FileEntry] = field(default_factory=dict)  # those that were written just now
 
 
 def ingest(
@@ -68,39 +65,40 @@ def ingest(
     native : keep the files themselves too, in shards
     roots : folders of the sources; a link that leads out of them is not followed
     """
-    (folder / JOURNAL).mkdir(exist_ok=True)
     rows = [row for row, file in enumerate(files) if file is not None]
     chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
-    journal = [pd.read_parquet(path) for path in sorted((folder / JOURNAL).glob("*.parquet"))]
+    entries = journal.read_journal(folder, preprocessing.size, native)
     seen = {
         row.sha256: row.row
-        for entry in journal
+        for entry in entries
         for row in entry[entry["state"] == KEPT].itertuples()
     }
     done = len(seen)
-    if journal:
+    if entries:
         print(f"going on from where it was left: {done:,} images are done")
-    rest = [files[row] for row in rows[len(journal) * CHUNK :]]
+    shards: dict[str, FileEntry] = {}
+    rest = [files[row] for row in rows[len(entries) * CHUNK :]]
     results = decode_all(rest, preprocessing, keep_content=native, roots=roots)
-    with store.image_writer(folder / PIXELS, preprocessing.size, done) as append:
-        for number, chunk in enumerate(chunks[len(journal) :], len(journal)):
+    with store.image_writer(folder, preprocessing.size, done) as append:
+        for number, chunk in enumerate(chunks[len(entries) :], len(entries)):
             pixels: list[np.ndarray] = []
             with ShardWriter(folder, number) if native else nullcontext() as shard:
                 decoded = zip(chunk, itertools.islice(results, len(chunk)), strict=True)
                 outcomes = [
                     _take(row, names[row], result, seen, pixels, shard) for row, result in decoded
                 ]
+            if shard is not None:
+                shards[shard.name] = shard.entry
             append(pixels)
-            entry = pd.DataFrame(outcomes).reindex(columns=COLUMNS).astype(TYPES)
-            store.write_parquet(folder / JOURNAL / f"{number:06d}.parquet", entry)
-            journal.append(entry)
-    entries = pd.concat(journal or [pd.DataFrame(columns=COLUMNS).astype(TYPES)], ignore_index=True)
-    kept = entries[entries["state"] == KEPT].reset_index(drop=True)
-    bad = entries[entries["state"] == BAD]
+            entries.append(journal.write_entry(folder, number, outcomes))
+    every = journal.joined(entries)
+    kept = every[every["state"] == KEPT].reset_index(drop=True)
+    bad = every[every["state"] == BAD]
     return IngestResult(
         kept[["row", *(NATIVE if native else ()), *FACTS]],
-        entries.loc[entries["state"] == COPY, ["row", "first"]].astype(np.int64),
+        every.loc[every["state"] == COPY, ["row", "first"]].astype(np.int64),
         dict(zip(bad["row"].tolist(), bad["reason"].tolist(), strict=True)),
+        shards,
     )
 
 
@@ -123,10 +121,11 @@ def fingerprint(options: dict[str, object], names: list[str], files: list[Encode
 
 def forget(folder: Path, pixels_too: bool) -> None:
     """Remove what only going on needs; `pixels_too` where the files themselves are kept."""
-    for name in (JOURNAL, SCRATCH):
+    for name in (journal.FOLDER, SCRATCH):
         shutil.rmtree(folder / name, ignore_errors=True)
     if pixels_too:
-        (folder / PIXELS).unlink()
+        (folder / store.IMAGES).unlink()
+        (folder / store.HASHES).unlink()
 
 
 def show_cleaning(

@@ -1,6 +1,7 @@
 """The phantom as a dataset: drawn, then grouped and split like any other."""
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,11 +12,11 @@ from data.phantom.config import PhantomConfig
 from data.phantom.sampling import sample_dataset, sample_table
 from data.preparation import assemble
 from data.preparation.checks import check_enough, check_space
-from data.preparation.ingest import PIXELS, IngestResult
+from data.preparation.ingest import IngestResult
 from data.preparation.join import JoinedListing
 from data.preparation.options import PrepareOptions
 from data.store import Dataset, load_dataset
-from dermsynth.files import new_folder
+from dermsynth.folders import whole_folder
 
 
 def prepare_phantom(options: PrepareOptions) -> Dataset:
@@ -25,23 +26,28 @@ def prepare_phantom(options: PrepareOptions) -> Dataset:
     drawn = sample_table(config, seed)  # cheap: what is wrong shows before the drawing
     check_enough(drawn, options.split)
     check_space(len(drawn) * size * size * 3, options)
-    images, table, facts = sample_dataset(config, seed)
+    with whole_folder(out, store.KIND, options.output.overwrite) as folder:
+        _draw(folder, config, options)
+    dataset = load_dataset(out)
+    assemble.print_summary(out, dataset.info)
+    return dataset
+
+
+def _draw(folder: Path, config: PhantomConfig, options: PrepareOptions) -> None:
+    images, table, facts = sample_dataset(config, options.split.seed)
     table = table.assign(source="phantom", external=False, target=table["target"].astype(float))
     kept = pd.DataFrame(
         {
             "row": np.arange(len(table)),
-            "width": size,
-            "height": size,
+            "width": config.size,
+            "height": config.size,
             "sha256": [hashlib.sha256(image.tobytes()).hexdigest() for image in images],
             "phash": [perceptual_hash(image) for image in images],
         }
     )
     ingested = IngestResult(kept)
     joined = JoinedListing(table, [], [], np.empty((0, 2), np.int64), {}, [])
-    with new_folder(out, store.MARKER, options.output.overwrite) as folder:
-        store.save_images(folder / PIXELS, images)
-        facts |= {"licence": "none needed: drawn here", "drawn": len(images)}
-        pairs = assemble.pair_up(joined, ingested, images, None)
-        info = assemble.finish(folder, joined, ingested, pairs, options, facts, [])
-    assemble.print_summary(out, info)
-    return load_dataset(out)
+    store.save_images(folder, images)
+    said = facts | {"licence": "none needed: drawn here", "drawn": len(images)}
+    pairs = assemble.pair_up(joined, ingested, images, None)
+    assemble.finish(folder, joined, ingested, pairs, options, said, [])

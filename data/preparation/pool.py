@@ -8,10 +8,11 @@ from data.pool import Pool
 from data.preparation.assemble import preprocessing
 from data.preparation.checks import bytes_needed, check_space
 from data.preparation.faults import judge, reasons, unreadable
-from data.preparation.ingest import fingerprint, forget, ingest
+from data.preparation.ingest import FORM, fingerprint, forget, ingest
 from data.preparation.options import PrepareOptions
+from data.provenance import PoolRecord, Provenance
 from dermsynth.cli import save_options
-from dermsynth.files import continued_folder
+from dermsynth.folders import whole_folder
 
 
 def prepare_pool(options: PrepareOptions) -> Pool:
@@ -24,11 +25,11 @@ def prepare_pool(options: PrepareOptions) -> Pool:
     encoded: list[Encoded | None] = [Encoded(path) for path in files]
     how = preprocessing(options)
     check_space(bytes_needed(encoded, how), options)
-    provenance = {"kind": "unknown"}
-    if options.provenance:
-        provenance = {"kind": "declared", "statement": options.provenance}
-    key = fingerprint({"look": dataclasses.asdict(how)}, names, encoded)
-    with continued_folder(out, pool.MARKER, key, options.output.overwrite) as folder:
+    provenance = Provenance(
+        kind="declared" if options.provenance else "unknown", statement=options.provenance
+    )
+    key = fingerprint({"form": FORM, "look": dataclasses.asdict(how)}, names, encoded)
+    with whole_folder(out, pool.KIND, options.output.overwrite, key) as folder:
         ingested = ingest(folder, names, encoded, how, roots=roots)
         faults = unreadable(ingested.bad, names, encoded, roots)
         judge(faults, len(files), roots, options.labels.on_error)
@@ -36,9 +37,14 @@ def prepare_pool(options: PrepareOptions) -> Pool:
         if len(ingested.copies):
             copies = [names[row] for row in ingested.copies["row"]]
             dropped |= {"byte-identical to another image": copies}
-        pool.save_header(folder, len(ingested.kept), how.size, provenance, dropped)
         save_options(options, folder)
         forget(folder, pixels_too=False)
+        pool.seal_pool(
+            folder,
+            PoolRecord(
+                count=len(ingested.kept), size=how.size, provenance=provenance, dropped=dropped
+            ),
+        )
     gone = sum(map(len, dropped.values()))
     print(f"{out}: pool of {len(ingested.kept):,} images of {how.size} px, {gone:,} files dropped")
     if not options.provenance:
