@@ -39,6 +39,11 @@ def listing(package: str = "") -> str:
     return "\n".join(f"  dermsynth {name:<{width}}  {words}" for name, words in chosen.items())
 
 
+def module_of(name: str) -> str:
+    """The module of a command of COMMANDS."""
+    return name.replace(" ", ".") if " " in name else f"dermsynth.{name}"
+
+
 def main() -> None:
     """Run the command that the words on the command line name; list them where there are none."""
     try:
@@ -71,7 +76,7 @@ def _main() -> None:
         hint = f"did you mean `dermsynth {likely[near]}`? `dermsynth` lists them"
         say(f"error: dermsynth {name}: no such command; {hint}")
         sys.exit(BAD_INPUT)
-    module = name.replace(" ", ".") if " " in name else f"dermsynth.{name}"
+    module = module_of(name)
     sys.argv = [module, *words[len(name.split()) :]]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

@@ -204,7 +204,7 @@ def _check_number(name: str, value: Any, hint: Any) -> None:
 def _short(value: Any) -> str:
     """A number in words that fit on a line; `str` refuses one of more than 4,300 digits."""
     if isinstance(value, int) and abs(value) >= 10**LONGEST:
-        return f"of about {round(abs(value).bit_length() * math.log10(2)):,} digits"
+        return f"of about {math.ceil(abs(value).bit_length() * math.log10(2)):,} digits"
     return str(value)
 
 

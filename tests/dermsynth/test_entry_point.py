@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dermsynth.__main__ import COMMANDS
+from dermsynth.__main__ import COMMANDS, module_of
 
 
 def dermsynth(*words: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -18,7 +18,7 @@ def dermsynth(*words: str, folder: Path | None = None) -> subprocess.CompletedPr
 
 def test_every_command_of_the_list_is_there():
     for name in COMMANDS:
-        assert importlib.util.find_spec(name.replace(" ", ".")), name
+        assert importlib.util.find_spec(module_of(name)), name
 
 
 def test_it_lists_commands_and_those_of_a_package():
@@ -68,7 +68,7 @@ def test_help_is_there_without_torch(name: str):
         "import sys, runpy\n"
         f"sys.argv = ['x', '--help']\n"
         "try:\n"
-        f"    runpy.run_module({name.replace(' ', '.')!r}, run_name='__main__')\n"
+        f"    runpy.run_module({module_of(name)!r}, run_name='__main__')\n"
         "except SystemExit as stop:\n"
         "    assert stop.code in (0, None), stop.code\n"
         "heavy = {'torch', 'sklearn', 'scipy', 'matplotlib', 'cv2', 'timm', 'wandb'}\n"
