@@ -46,6 +46,7 @@ def new_model(name: str, seed: int) -> Model:
 
     Classes weigh the same in all but naive Bayes.
     """
+    seed %= 2**32  # scikit-learn takes no larger ones
     if name == "logistic":
         return LogisticRegression(class_weight="balanced", max_iter=1000)
     if name == "naive-bayes":

@@ -30,6 +30,7 @@ from data.phantom.sampling import (
     sample_table,
 )
 from dermsynth.errors import UserError
+from dermsynth.options import flag
 
 SCORES = [f"factor_{name}" for name in FACTORS]
 LARGE = PhantomConfig(patients=12_000)
@@ -368,7 +369,7 @@ def test_palette_is_that_of_dermoscopy(
     ],
 )
 def test_impossible_settings_are_refused_by_name(change: dict[str, float]) -> None:
-    with pytest.raises(UserError, match=next(iter(change))):
+    with pytest.raises(UserError, match=f"^{flag(next(iter(change)))} "):
         PhantomConfig(**change)
 
 
