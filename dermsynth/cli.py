@@ -172,7 +172,10 @@ def _parse_silently(options_type: type[Options], words: list[str]) -> Options:
     try:
         with contextlib.redirect_stderr(output), contextlib.redirect_stdout(output):
             return tyro.cli(options_type, args=words, prog="", config=FLAT)
-    except SystemExit:
+    except SystemExit as stop:
+        if not stop.code:  # help, beside words that no terminal is to see
+            print(output.getvalue())
+            raise
         lines = [line.strip("│╭╰─╮╯- ") for line in output.getvalue().splitlines()]
         reason = " ".join(line for line in lines if line and "--help" not in line)
         raise UserError(visible(reason)) from None

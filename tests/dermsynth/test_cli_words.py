@@ -166,6 +166,9 @@ def test_control_characters_reach_no_terminal(capsys: pytest.CaptureFixture):
             run("--loss", word)
         assert "\x1b" not in str(error.value)
     assert capsys.readouterr() == ("", "")
+    with pytest.raises(SystemExit):
+        run("--help", "--loss", "\x1b")
+    assert "--weights" in capsys.readouterr().out
 
 
 def test_values_of_lists_and_open_values_in_a_mapping():
