@@ -1,10 +1,11 @@
-# make setup | demo | test | test-all; each makes the environment first, once.
+# make setup | demo | test | test-all; each makes the environment first, once. make lock | audit:
+# docs/guides/security.md
 PYTHON ?= python3
 BIN := .venv/bin
 # one thread each: threads of several processes on the same cores wait for each other
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4
 
-.PHONY: setup demo test test-all clean
+.PHONY: setup demo test test-all lock audit clean
 setup: .venv/ready
 
 # Made anew only when what it is made from changes.
@@ -27,6 +28,24 @@ test: setup
 
 test-all: setup
 	$(PYTEST)
+
+# Tools that are no part of the environment, in a corner of it.
+.venv/tools/ready: Makefile | .venv/ready
+	$(BIN)/python -m venv .venv/tools
+	.venv/tools/bin/pip install --quiet pip-audit==2.10.1 uv==0.13.9
+	@touch $@
+
+# Hashes of every file that the package index has of each version in constraints.txt, for all
+# systems and Pythons; what is in the lock already stays.
+lock: .venv/tools/ready
+	.venv/tools/bin/uv pip compile pyproject.toml --extra dev -c constraints.txt --universal \
+		--generate-hashes --no-annotate --custom-compile-command "make lock" -o requirements.lock
+
+# Asks over the network. --strict: a package that could not be asked about is a failure, not a pass.
+audit: .venv/tools/ready
+	.venv/tools/bin/pip-audit --strict --disable-pip --no-deps -r requirements.lock || { echo \
+		"error: audit: packages with known weaknesses, or that could not be looked up (above)" >&2; \
+		exit 1; }
 
 clean:
 	rm -rf .venv
