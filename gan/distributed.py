@@ -8,6 +8,7 @@ import atexit
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import distributed
@@ -53,6 +54,17 @@ class Processes:
         decision = torch.tensor(number)  # on the CPU: accelerators go on with their queue
         distributed.broadcast(decision, 0)
         return int(decision)
+
+    def rank0_says(self, path: Path) -> Path:
+        """Rank 0's path, in every process, which waits for it."""
+        if self.count == 1:
+            return path
+        text = os.fsencode(path)
+        letters = torch.zeros(self.rank0_decides(len(text)), dtype=torch.uint8)
+        if self.is_rank0:
+            letters = torch.tensor(list(text), dtype=torch.uint8)
+        distributed.broadcast(letters, 0)
+        return Path(os.fsdecode(bytes(letters.tolist())))
 
 
 def join_processes() -> Processes:

@@ -1,10 +1,11 @@
 """Score a generator or a pool against real images that it was not trained on.
 
-Writes evaluation.json and one page, evaluation.html, into the run or the pool: KID beside a
-real-against-real floor, precision, recall, density, coverage; whether synthetic images are copies
-of training images; what drifts (colour, size, hair, frames, sharpness); how alike nearest pairs
-are. The held-out images are the malignant ones of the fold's validation part; the test part is not
-touched. The first evaluation of a dataset and fold trains its evaluation network, a minute or two.
+Writes evaluation.json and one page, evaluation.html, into the folder evaluation/ of the run or the
+pool, in place of an earlier one: KID beside a real-against-real floor, precision, recall, density,
+coverage; whether synthetic images are copies of training images; what drifts (colour, size, hair,
+frames, sharpness); how alike nearest pairs are. The held-out images are the malignant ones of the
+fold's validation part; the test part is not touched. The first evaluation of a dataset and fold
+trains its evaluation network, a minute or two.
 """
 
 from typing import Any
@@ -19,8 +20,8 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     """Write `evaluation.json`, `evaluation.html`, `memorisation.png`; returns the first's content.
 
     KID is in plain units (papers often print it times 1000). Raises UserError for missing or
-    damaged input, another image size, too few held-out images, and a dataset whose folds are not
-    those that the generator was trained on.
+    damaged input, another image size, too few held-out images, and another dataset than the one
+    that the generator was trained on.
     """
     check_bounds(options)
     if (options.generator is None) == (options.pool is None):

@@ -7,20 +7,30 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps, UnidentifiedImageError
+from pydantic import Field
 from torch import nn
 
 from dermsynth import progress
 from dermsynth.device import Compute
 from dermsynth.errors import UserError
+from dermsynth.records import Record
 from dermsynth.seeds import generator, seed_torch
 from gan.pictures import save_grid, to_uint8
 from gan.sampling import render
 
+KIND = FOLDER = "exploration"
 ROWS, COLUMNS = 6, 9  # of the galleries
 TRIED, STARTS = 256, 4  # random latents that a projection looks at; the nearest that it improves
 RATE = 0.03  # of the projection's Adam
 NORMAL = 1e-3  # weight of staying where latents come from
 LEVELS = 4  # sides at which images are compared: size, size / 2, ...
+
+
+class Projection(Record):
+    """`projection.json`."""
+
+    image: str  # the file that was looked for
+    distance: float = Field(ge=0)  # root mean square, in levels of 0..255
 
 
 def save_galleries(
@@ -34,9 +44,8 @@ def save_galleries(
     labels : int64 [ROWS], the classes of the rows, for a conditional generator
     seed : of the latents
     compute : where and how
-    out : folder, made where it is missing
+    out : folder
     """
-    out.mkdir(parents=True, exist_ok=True)
     network = network.to(compute.device, memory_format=torch.channels_last)
     pictures = {"interpolation": _walks, "truncation": _truncated}
     paths = {name: out / f"{name}.png" for name in pictures}

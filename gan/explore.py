@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 from dermsynth import cli
-from dermsynth.options import Between, ComputeOptions, Seed, check_bounds, refuse_idle
+from dermsynth.options import Between, ComputeOptions, Seed, as_plain, check_bounds, refuse_idle
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,9 @@ class ExploreOptions:
     label: str | None = None  # malignant (default), benign or a class; of a conditional generator
     steps: Annotated[int, Between(1, 1_000_000)] = 300  # of the search for --image
     seed: Seed = 0  # of the latents
-    out: Path | None = None  # folder for the pictures; default RUN/explore, added to what is there
+    out: Path | None = (
+        None  # folder for the pictures; default RUN/exploration; replaced at the next call
+    )
     compute: ComputeOptions = field(default_factory=ComputeOptions)
 
 
@@ -34,26 +36,34 @@ def explore(options: ExploreOptions) -> Path:
     import numpy as np  # imported here: --help does not wait for torch
 
     from dermsynth.device import resolve
-    from dermsynth.files import write_json
-    from gan.exploration import ROWS, project, read_image, save_galleries
+    from dermsynth.files import sha256
+    from dermsynth.folders import whole_folder
+    from dermsynth.manifest import seal, sealed_names
+    from dermsynth.records import write_record
+    from gan.exploration import FOLDER, KIND, ROWS, Projection, project, read_image, save_galleries
     from gan.pictures import save_grid
     from gan.sampling import draw_labels
-    from gan.weights import load_generator
+    from gan.weights import load_generator, open_generator
 
     check_bounds(options)
     refuse_idle(options, {"steps": (options.image is not None, "--image")})
-    network, description = load_generator(options.generator)
-    labels = draw_labels(description, options.label, ROWS, options.seed)
-    real = None if options.image is None else read_image(options.image, description["size"])
+    run = open_generator(options.generator)
+    network, record = load_generator(run)
+    labels = draw_labels(record.classes, options.label, ROWS, options.seed)
+    real = None if options.image is None else read_image(options.image, record.size)
     compute = resolve(options.compute.device, options.compute.precision, cpu_auto="bf16")
-    out = options.out or options.generator / "explore"
-    save_galleries(network, labels, options.seed, compute, out)
-    if real is not None:
-        label = None if labels is None else int(labels[0])
-        nearest, distance = project(network, real, label, options.steps, options.seed, compute)
-        save_grid(out / "projection.png", np.stack([real, nearest]), 2)
-        write_json(out / "projection.json", {"image": str(options.image), "distance": distance})
-        print(f"{options.image}: root mean square distance {distance:.1f} of 255 levels")
+    out = options.out or options.generator / FOLDER
+    with whole_folder(out, KIND, overwrite=True) as folder:
+        save_galleries(network, labels, options.seed, compute, folder)
+        if real is not None:
+            label = None if labels is None else int(labels[0])
+            nearest, distance = project(network, real, label, options.steps, options.seed, compute)
+            save_grid(folder / "projection.png", np.stack([real, nearest]), 2)
+            found = Projection(image=str(options.image), distance=distance)
+            write_record(folder / "projection.json", found)
+            print(f"{options.image}: root mean square distance {distance:.1f} of 255 levels")
+        parts = {name: sha256(folder / name) for name in sealed_names(folder)}
+        seal(folder, KIND, parts, {"generator": run.as_input}, as_plain(options))
     print(f"pictures: {out}")
     return out
 

@@ -4,16 +4,19 @@ The same generator, count and seed give the same pool on the same machine, and a
 adds images: image i depends on the seed and on i alone.
 """
 
+import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 from dermsynth import cli
-from dermsynth.files import check_replaceable, sha256
+from dermsynth.errors import UserError
+from dermsynth.files import free_name, free_space
+from dermsynth.folders import check_replaceable, whole_folder
 from dermsynth.options import Between, ComputeOptions, OutputOptions, Seed, check_bounds
-from dermsynth.runs import free_name
 
 Truncation = Annotated[float, Between(0, 1, above=True)]
+BYTES = 32  # of an image's hash
 
 
 @dataclass(frozen=True)
@@ -33,36 +36,67 @@ class GenerateOptions:
 def generate(options: GenerateOptions) -> Path:
     """Write a pool and return its folder; by default datasets/pool-RUN[-LABEL]-seedS.
 
-    Raises UserError where the run is missing, unfinished or damaged, it does not know the label,
-    or `out` is taken.
+    Images are written as they are made. Raises UserError where the run is missing, unfinished or
+    damaged, it does not know the label, `out` is taken, or the disk has no room.
     """
-    from data.pool import MARKER, write_pool  # imported here: --help does not wait for torch
+    from data.pool import KIND, save_pngs, seal_pool  # here: --help does not wait for torch
+    from data.provenance import PoolRecord, Provenance
+    from data.store import image_writer
     from dermsynth.device import resolve
-    from gan.sampling import draw_labels, sample
-    from gan.weights import WEIGHTS, load_generator
+    from gan.sampling import draw_labels, sample_batches
+    from gan.weights import load_generator, open_generator
 
     check_bounds(options)
-    network, description = load_generator(options.generator)
-    labels = draw_labels(description, options.label, options.count, options.seed)
+    overwrite, seed, count = options.output.overwrite, options.seed, options.count
+    sealed = open_generator(options.generator)
+    network, record = load_generator(sealed)
     label = options.label or "malignant"
     stem = f"pool-{options.generator.resolve().name}"
     stem += f"-{label}" if options.label else ""
-    out = options.output.out or free_name(Path("datasets"), f"{stem}-seed{options.seed}")
-    check_replaceable(out, MARKER, options.output.overwrite)
+    out = options.output.out or free_name(Path("datasets"), f"{stem}-seed{seed}")
+    check_replaceable(out, KIND, overwrite)
+    space = _check_space(options, record.size, out)
     compute = resolve(options.compute.device, options.compute.precision, cpu_auto="bf16")
-    print(f"{options.count} {label} images from {options.generator} on {compute}")
-    images = sample(network, options.count, options.seed, compute, labels, options.truncation)
-    provenance = {
-        "kind": "generator",
-        "generator": description,
-        "sha256": sha256(options.generator / WEIGHTS),
-        "seed": options.seed,
-        "label": label,
-        "truncation": options.truncation,
-    }
-    write_pool(out, images, provenance, overwrite=options.output.overwrite, png=options.png)
+    print(f"{count} {label} images ({space}) from {options.generator} on {compute}")
+    labels = draw_labels(record.classes, options.label, count, seed)
+    provenance = Provenance(
+        kind="generator",
+        generator=record,
+        generator_id=sealed.identity.id,
+        seed=seed,
+        label=label,
+        truncation=options.truncation,
+    )
+    batches = sample_batches(network, count, seed, compute, labels, options.truncation)
+    with whole_folder(out, KIND, overwrite) as folder, contextlib.closing(batches):
+        with image_writer(folder, record.size) as append:
+            done = 0
+            for images in batches:
+                append(images)
+                if options.png:
+                    save_pngs(folder, images, done)
+                done += len(images)
+        pool = PoolRecord(count=count, size=record.size, provenance=provenance)
+        seal_pool(folder, pool, {"generator": sealed.as_input})
     print(f"pool: {out}")
     return out
+
+
+def _check_space(options: GenerateOptions, size: int, out: Path) -> str:
+    """What the pool takes on the disk, in words. Raises UserError where that is not free."""
+    needed = options.count * (size * size * 3 * (2 if options.png else 1) + BYTES)
+    free = free_space(out)
+    if needed > free:
+        raise UserError(
+            f"--count {options.count}: takes {needed:,} bytes ({_gib(needed)}) at {size} px, "
+            f"{free:,} ({_gib(free)}) are free where {out} is to lie; make fewer, or choose an "
+            "--out on a larger disk"
+        )
+    return _gib(needed)
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 / 10 else f"{count / 2**20:.1f} MiB"
 
 
 def main(options: GenerateOptions) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 
 from dermsynth import checkpoint
 from dermsynth.errors import UserError
@@ -33,13 +32,14 @@ GO_ON, SAVE, STOP = range(3)
 class Budget:
     """When the loop ends and what it does on the way."""
 
-    out: Path  # run folder
+    path: Path  # where the run is written
     seed: int  # of the samples' latents
     minutes: float | None  # training time, over all resumes
     kimg: float | None  # or thousand real images
     stop_when_bad: bool  # end when the discriminator wins or the generator collapses, or only warn
     evaluate_every: float  # minutes between two scores; 0: none
     score: Callable[[torch.nn.Module], dict[str, float]]  # of a generator in eval mode
+    go_on: str  # the command that resumes the run, for messages
 
 
 @dataclass
@@ -91,7 +91,7 @@ class Loop:
         """
         trainer, processes = self.trainer, self.trainer.processes
         if processes.is_rank0:
-            save_grid(self.budget.out / "samples" / "reals.png", self.images.first(GRID**2), GRID)
+            save_grid(self.budget.path / "samples" / "reals.png", self.images.first(GRID**2), GRID)
         with stop_request() as stop, self._bar() as bar:
             order = processes.rank0_decides(STOP if self._finished() else GO_ON)
             while order != STOP:
@@ -103,11 +103,10 @@ class Loop:
                     self._checkpoint()
             if trainer.images_seen:
                 self._checkpoint()
-        if stop.requested and not self._finished():
-            raise KeyboardInterrupt(
-                f"checkpoint at {trainer.images_seen / 1000:.1f} kimg written; the same command "
-                f"with `--out {self.budget.out} --resume` goes on from there"
-            )
+                kimg = f"{trainer.images_seen / 1000:.1f} kimg"
+                stop.message = (
+                    f"checkpoint at {kimg} written; {self.budget.go_on} goes on from there"
+                )
         if trainer.images_seen and processes.is_rank0:
             self._sample()
         return self.seconds
@@ -158,12 +157,12 @@ class Loop:
             print(f"warning: {sentence}")
             return
         raise UserError(
-            f"{sentence}. The last good checkpoint is in {self.budget.out / CHECKPOINT}"
+            f"{sentence}. The last good checkpoint is in {self.budget.path / CHECKPOINT}"
         )
 
     def _sample(self) -> None:
         """Pictures of the same latents (and labels, in turn) at every time."""
-        path = self.budget.out / "samples" / f"{self.trainer.images_seen:08d}.png"
+        path = self.budget.path / "samples" / f"{self.trainer.images_seen:08d}.png"
         rng = generator(self.budget.seed, "gan/samples")
         z = rng.standard_normal((GRID**2, self.trainer.ema.latent_dim), np.float32)
         device, classes = self.trainer.compute.device, self.trainer.config.classes
@@ -183,17 +182,10 @@ class Loop:
             raise UserError(
                 f"training diverged before step {self.trainer.steps}: "
                 f"{ADVICE['not a number']}. The last good checkpoint is in "
-                f"{self.budget.out / CHECKPOINT}"
+                f"{self.budget.path / CHECKPOINT}"
             )
         done = Progress(self.seconds, self.scored, self.monitor.counts)
-        folder = self.budget.out / CHECKPOINT
-        try:
-            checkpoint.save(folder, state | vars(done) | self.facts)
-        except SafetensorError as error:  # how safetensors reports a full disk
-            raise UserError(
-                f"{folder}: could not be written ({error}); free some space, then go on with "
-                "--resume from the checkpoint before it"
-            ) from None
+        checkpoint.save(self.budget.path / CHECKPOINT, state | vars(done) | self.facts)
 
     def _bar(self) -> Any:
         budget, silent = self.budget, not self.trainer.processes.is_rank0

@@ -2,14 +2,16 @@
 
 import contextlib
 import inspect
-from collections.abc import Iterator
+import itertools
+from collections import deque
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from data.provenance import ClassRecord
 from dermsynth import progress
 from dermsynth.device import Compute
 from dermsynth.errors import UserError
@@ -21,15 +23,15 @@ BATCH = 16
 
 
 def draw_labels(
-    description: dict[str, Any], label: str | None, count: int, seed: int
+    classes: Sequence[ClassRecord], label: str | None, count: int, seed: int
 ) -> np.ndarray | None:
     """Classes of `count` images, int64 [count]; None for an unconditional generator.
 
-    `description` is `generator.json`. `malignant` (the default) and `benign` draw among the classes
-    of that target in the proportions of the training images; any other label is a class's name.
+    `classes`: the generator's. `malignant` (the default) and `benign` draw among those of that
+    target in the proportions of the training images; any other label is a class's name.
     Raises UserError for a label that the generator does not know.
     """
-    label, classes = label or "malignant", description.get("classes", [])
+    label = label or "malignant"
     if not classes:
         if label == "malignant":
             return None
@@ -37,11 +39,11 @@ def draw_labels(
             f"--label {label}: this generator makes malignant images only; train one with "
             "`python -m gan.train --classes target` or `--classes diagnosis`"
         )
-    names = [c["name"] for c in classes]
+    names = [c.name for c in classes]
     if label in names:
         return np.full(count, names.index(label))
     wanted = {"benign": 0, "malignant": 1}.get(label)
-    weights = np.array([c["count"] * (c["target"] == wanted) for c in classes], np.float64)
+    weights = np.array([c.count * (c.target == wanted) for c in classes], np.float64)
     if not weights.any():
         known = ", ".join(dict.fromkeys(["malignant", "benign", *names]))
         raise UserError(f"--label {label}: no class of this generator; known: {known}")
@@ -58,7 +60,19 @@ def sample(
     labels: np.ndarray | None = None,
     truncation: float = 1.0,
 ) -> np.ndarray:
-    """uint8 [count, size, size, 3], RGB.
+    """uint8 [count, size, size, 3], RGB: all that `sample_batches` makes."""
+    return np.concatenate(list(sample_batches(network, count, seed, compute, labels, truncation)))
+
+
+def sample_batches(
+    network: nn.Module,
+    count: int,
+    seed: int,
+    compute: Compute,
+    labels: np.ndarray | None = None,
+    truncation: float = 1.0,
+) -> Iterator[np.ndarray]:
+    """Images in order, uint8 [n, size, size, 3], RGB; never more than a few batches in memory.
 
     Parameters
     ----------
@@ -71,7 +85,6 @@ def sample(
         content in z
     """
     network = network.to(compute.device, memory_format=torch.channels_last)
-    images: np.ndarray | None = None
 
     def make(start: int) -> np.ndarray:
         z = np.stack([_latent(network, seed, number) for number in range(start, start + BATCH)])
@@ -79,14 +92,16 @@ def sample(
         part = None if labels is None else np.resize(labels[start : start + BATCH], BATCH)
         return render(network, z, compute, part, truncation)
 
-    starts = range(0, count, BATCH)
+    starts, ahead = iter(range(0, count, BATCH)), 2 * torch.get_num_threads()
     with _workers(compute) as workers, progress.bar(count, "generate", "img") as bar:
-        for start, made in zip(starts, workers.map(make, starts), strict=True):
-            if images is None:
-                images = np.empty((count, *made.shape[1:]), np.uint8)
-            images[start : start + BATCH] = made[: count - start]
-            bar.update(min(BATCH, count - start))
-    return images
+        waiting = deque(workers.submit(make, start) for start in itertools.islice(starts, ahead))
+        done = 0
+        while waiting:
+            made = waiting.popleft().result()[: count - done]
+            waiting.extend(workers.submit(make, start) for start in itertools.islice(starts, 1))
+            done += len(made)
+            bar.update(len(made))
+            yield made
 
 
 @torch.inference_mode()

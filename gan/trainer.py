@@ -262,7 +262,7 @@ class Trainer:
         states = {name: part.state_dict() for name, part in self._parts().items()}
         own = {"step": self.steps, "sums": self.sums, "version": VERSION}
         ada = {"ada_p": self.ada_p, "ada_signs": self.ada_signs}
-        return states | own | ada | {"architecture": describe(self.arch, self.config)}
+        return states | own | ada | {"architecture": self._architecture()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from `state`. Raises UserError for one of another version or architecture."""
@@ -280,10 +280,9 @@ class Trainer:
                 f"the checkpoint has version {state.get('version')}, this code writes {VERSION}; "
                 "go on with the version of the code that wrote it, or start a new run"
             )
-        ours, theirs = describe(self.arch, self.config), state["architecture"]
         before, now = (
-            {"arch": d["name"], **{name: _plain(value) for name, value in d["config"].items()}}
-            for d in (theirs, ours)
+            {"arch": description["name"], **description["config"]}
+            for description in (state["architecture"], self._architecture())
         )
         if before != now:
             lines = "".join(
@@ -295,6 +294,9 @@ class Trainer:
                 "the checkpoint is of another architecture; give the same options or start a new "
                 f"run{lines}"
             )
+
+    def _architecture(self) -> dict[str, Any]:
+        return describe(self.arch, self.config).model_dump()
 
     def _parts(self) -> dict[str, Any]:
         """The three networks and both optimizers by name."""
@@ -332,7 +334,3 @@ def _cross_entropy(logits: torch.Tensor, labels: Labels) -> torch.Tensor:
 def _spread(images: torch.Tensor) -> torch.Tensor:
     """How much the images of a batch differ in the large: mean standard deviation at 8x8 px."""
     return F.adaptive_avg_pool2d(images.detach(), SPREAD_SIDE).std(0).mean()
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value

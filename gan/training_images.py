@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from data.prepare import default_dataset
+from data.provenance import ClassRecord
 from data.store import Dataset, load_dataset
 from dermsynth.errors import UserError, some
+from dermsynth.row_hashes import CheckedRows
 from dermsynth.seeds import generator
 from dermsynth.symmetries import turn_each
 from gan.options import ClassesName
@@ -23,7 +24,7 @@ class TrainingPart:
 
     rows: np.ndarray  # int64 [n], ascending row numbers of the dataset
     labels: np.ndarray  # int64 [n], 0 where there are no classes
-    classes: list[dict[str, Any]]  # a class: name, target (0/1), count; [] for none
+    classes: list[ClassRecord]  # [] for none
 
 
 def open_dataset(path: Path | None) -> Dataset:
@@ -82,11 +83,11 @@ def training_part(dataset: Dataset, fold: int, classes: ClassesName) -> Training
     chosen = np.isin(names, kept)
     rows, targets, names = rows[chosen], targets[chosen], names[chosen]
     described = [
-        {
-            "name": name,
-            "target": int(targets[names == name].mean() > 0.5),
-            "count": int((names == name).sum()),
-        }
+        ClassRecord(
+            name=name,
+            target=int(targets[names == name].mean() > 0.5),
+            count=int((names == name).sum()),
+        )
         for name in kept
     ]
     return TrainingPart(rows, np.searchsorted(kept, names).astype(np.int64), described)
@@ -101,7 +102,7 @@ class TrainingImages:
 
     def __init__(self, dataset: Dataset, part: TrainingPart, seed: int) -> None:
         # a memory map is read as it is needed; encoded files are decoded once
-        mapped = isinstance(dataset.images, np.ndarray)
+        mapped = isinstance(dataset.images, CheckedRows)
         self.images = dataset.images if mapped else dataset.images[part.rows]
         self.rows = part.rows if mapped else np.arange(len(part.rows))
         self.labels, self.seed = part.labels, seed

@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from data.provenance import GeneratorRecord
 from data.store import Dataset
-from dermsynth import checkpoint, cli
+from dermsynth import checkpoint, cli, manifest
 from dermsynth.device import Compute, resolve
 from dermsynth.errors import UserError
-from dermsynth.options import as_plain, check_bounds, refuse_without_effect, replace
-from dermsynth.runs import finish_run, free_name, open_run
+from dermsynth.files import free_name
+from dermsynth.folders import RunFolder, can_resume, check_replaceable, resumable, run_folder
+from dermsynth.machine import versions
+from dermsynth.options import RunOptions, as_plain, check_bounds, refuse_without_effect, replace
 from dermsynth.seeds import generator
 from dermsynth.tracking import Tracker
 from gan.distributed import Processes, join_processes
@@ -25,7 +28,7 @@ from gan.evaluation.features import FeatureNetwork, extract
 from gan.evaluation.metrics import kid
 from gan.hyperparameters import Hyperparameters
 from gan.loop import Budget, Loop, Progress
-from gan.networks import architecture, describe, make_config
+from gan.networks import SIZES, architecture, describe, make_config
 from gan.options import ClassesName, TrainOptions
 from gan.sampling import draw_labels, sample
 from gan.trainer import Trainer
@@ -37,14 +40,22 @@ from gan.training_images import (
     open_dataset,
     training_part,
 )
-from gan.weights import CHECKPOINT, save_generator
+from gan.weights import (
+    CHECKPOINT,
+    DESCRIPTION,
+    KIND,
+    WEIGHTS,
+    open_generator,
+    write_generator,
+)
 
 RUNS = Path("runs/gan")
 DEFAULT_MINUTES = {"cpu": 10.0}  # by device type; accelerators get the next
 DEFAULT_MINUTES_ACCELERATOR = 60.0
 SCORED = 256  # synthetic images of a score on the way
 SHOWN = 1000  # training images that a generator may begin from
-MAY_CHANGE = ("minutes", "kimg", "tracking", "evaluate_every", "divergence")  # on a resume
+MAY_CHANGE = ("data", "minutes", "kimg", "evaluate_every", "divergence")  # on a resume
+MINUTES_ROUNDED = 0.0005  # by as much as `generator.json` may round them down
 
 
 @dataclass(frozen=True)
@@ -54,7 +65,8 @@ class Plan:
     options: TrainOptions  # data, out, classes, batch and the budget are set
     dataset: Dataset
     part: TrainingPart
-    out: Path
+    out: Path  # where the run is to be found
+    path: Path  # where it is written, once the folder is entered
 
     @property
     def fold(self) -> int:
@@ -73,39 +85,92 @@ def train(options: TrainOptions) -> Path:
     check_bounds(options)
     if options.budget.minutes is not None and options.budget.kimg is not None:
         raise UserError("--minutes and --kimg: give one of them")
-    dataset = open_dataset(options.images.data)
-    classes = _classes(options)
-    part = training_part(dataset, options.images.fold, classes)
-    config = resolve_config(options, dataset.size, len(part.classes))
     processes = join_processes()
     model, run = options.model, options.run
-    _check_batch(config.batch, model.accumulate, processes)
+    classes = _classes(options)
+    resolve_config(options, SIZES[0], 0 if classes == "none" else 2)
     compute = resolve(options.compute.device, options.compute.precision, cpu_auto="bf16")
-    out = run.out or _default_out(dataset.path, options)
+    if processes.is_rank0 and run.out is not None:
+        _check_out(run)
+    dataset = open_dataset(options.images.data)
+    part = training_part(dataset, options.images.fold, classes)
+    config = resolve_config(options, dataset.size, len(part.classes))
+    _check_batch(config.batch, model.accumulate, processes)
+    out = processes.rank0_says(run.out or _default_out(dataset.path, options))
     minutes = _minutes(options, compute.device.type)
     named = {"data": dataset.path, "out": out, "classes": classes, "batch": config.batch}
-    plan = Plan(replace(options, **named, minutes=minutes), dataset, part, out)
+    plan = Plan(replace(options, **named, minutes=minutes), dataset, part, out, out)
 
-    # --- the folder, which the other processes wait for
-    if processes.is_rank0:
-        open_run(out, plan.options, run.resume, run.overwrite, may_change=MAY_CHANGE)
-        cli.save_options(replace(plan.options, resume=False, overwrite=False), out)
-    processes.rank0_decides(0)
+    with contextlib.ExitStack() as stack:
+        # --- the folder, which the other processes wait for
+        folder = stack.enter_context(_folder(plan)) if processes.is_rank0 else None
+        if processes.rank0_decides(folder is not None and _is_done(folder, plan)):
+            return out
+        plan = dataclasses.replace(plan, path=processes.rank0_says(folder.path if folder else out))
+        if folder is not None:
+            if folder.was_finished:
+                folder.loosen(WEIGHTS, DESCRIPTION)
+            cli.save_options(replace(plan.options, resume=False, overwrite=False), plan.path)
 
-    # --- the networks, at their beginning or where a killed run left them
-    trainer = Trainer(model.arch, config, model.seed, compute, model.accumulate, processes)
-    progress = _restore(trainer, out, dataset) if run.resume else Progress()
-    if trainer.steps == 0:
-        trainer.begin_from(_some_images(plan))
+        # --- the networks, at their beginning or where a stopped run left them
+        trainer = Trainer(model.arch, config, model.seed, compute, model.accumulate, processes)
+        progress = _restore(trainer, plan, folder) if run.resume else Progress()
+        if trainer.steps == 0:
+            trainer.begin_from(_some_images(plan))
 
-    # --- the training
-    seconds = _run(trainer, plan, progress)
-    if processes.is_rank0:
-        save_generator(out, trainer.ema, _description(plan, trainer, seconds))
-        finish_run(out)
-        samples = out / "samples"
-        print(f"generator after {trainer.images_seen / 1000:.1f} kimg: {out}; samples in {samples}")
+        # --- the training
+        seconds = _run(trainer, plan, progress)
+        if folder is not None:
+            # what was sealed before no longer holds: a kill from here on leaves a stopped run
+            manifest.begin(folder.path, KIND, folder.options, folder.inputs)
+            folder.finish(
+                write_generator(folder.path, trainer.ema, _record(plan, trainer, seconds))
+            )
+            print(
+                f"generator after {trainer.images_seen / 1000:.1f} kimg: {out}; samples in "
+                f"{out / 'samples'}"
+            )
     return out
+
+
+def _check_out(run: RunOptions) -> None:
+    """Before a dataset is made on the way. Raises UserError as entering the folder does."""
+    assert run.out is not None
+    if run.resume:
+        resumable(run.out)
+    else:
+        check_replaceable(run.out, KIND, run.overwrite)
+
+
+def _folder(plan: Plan) -> contextlib.AbstractContextManager[RunFolder]:
+    run = plan.options.run
+    options, inputs = as_plain(plan.options), {"dataset": plan.dataset.as_input}
+    return run_folder(plan.out, KIND, options, inputs, run.resume, run.overwrite, MAY_CHANGE)
+
+
+def _is_done(folder: RunFolder, plan: Plan) -> bool:
+    """Whether a finished run is resumed that has nothing more to do; says so."""
+    if not folder.was_finished:
+        return False
+    try:
+        sealed = open_generator(folder.path)
+        sealed.bytes(WEIGHTS)
+        record = sealed.record(DESCRIPTION, GeneratorRecord)
+    except UserError as error:
+        print(f"warning: {error}")
+        return False
+    budget = plan.options.budget
+    if budget.kimg is not None:
+        done = record.kimg >= budget.kimg
+    else:
+        done = record.minutes + MINUTES_ROUNDED >= (budget.minutes or 0)
+    if done:
+        changes = "".join(f"; {change}" for change in folder.changed(MAY_CHANGE[1:]))
+        print(
+            f"{plan.out}: finished, {record.kimg:g} kimg in {record.minutes:g} minutes{changes}: "
+            "nothing more to do; a larger --kimg or --minutes goes on"
+        )
+    return done
 
 
 def resolve_config(options: TrainOptions, size: int, classes: int) -> Any:
@@ -162,13 +227,14 @@ def _run(trainer: Trainer, plan: Plan, progress: Progress) -> float:
     options, dataset = plan.options, plan.dataset
     images = TrainingImages(dataset, plan.part, plan.seed)
     budget = Budget(
-        plan.out,
+        plan.path,
         plan.seed,
         options.budget.minutes,
         options.budget.kimg,
         options.monitor.divergence == "stop",
         options.monitor.evaluate_every,
         _scorer(plan, trainer.compute),
+        f"the same command with `--out {plan.out} --resume`",
     )
     tracker = None
     with contextlib.ExitStack() as stack:
@@ -176,14 +242,14 @@ def _run(trainer: Trainer, plan: Plan, progress: Progress) -> float:
             _announce(plan, trainer)
             tracker = stack.enter_context(
                 Tracker(
-                    plan.out,
+                    plan.path,
                     options.run.tracking,
                     as_plain(options) | {"params": _count(trainer.generator)},
                     group=f"gan-{dataset.path.name}",
                     resume_step=trainer.steps if options.run.resume else None,
                 )
             )
-        facts = {"folds_hash": dataset.folds_hash}
+        facts = {"compute": str(trainer.compute)}
         return Loop(trainer, images, budget, tracker, progress, facts).run()
 
 
@@ -215,48 +281,52 @@ def _scorer(plan: Plan, compute: Compute) -> Callable[[torch.nn.Module], dict[st
         if len(held_out) < LEAST_HELD_OUT:
             return {}
         name, network, features = reference()
-        labels = draw_labels({"classes": plan.part.classes}, "malignant", SCORED, plan.seed)
+        labels = draw_labels(plan.part.classes, "malignant", SCORED, plan.seed)
         synthetic = sample(generator, SCORED, plan.seed, compute, labels)
         return {name: kid(extract(synthetic, compute, "synthetic images", network), features)}
 
     return score
 
 
-def _description(plan: Plan, trainer: Trainer, seconds: float) -> dict[str, Any]:
-    """What `generator.json` says: where the generator comes from and what it has seen."""
+def _record(plan: Plan, trainer: Trainer, seconds: float) -> GeneratorRecord:
+    """Where the generator comes from and what it has seen."""
     dataset, images = plan.dataset, plan.options.images
-    return {
-        "architecture": describe(plan.options.model.arch, trainer.config),
-        "dataset": str(dataset.path),
-        "folds_hash": dataset.folds_hash,
-        "fold": plan.fold,
-        "targets": "malignant" if images.classes == "none" else images.classes,
-        "classes": plan.part.classes,
-        "training_ids": dataset.table["image_id"].to_numpy()[plan.part.rows].tolist(),
-        "seed": plan.seed,
-        "size": dataset.size,
-        "kimg": trainer.images_seen / 1000,
-        "minutes": round(seconds / 60, 3),
-    }
+    return GeneratorRecord(
+        architecture=describe(plan.options.model.arch, trainer.config),
+        dataset=str(dataset.path),
+        dataset_identity=dataset.identity,
+        folds_hash=dataset.folds_hash,
+        fold=plan.fold,
+        targets="malignant" if images.classes == "none" else images.classes,
+        classes=plan.part.classes,
+        training_ids=dataset.table["image_id"].astype(str).iloc[plan.part.rows].tolist(),
+        seed=plan.seed,
+        size=dataset.size,
+        kimg=trainer.images_seen / 1000,
+        minutes=round(seconds / 60, 3),
+        versions=versions("torch"),
+    )
 
 
-def _restore(trainer: Trainer, out: Path, dataset: Dataset) -> Progress:
+def _restore(trainer: Trainer, plan: Plan, folder: RunFolder | None) -> Progress:
     """Load the last checkpoint; returns what the loop has to remember."""
-    state = checkpoint.load(out / CHECKPOINT)
+    state = checkpoint.load(plan.path / CHECKPOINT)
     say = print if trainer.processes.is_rank0 else lambda line: None
     if state is None:
+        if folder is not None and folder.was_finished:
+            raise UserError(
+                f"--resume {plan.out}: it is finished and holds no {CHECKPOINT} to go on from; "
+                "start a new run in another --out"
+            )
         say("no checkpoint yet: starting from the beginning")
         return Progress()
-    if state["folds_hash"] != dataset.folds_hash:
-        raise UserError(
-            f"--resume {out}: {dataset.path} has other images or folds than when the run began; "
-            "start a new run in another --out"
-        )
     try:
         trainer.restore(state)
     except UserError as error:
-        raise UserError(f"--resume {out}: {error}") from None
+        raise UserError(f"--resume {plan.out}: {error}") from None
     say(f"going on from {trainer.images_seen / 1000:.1f} kimg, {state['seconds'] / 60:.1f} minutes")
+    if state["compute"] != (now := str(trainer.compute)):
+        say(f"note: until here on {state['compute']}; from here on {now}: not the same bits")
     return Progress(state["seconds"], state["scored"], state["counts"])
 
 
@@ -285,7 +355,7 @@ def _check_batch(batch: int, accumulate: int, processes: Processes) -> None:
 def _default_out(data: Path, options: TrainOptions) -> Path:
     stem = f"{data.name}-{options.model.arch}-fold{options.images.fold}-seed{options.model.seed}"
     if options.run.resume:
-        runs = [path for path in RUNS.glob(f"{stem}*") if (path / "config.yaml").exists()]
+        runs = [path for path in RUNS.glob(f"{stem}*") if can_resume(path)]
         return max(runs, key=lambda path: path.stat().st_mtime, default=RUNS / stem)
     return free_name(RUNS, stem)
 
@@ -293,13 +363,14 @@ def _default_out(data: Path, options: TrainOptions) -> Path:
 def _announce(plan: Plan, trainer: Trainer) -> None:
     model, budget, part = plan.options.model, plan.options.budget, plan.part
     ending = f"{budget.kimg:g} kimg" if budget.kimg is not None else f"{budget.minutes:g} minutes"
-    kinds = ", ".join(f"{c['count']} {c['name']}" for c in part.classes)
+    beside = "" if plan.path == plan.out else f", until it is finished in {plan.path}"
+    kinds = ", ".join(f"{c.count} {c.name}" for c in part.classes)
     print(
         f"GAN on {plan.dataset.path}, fold {plan.fold}: {kinds or f'{len(part.rows)} malignant'} "
         f"training images of {plan.dataset.size} px\n{model.arch}: generator "
         f"{_count(trainer.generator) / 1e6:.1f} M, discriminator "
         f"{_count(trainer.discriminator) / 1e6:.1f} M parameters; batch {model.batch}; "
-        f"{trainer.compute}\nbudget {ending}, run folder {plan.out}"
+        f"{trainer.compute}\nbudget {ending}, run folder {plan.out}{beside}"
     )
 
 

@@ -1,66 +1,68 @@
-"""A trained generator on disk: `generator.safetensors` and, written last, `generator.json`."""
+"""A trained generator on disk: `generator.safetensors`, `generator.json` and their manifest."""
 
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
-from safetensors import SafetensorError
 from torch import nn
 
+from data.provenance import GeneratorRecord
+from dermsynth import manifest
 from dermsynth.errors import UserError
-from dermsynth.files import read_json, sha256, write_bytes, write_json
-from dermsynth.machine import versions
+from dermsynth.files import sha256, write_bytes
+from dermsynth.manifest import Sealed, digest, open_sealed
+from dermsynth.records import write_record
 from gan.networks import restore_generator
 
+KIND = "generator"
 WEIGHTS, DESCRIPTION, CHECKPOINT = "generator.safetensors", "generator.json", "checkpoint"
 
 
-def save_generator(run: Path, network: nn.Module, description: dict[str, Any]) -> None:
-    """Write the weights, then the description that vouches for them; each whole or not at all."""
-    (run / DESCRIPTION).unlink(missing_ok=True)  # it would not fit the new weights
+def write_generator(folder: Path, network: nn.Module, record: GeneratorRecord) -> dict[str, str]:
+    """Write weights and description; returns the parts of the run's identity, for its seal."""
     tensors = {name: t.detach().cpu().contiguous() for name, t in network.state_dict().items()}
-    write_bytes(run / WEIGHTS, safetensors.torch.save(tensors))
-    own = {"versions": versions("torch"), "sha256": sha256(run / WEIGHTS)}
-    write_json(run / DESCRIPTION, description | own)
+    write_bytes(folder / WEIGHTS, safetensors.torch.save(tensors))
+    write_record(folder / DESCRIPTION, record)
+    return {"weights": sha256(folder / WEIGHTS), "description": digest(record.model_dump())}
 
 
-def read_description(run: Path) -> dict[str, Any]:
-    """`generator.json` of a finished run. Raises UserError where there is none, and says why."""
-    if (run / DESCRIPTION).exists():
-        return read_json(run / DESCRIPTION)
-    if (run / CHECKPOINT).exists():
-        raise UserError(
-            f"{run}: its training is not finished; go on with "
-            f"`python -m gan.train --out {run} --resume` and the options of {run}/config.yaml"
-        )
-    raise UserError(f"{run}: no GAN run there (no {DESCRIPTION}); make one: `python -m gan.train`")
+def open_generator(run: Path) -> Sealed:
+    """A finished run of gan.train. Raises UserError where there is none, and says what is."""
+    go_on = how_to_go_on(run)
+    mend = f"write it again from its checkpoint: {go_on}; or train again"
+    absent = f"{run}: no GAN run there; make one: `python -m gan.train`"
+    if (run / manifest.NAME).exists():
+        there = manifest.read_manifest(run, "train again")
+        if there.kind == KIND and not there.finished:
+            absent = f"Go on with its training: {go_on}"
+    return open_sealed(run, KIND, absent, mend)
 
 
-def load_generator(run: Path) -> tuple[nn.Module, dict[str, Any]]:
+def how_to_go_on(run: Path) -> str:
+    """The command that resumes a run, to be printed."""
+    if (run / "config.yaml").exists():
+        return f"`python -m gan.train --config {run}/config.yaml --out {run} --resume`"
+    return f"`python -m gan.train --out {run} --resume` and the options that it began with"
+
+
+def read_description(run: Path) -> GeneratorRecord:
+    """`generator.json` of a finished run. Raises UserError as `open_generator` does."""
+    return open_generator(run).record(DESCRIPTION, GeneratorRecord)
+
+
+def load_generator(run: Path | Sealed) -> tuple[nn.Module, GeneratorRecord]:
     """The EMA generator of a finished run, in eval mode on the CPU, and its `generator.json`.
 
     Raises UserError where the run is missing, unfinished or damaged, or of an unknown architecture.
     """
-    description = read_description(run)
+    sealed = run if isinstance(run, Sealed) else open_generator(run)
+    record = sealed.record(DESCRIPTION, GeneratorRecord)
+    network = restore_generator(record.architecture, str(sealed.path / DESCRIPTION))
     try:
-        expected, arch = description["sha256"], description["architecture"]
-    except (KeyError, TypeError):
-        raise UserError(
-            f"{run / DESCRIPTION}: not a generator's description; train again"
-        ) from None
-    if not (run / WEIGHTS).exists() or sha256(run / WEIGHTS) != expected:
-        raise UserError(
-            f"{run / WEIGHTS}: missing or damaged, its SHA-256 is not the one in {DESCRIPTION}; "
-            f"write it again with `python -m gan.train --out {run} --resume` and the options of "
-            f"{run}/config.yaml"
-        )
-    network = restore_generator(arch)
-    try:
-        network.load_state_dict(safetensors.torch.load_file(run / WEIGHTS))
-    except (RuntimeError, SafetensorError) as error:
+        network.load_state_dict(sealed.tensors(WEIGHTS))
+    except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{run / WEIGHTS}: does not fit the architecture {arch['name']} of this version of "
-            f"the code ({reason}); train it again"
+            f"{sealed.path / WEIGHTS}: does not fit the architecture {record.architecture.name} of "
+            f"this version of the code ({reason}); train it again"
         ) from None
-    return network.eval().requires_grad_(False), description
+    return network.eval().requires_grad_(False), record

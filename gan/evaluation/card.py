@@ -59,7 +59,6 @@ HOW = {  # keys of generator.json: name
     "minutes": "minutes of training",
     "seed": "seed",
     "size": "side, px",
-    "sha256": "weights, SHA-256",
     "versions": "versions",
 }
 
@@ -89,8 +88,11 @@ def render(
         "percent": percent,
         "bar": bar,
     }
-    images, description, dataset = subject.images, subject.description, subject.dataset
-    architecture, config = (description.get("architecture", {}).get(k) for k in ("name", "config"))
+    images, dataset, record = subject.images, subject.dataset, subject.generator
+    architecture = record.architecture.name if record else None
+    how = {words: getattr(record, key) for key, words in HOW.items()} if record else {}
+    if subject.provenance.generator_id:
+        how["content id"] = subject.provenance.generator_id
     return environment.get_template("card.html.j2").render(
         name=subject.path.resolve().name,
         subject=subject,
@@ -100,11 +102,11 @@ def render(
         result=result,
         failures=failures(result, measured["training"]),
         architecture=architecture,
-        config=config or {},
-        how={words: description[key] for key, words in HOW.items() if key in description},
-        classes=description.get("classes") or [],
-        provenance=subject.provenance,
-        sources=licences(dataset.info),
+        config=record.architecture.config if record else {},
+        how=how,
+        classes=record.classes if record else [],
+        provenance=subject.provenance.model_dump(exclude_defaults=True),
+        sources=licences({"source": dataset.info.source, **dataset.info.facts}),
         synthetic=pictures.grid(images.synthetic[:SAMPLES], COLUMNS),
         real=pictures.grid(images.held_out[images.some("held_out", SAMPLES, 0)], COLUMNS),
         closest=pictures.jpeg(closest),

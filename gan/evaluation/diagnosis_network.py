@@ -2,7 +2,8 @@
 
 A small ResNet-18 (He et al. 2016) that tells the diagnoses of a fold's training part apart. It
 shares no weight and no pretraining with any discriminator. Trained once per dataset and fold, in
-about a minute on two cores, and kept in the dataset's folder under `.evaluation/`.
+about a minute on two cores, and kept in the dataset's folder under `.evaluation/`, whose lock
+processes hold in turn: the second one finds what the first has trained.
 """
 
 import hashlib
@@ -24,6 +25,7 @@ from data.store import Dataset
 from dermsynth import checkpoint, progress
 from dermsynth.device import Compute
 from dermsynth.errors import UserError
+from dermsynth.locks import locked
 from dermsynth.seeds import generator, seed_torch
 from dermsynth.symmetries import turn_each
 from gan.evaluation.features import BATCH as READ
@@ -125,9 +127,14 @@ class _Lesson:
     def folder(self) -> Path:
         """In the dataset's folder, or under runs/ where that cannot be written to."""
         dataset = self.dataset
-        stem = f"diagnosis-fold{self.fold}-{dataset.size}px-{dataset.folds_hash[:12]}"
+        stem = f"diagnosis-fold{self.fold}-{dataset.size}px-{dataset.identity.id[:12]}"
         home = dataset.path if os.access(dataset.path, os.W_OK) else Path("runs")
         return home / FOLDER / stem
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """By which what is kept is known again."""
+        return {"recipe": RECIPE, "dataset": self.dataset.identity.id}
 
 
 def can_learn(dataset: Dataset, fold: int) -> bool:
@@ -138,7 +145,10 @@ def can_learn(dataset: Dataset, fold: int) -> bool:
 def is_ready(dataset: Dataset, fold: int) -> bool:
     """Whether the network of this dataset and fold lies there, trained to its end."""
     lesson = _lesson(dataset, fold)
-    state = _saved(lesson.folder) if lesson else None
+    try:
+        state = _saved(lesson) if lesson else None
+    except UserError:  # damaged; or another process is just replacing it
+        return False
     return state is not None and state["step"] == lesson.steps
 
 
@@ -157,14 +167,15 @@ def load_diagnosis_network(
             f"--network diagnosis: {dataset.path} has no two diagnoses with {LEAST} images or more "
             f"in the training part of fold {fold}; use --network imagenet"
         )
-    state = _saved(lesson.folder)
     seed_torch(0, "evaluation network")
     network = DiagnosisNetwork(len(lesson.names))
-    if state is None or state["step"] < lesson.steps:
-        _train(network, lesson, state, compute)
-        _finish(network, lesson, compute)
-        state = _saved(lesson.folder)
-        assert state is not None
+    with locked(lesson.folder, wait=True):
+        state = _saved_or_cleared(lesson)
+        if state is None or state["step"] < lesson.steps:
+            _train(network, lesson, state, compute)
+            _finish(network, lesson, compute)
+            state = _saved(lesson)
+            assert state is not None
     network.load_state_dict(state["network"])
     name = f"diagnosis-resnet18-{_fingerprint(network)}"
     return FeatureNetwork(name, network.eval().requires_grad_(False)), state["facts"]
@@ -194,15 +205,20 @@ def _labels(dataset: Dataset, rows: np.ndarray, column: str) -> np.ndarray:
     return values.astype(object).fillna("").to_numpy(str)
 
 
-def _saved(folder: Path) -> dict[str, Any] | None:
-    """What is there and was made by this recipe; what is damaged is thrown away."""
+def _saved(lesson: _Lesson) -> dict[str, Any] | None:
+    """What is there, of this dataset and recipe. Raises UserError where it is damaged."""
+    state = checkpoint.load(lesson.folder)
+    return state if state and lesson.facts.items() <= state.items() else None
+
+
+def _saved_or_cleared(lesson: _Lesson) -> dict[str, Any] | None:
+    """As `_saved`; what is damaged is thrown away."""
     try:
-        state = checkpoint.load(folder)
+        return _saved(lesson)
     except UserError as error:
         print(f"warning: {error}; the evaluation network is trained again")
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(lesson.folder, ignore_errors=True)
         return None
-    return state if state and state["recipe"] == RECIPE else None
 
 
 def _train(
@@ -234,7 +250,7 @@ def _train(
         for step in range(first, lesson.steps):
             if time.monotonic() - saved > SAVE_SECONDS:
                 states = {name: part.state_dict() for name, part in parts.items()}
-                checkpoint.save(lesson.folder, {"recipe": RECIPE, "step": step, **states})
+                checkpoint.save(lesson.folder, {**lesson.facts, "step": step, **states})
                 saved = time.monotonic()
             images, labels = _batch(lesson, step)
             with compute.autocast():
@@ -276,7 +292,7 @@ def _finish(network: DiagnosisNetwork, lesson: _Lesson, compute: Compute) -> Non
         "n_training": len(lesson.rows),
         "auc": _auc(network, lesson, compute),
     }
-    final = {"recipe": RECIPE, "step": lesson.steps, "network": network.state_dict()}
+    final = {**lesson.facts, "step": lesson.steps, "network": network.state_dict()}
     checkpoint.save(lesson.folder, {**final, "facts": facts})
     (lesson.folder / checkpoint.PREVIOUS).unlink(missing_ok=True)
 

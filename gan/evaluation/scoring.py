@@ -12,9 +12,13 @@ from PIL import Image
 
 from data.store import Dataset
 from dermsynth.device import Compute, resolve
-from dermsynth.files import write_json, write_text
+from dermsynth.files import write_text
+from dermsynth.folders import whole_folder
+from dermsynth.manifest import Sealed, digest, seal
+from dermsynth.options import as_plain
+from dermsynth.records import write_record
 from dermsynth.seeds import generator as random_generator
-from gan.evaluation import card, diagnosis_network, drift, pairs
+from gan.evaluation import card, diagnosis_network, drift, pairs, records
 from gan.evaluation.features import FeatureNetwork, extract, imagenet_network
 from gan.evaluation.fid import fid, inception, inception_features
 from gan.evaluation.metrics import (
@@ -24,7 +28,8 @@ from gan.evaluation.metrics import (
     nearest_distances,
     precision_recall,
 )
-from gan.evaluation.subject import Images, Subject, open_subject
+from gan.evaluation.records import EvaluationRecord
+from gan.evaluation.subject import Images, Subject, open_source, open_subject
 from gan.exploration import ROWS, save_galleries
 from gan.options import EvaluateOptions, NetworkName
 from gan.sampling import draw_labels
@@ -69,38 +74,46 @@ def score(options: EvaluateOptions) -> dict[str, Any]:
     """As gan.evaluate.evaluate."""
     judge = inception(options.inception) if options.inception else None
     compute = resolve(options.compute.device, options.compute.precision, cpu_auto="bf16")
-    subject = open_subject(options, compute)
-    images, path = subject.images, subject.path
-    networks = _networks(options.network, subject.dataset, subject.fold, compute)
-    by_imagenet, near = _look(images, networks.imagenet, compute)
-    seen = {"imagenet": by_imagenet}
-    if networks.diagnosis:
-        seen["diagnosis"] = _see(images, networks.diagnosis, compute)
-    chosen = seen.pop(networks.chosen)
-    measured, drifts = _drift(images, options.seed)
-    result = {
-        **_scores(chosen, options.seed),
-        **_other_scores(next(iter(seen.values()), None), options.seed),
-        "independent": _independent(networks.chosen, subject),
-        **_copies(near, images, options.seed),
-        "drift": {name: dataclasses.asdict(drifted) for name, drifted in drifts.items()},
-        "pairs": _pairs(images, near["pixels"], options.seed),
-        **(_fid(images, judge, compute, options.seed) if judge else {}),
-        "diagnosis_network": networks.facts or None,
-        "n_training": len(images.training),
-        "dataset": str(subject.dataset.path),
-        "folds_hash": subject.dataset.folds_hash,
-        "fold": subject.fold,
-        "seed": options.seed,
-    }
-    result = _without_nan(result)
-    closest = _closest(images, near["features"])
-    Image.fromarray(closest).save(path / "memorisation.png")
-    galleries = _galleries(path, options.seed, compute) if subject.is_generator else {}
-    page = card.render(subject, result, measured, closest, galleries)
-    write_text(path / "evaluation.html", page)
-    write_json(path / "evaluation.json", result)
-    _report(result, path)
+    source = open_source(options)
+    out = source.path / records.FOLDER
+    with whole_folder(out, records.KIND, overwrite=True) as folder:
+        subject = open_subject(options, source, compute)
+        networks = _networks(options.network, subject.dataset, subject.fold, compute)
+        by_imagenet, near = _look(subject.images, networks.imagenet, compute)
+        seen = {"imagenet": by_imagenet}
+        if networks.diagnosis:
+            seen["diagnosis"] = _see(subject.images, networks.diagnosis, compute)
+        chosen = seen.pop(networks.chosen)
+        measured, drifts = _drift(subject.images, options.seed)
+        values = {
+            **_scores(chosen, options.seed),
+            **_other_scores(next(iter(seen.values()), None), options.seed),
+            "independent": _independent(networks.chosen, subject),
+            **_copies(near, subject.images, options.seed),
+            "drift": {name: dataclasses.asdict(drifted) for name, drifted in drifts.items()},
+            "pairs": _pairs(subject.images, near["pixels"], options.seed),
+            **(_fid(subject.images, judge, compute, options.seed) if judge else {}),
+            "diagnosis_network": networks.facts or None,
+            "n_training": len(subject.images.training),
+            "dataset": str(subject.dataset.path),
+            "folds_hash": subject.dataset.folds_hash,
+            "fold": subject.fold,
+            "seed": options.seed,
+        }
+        record = EvaluationRecord.model_validate(_without_nan(values))
+        closest = _closest(subject.images, near["features"])
+        Image.fromarray(closest).save(folder / records.CLOSEST)
+        galleries = {}
+        if isinstance(source.opened, Sealed):
+            galleries = _galleries(source.opened, options.seed, compute, folder)
+        result = record.model_dump()
+        page = card.render(subject, result, measured, closest, galleries)
+        write_text(folder / records.PAGE, page)
+        write_record(folder / records.HEADER, record)
+        inputs = {"subject": source.as_input, "dataset": subject.dataset.as_input}
+        parts = {"scores": digest(record.model_dump(exclude={"dataset"}))}
+        seal(folder, records.KIND, parts, inputs, as_plain(options))
+    _report(result, out)
     return result
 
 
@@ -295,11 +308,11 @@ def _closest(images: Images, near: _Near) -> np.ndarray:
     return np.concatenate([np.concatenate(list(row), 1) for row in rows])
 
 
-def _galleries(run: Path, seed: int, compute: Compute) -> dict[str, Path]:
+def _galleries(run: Sealed, seed: int, compute: Compute, folder: Path) -> dict[str, Path]:
     """PNG files of walks between latents and of truncation."""
-    network, description = load_generator(run)
-    labels = draw_labels(description, None, ROWS, seed)
-    return save_galleries(network, labels, seed, compute, run / "explore")
+    network, record = load_generator(run)
+    labels = draw_labels(record.classes, None, ROWS, seed)
+    return save_galleries(network, labels, seed, compute, folder)
 
 
 def _report(result: dict[str, Any], target: Path) -> None:
@@ -316,7 +329,7 @@ def _report(result: dict[str, Any], target: Path) -> None:
         f"(real: {', '.join(f'{value:.2f}' for value in result['floor'].values())})",
         f"memorisation: ratio {result['memorisation']:.2f} (1 chance, 0 copies), {verdict}",
         f"drift: {', '.join(drifting) or 'none'}",
-        f"{target / 'evaluation.json'}, {target / 'evaluation.html'}",
+        f"{target / records.HEADER}, {target / records.PAGE}",
     ]
     if result["independent"] is False:
         lines.insert(1, "the discriminator saw features akin to these: choose --network diagnosis")

@@ -2,20 +2,21 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from data.pool import load_pool
-from data.store import Dataset
+from data.pool import Pool, load_pool
+from data.provenance import GeneratorRecord, Provenance
+from data.store import Dataset, load_dataset
 from dermsynth.device import Compute
 from dermsynth.errors import UserError
+from dermsynth.manifest import Input, Sealed, check_same
 from dermsynth.seeds import generator as random_generator
 from gan.networks import ARCHITECTURES
 from gan.options import LEAST_SYNTHETIC, EvaluateOptions
 from gan.sampling import draw_labels, sample
 from gan.training_images import LEAST_HELD_OUT, held_out_rows, open_dataset, training_rows
-from gan.weights import load_generator, read_description
+from gan.weights import DESCRIPTION, load_generator, open_generator
 
 
 @dataclass(frozen=True)
@@ -35,20 +36,39 @@ class Images:
 
 
 @dataclass(frozen=True)
+class Source:
+    """What makes or holds the synthetic images, as it was opened."""
+
+    path: Path  # the run or the pool
+    opened: Sealed | Pool
+    provenance: Provenance  # a pool's, or what a pool of the generator's would say
+
+    @property
+    def is_generator(self) -> bool:
+        """Whether it is a run of gan.train, not a pool."""
+        return isinstance(self.opened, Sealed)
+
+    @property
+    def as_input(self) -> Input:
+        """Its identity, as an input of the evaluation."""
+        return self.opened.as_input
+
+
+@dataclass(frozen=True)
 class Subject:
     """A generator or a pool beside the dataset and fold that it is compared with."""
 
     path: Path  # the run or the pool
     is_generator: bool
-    provenance: dict[str, Any]  # a pool's; of a generator {"kind": "generator", "generator": ...}
+    provenance: Provenance
     dataset: Dataset
     fold: int
     images: Images
 
     @property
-    def description(self) -> dict[str, Any]:
-        """`generator.json` of what made the images; {} where that is not known."""
-        return _description(self.provenance)
+    def generator(self) -> GeneratorRecord | None:
+        """What made the images; None where that is not known."""
+        return self.provenance.generator
 
     @property
     def discriminator_sees(self) -> str | None:
@@ -56,36 +76,42 @@ class Subject:
 
         None where it is not known what made the images.
         """
-        name = self.description.get("architecture", {}).get("name")
+        name = self.generator.architecture.name if self.generator else None
         if name not in ARCHITECTURES:
             return None
         return getattr(ARCHITECTURES[name].discriminator, "sees", "")
 
 
-def open_subject(options: EvaluateOptions, compute: Compute) -> Subject:
+def open_source(options: EvaluateOptions) -> Source:
+    """The run or the pool. Raises UserError where it is missing or damaged."""
+    if options.generator is None:
+        assert options.pool is not None
+        pool = load_pool(options.pool)
+        return Source(options.pool, pool, pool.info.provenance)
+    sealed = open_generator(options.generator)
+    record = sealed.record(DESCRIPTION, GeneratorRecord)
+    provenance = Provenance(kind="generator", generator=record, generator_id=sealed.identity.id)
+    return Source(options.generator, sealed, provenance)
+
+
+def open_subject(options: EvaluateOptions, source: Source, compute: Compute) -> Subject:
     """Open everything, check that it belongs together, and only then make the images.
 
-    Raises UserError for what is missing or damaged, too few images, another image size, and a
-    generator that has seen what is held out.
+    Raises UserError for what is missing or damaged, too few images, another image size, another
+    dataset than the generator was trained on, and one that has seen what is held out.
     """
-    path, is_generator = options.generator or options.pool, options.generator is not None
-    provenance = (
-        {"kind": "generator", "generator": read_description(path)}
-        if is_generator
-        else load_pool(path).info.get("provenance") or {}
-    )
-    description = _description(provenance)
-    known = description.get("dataset")
-    dataset = open_dataset(options.data or (Path(known) if known else None))
-    fold = options.fold if options.fold is not None else description.get("fold", 0)
+    record = source.provenance.generator
+    dataset = _dataset(options, source)
+    fold = options.fold if options.fold is not None else record.fold if record else 0
     training, held_out = training_rows(dataset, fold), held_out_rows(dataset, fold)
     if len(held_out) < LEAST_HELD_OUT:
         raise UserError(
             f"{dataset.path}: {len(held_out)} malignant images in the validation part of fold "
             f"{fold}; a comparison needs {LEAST_HELD_OUT} at the very least"
         )
-    _check_unseen(description, dataset, held_out, fold)
-    synthetic = _synthetic(options, compute)
+    if record is not None:
+        _check_unseen(record, dataset, held_out, fold)
+    synthetic = _synthetic(options, source, compute)
     if synthetic.shape[1] != dataset.size or len(synthetic) < LEAST_SYNTHETIC:
         raise UserError(
             f"{len(synthetic)} synthetic images of {synthetic.shape[1]} px against real ones of "
@@ -94,26 +120,37 @@ def open_subject(options: EvaluateOptions, compute: Compute) -> Subject:
         )
     groups = dataset.table["group"].to_numpy()[np.concatenate([training, held_out])]
     real = (np.asarray(dataset.images[rows]) for rows in (training, held_out))
-    return Subject(path, is_generator, provenance, dataset, fold, Images(synthetic, *real, groups))
+    images = Images(synthetic, *real, groups)
+    return Subject(source.path, source.is_generator, source.provenance, dataset, fold, images)
 
 
-def _description(provenance: dict[str, Any]) -> dict[str, Any]:
-    description = provenance.get("generator")
-    return description if isinstance(description, dict) else {}
+def _dataset(options: EvaluateOptions, source: Source) -> Dataset:
+    """The dataset that is given, or that the generator was trained on, wherever it lies now."""
+    record = source.provenance.generator
+    if record is None:
+        return open_dataset(options.data)
+    path = options.data or Path(record.dataset)
+    mend = "give --data with the dataset that the generator was trained on, wherever it lies now"
+    if options.data is None and not path.exists():
+        raise UserError(f"{source.path}: its dataset is not at {path} any more; {mend}")
+    dataset = load_dataset(path)
+    before, now = {"dataset": record.dataset_identity}, {"dataset": dataset.identity}
+    check_same(before, now, f"{source.path} and {path}", mend)
+    return dataset
 
 
-def _synthetic(options: EvaluateOptions, compute: Compute) -> np.ndarray:
-    if options.generator is None:
-        return np.array(load_pool(options.pool).images[: options.count])
-    network, description = load_generator(options.generator)
-    labels = draw_labels(description, "malignant", options.count, options.seed)
+def _synthetic(options: EvaluateOptions, source: Source, compute: Compute) -> np.ndarray:
+    if isinstance(source.opened, Pool):
+        return source.opened.images[: options.count]
+    network, record = load_generator(source.opened)
+    labels = draw_labels(record.classes, "malignant", options.count, options.seed)
     return sample(network, options.count, options.seed, compute, labels)
 
 
 def _check_unseen(
-    description: dict[str, Any], dataset: Dataset, held_out: np.ndarray, fold: int
+    record: GeneratorRecord, dataset: Dataset, held_out: np.ndarray, fold: int
 ) -> None:
-    seen = set(description.get("training_ids", []))
+    seen = set(record.training_ids)
     met = [i for i in dataset.table["image_id"].to_numpy()[held_out] if i in seen]
     if met:
         raise UserError(

@@ -20,13 +20,18 @@ Every `gan/networks/NAME.py` has three classes:
 """
 
 import dataclasses
+import json
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-from dermsynth.errors import UserError
+from data.provenance import ArchitectureRecord
+from dermsynth.errors import UserError, some
+from dermsynth.options import check_bounds
+from dermsynth.records import canonical
 from gan.hyperparameters import Hyperparameters
 from gan.networks import acgan, dcgan, fastgan, lesiongan, projected, sngan, stylegan2, wgan_gp
 
@@ -78,21 +83,37 @@ def make_config(name: str, size: int) -> Any:
     return architecture(name).config(size=size)
 
 
-def describe(name: str, config: Any) -> dict[str, Any]:
-    """The JSON form of an architecture, as `generator.json` keeps it."""
-    return {"name": name, "config": dataclasses.asdict(config)}
+def describe(name: str, config: Hyperparameters) -> ArchitectureRecord:
+    """An architecture as `generator.json` keeps it."""
+    return ArchitectureRecord(name=name, config=json.loads(json.dumps(dataclasses.asdict(config))))
 
 
-def restore_generator(description: dict[str, Any]) -> nn.Module:
+def restore_generator(description: ArchitectureRecord, source: str) -> nn.Module:
     """A generator, not yet with its weights, from `describe`'s form.
 
-    Raises UserError where this version of the code does not know it.
+    Raises UserError that begins with `source`, where the description was read, for an architecture
+    or hyperparameters that this version of the code does not know.
     """
+    name, config = description.name, description.config
+    mend = "it was made by another version of this code, train it again"
+    if name not in ARCHITECTURES:
+        known = ", ".join(ARCHITECTURES)
+        raise UserError(f"{source}: architecture {name!r} is not known here ({known}); {mend}")
+    chosen = ARCHITECTURES[name]
+    fields = [field.name for field in dataclasses.fields(chosen.config)]
+    if unknown := [key for key in config if key not in fields]:
+        raise UserError(f"{source}: architecture {name} has no {some(unknown)}; {mend}")
     try:
-        chosen = ARCHITECTURES[description["name"]]
-        return chosen.generator(chosen.config(**description["config"]))
-    except (KeyError, TypeError) as error:
+        made = TypeAdapter(chosen.config).validate_json(canonical(config), strict=True)
+        check_bounds(made)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        raise UserError(f"{source}: architecture.config.{key}: {first['msg']}; {mend}") from None
+    except UserError as error:
+        raise UserError(f"{source}: {error}; {mend}") from None
+    if made.size not in SIZES:
         raise UserError(
-            f"architecture {description!r} is not known here ({error}): the generator was made by "
-            "another version of this code; train it again"
-        ) from None
+            f"{source}: size {made.size}, expected one of {', '.join(map(str, SIZES))}; {mend}"
+        )
+    return chosen.generator(made)

@@ -48,7 +48,7 @@ def write_lesions(out, count=60, size=32, folds=4, target=None, seed=0, diagnosi
     table["target"] = 1 if target is None else target
     table["diagnosis"] = diagnosis
     table["fold"] = [i % (folds + 1) - 1 for i in range(count)]
-    return write_dataset(out, lesions(count, size, seed), table, {"counts": {}})
+    return write_dataset(out, lesions(count, size, seed), table, {})
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from gan.generate import GenerateOptions, generate
 from gan.sampling import draw_labels
 from gan.train import train
 from gan.training_images import TrainingImages, training_part
+from gan.weights import read_description
 
 COUNTS = {"mel": 40, "nv": 90, "bcc": 25, "df": 23, "rare": 2, None: 20}
 
@@ -27,16 +28,16 @@ def classes_dataset(make_dataset, tmp_path_factory):
 def test_classes_by_target_are_all_images_of_the_training_part(classes_dataset):
     learning = training_part(classes_dataset, 0, "target")
     assert (learning.rows == classes_dataset.rows("train", 0)).all()
-    assert [c["name"] for c in learning.classes] == ["benign", "malignant"]
+    assert [c.name for c in learning.classes] == ["benign", "malignant"]
     assert (learning.labels == classes_dataset.targets(learning.rows)).all()
-    assert [c["count"] for c in learning.classes] == np.bincount(learning.labels).tolist()
+    assert [c.count for c in learning.classes] == np.bincount(learning.labels).tolist()
 
 
 def test_classes_by_diagnosis_leave_out_what_is_missing_or_rare(classes_dataset, capsys):
     learning = training_part(classes_dataset, 0, "diagnosis")
-    names = [c["name"] for c in learning.classes]
+    names = [c.name for c in learning.classes]
     assert names == ["bcc", "df", "mel", "nv"]
-    assert [c["target"] for c in learning.classes] == [1, 0, 1, 0]
+    assert [c.target for c in learning.classes] == [1, 0, 1, 0]
     diagnoses = classes_dataset.table["diagnosis"].iloc[learning.rows]
     assert [names[label] for label in learning.labels] == diagnoses.tolist()
     assert "rare" in capsys.readouterr().out
@@ -85,10 +86,10 @@ def conditional(classes_dataset, tmp_path_factory, make_run):
 
 
 def test_a_conditional_run_says_what_its_classes_are(conditional, classes_dataset):
-    description = json.loads((conditional["diagnosis"] / "generator.json").read_text())
-    assert description["targets"] == "diagnosis"
-    assert [c["name"] for c in description["classes"]] == ["bcc", "df", "mel", "nv"]
-    assert sum(c["count"] for c in description["classes"]) == len(description["training_ids"])
+    description = read_description(conditional["diagnosis"])
+    assert description.targets == "diagnosis"
+    assert [c.name for c in description.classes] == ["bcc", "df", "mel", "nv"]
+    assert sum(c.count for c in description.classes) == len(description.training_ids)
 
 
 def pool(run, out, **options):
@@ -103,8 +104,8 @@ def test_pools_are_made_by_label(conditional, tmp_path):
     )
     assert (default.images[:] == malignant.images[:]).all()
     assert (default.images[:] != benign.images[:]).any()
-    assert default.info["provenance"]["label"] == "malignant"
-    assert benign.info["provenance"]["label"] == "benign"
+    assert default.info.provenance.label == "malignant"
+    assert benign.info.provenance.label == "benign"
 
 
 def test_a_name_and_a_target_are_labels_of_a_diagnosis_generator(conditional, tmp_path):
@@ -118,14 +119,14 @@ def test_a_name_and_a_target_are_labels_of_a_diagnosis_generator(conditional, tm
 
 
 def test_labels_of_a_target_are_drawn_as_often_as_they_were_seen(conditional):
-    description = json.loads((conditional["diagnosis"] / "generator.json").read_text())
-    labels = draw_labels(description, "benign", 2000, 0)
-    counts = {c["name"]: c["count"] for c in description["classes"]}
+    classes = read_description(conditional["diagnosis"]).classes
+    labels = draw_labels(classes, "benign", 2000, 0)
+    counts = {c.name: c.count for c in classes}
     assert set(labels) == {1, 3}
     assert (labels == 3).mean() == pytest.approx(
         counts["nv"] / (counts["nv"] + counts["df"]), abs=0.05
     )
-    assert (draw_labels(description, "benign", 10, 0) == labels[:10]).all()
+    assert (draw_labels(classes, "benign", 10, 0) == labels[:10]).all()
 
 
 def test_unknown_labels_are_refused(conditional, run, tmp_path):
@@ -138,7 +139,7 @@ def test_unknown_labels_are_refused(conditional, run, tmp_path):
 
 def test_an_architecture_that_needs_classes_takes_the_target(options, classes_dataset):
     out = train(replace(options, arch="acgan", data=classes_dataset.path))
-    assert json.loads((out / "generator.json").read_text())["targets"] == "target"
+    assert read_description(out).targets == "target"
     assert "classes: target" in (out / "config.yaml").read_text()
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert all(row["loss_class"] > 0 for row in rows)
@@ -156,7 +157,7 @@ def test_truncation_narrows_what_is_made_and_keeps_the_noise(run, tmp_path):
     means = [made.images[:].mean((1, 2)).std(0).mean() for made in (wide, narrow)]
     assert means[1] < means[0]
     assert len({image.tobytes() for image in narrow.images}) == 12
-    assert narrow.info["provenance"]["truncation"] == 0.01
+    assert narrow.info.provenance.truncation == 0.01
     for psi in (0.0, 1.5):
         with pytest.raises(UserError, match="--truncation"):
             pool(run, tmp_path / "bad", truncation=psi)

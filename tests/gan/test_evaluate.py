@@ -8,6 +8,7 @@ from PIL import Image
 
 import gan.evaluation.diagnosis_network
 from data.pool import write_pool
+from data.provenance import Provenance
 from dermsynth.errors import UserError
 from dermsynth.options import replace
 from dermsynth.symmetries import turn as symmetry
@@ -15,6 +16,7 @@ from gan.evaluate import EvaluateOptions, evaluate
 from gan.networks import ARCHITECTURES
 from gan.training_images import training_rows
 
+UNKNOWN = Provenance(kind="unknown")
 CONTRACT = {
     *("kid", "kid_std", "kid_floor", "precision", "recall", "density", "coverage"),
     *("memorisation", "evaluation_network", "n_real", "n_synthetic"),
@@ -30,7 +32,7 @@ def blobs(make_dataset, tmp_path_factory):
 @pytest.fixture
 def score(blobs, tmp_path):
     def score(images):
-        pool = write_pool(tmp_path / "pool", images, {"kind": "unknown"}, overwrite=True)
+        pool = write_pool(tmp_path / "pool", images, UNKNOWN, overwrite=True)
         options = replace(
             EvaluateOptions(), pool=pool.path, data=blobs.path, device="cpu", precision="fp32"
         )
@@ -47,7 +49,7 @@ def test_a_copying_generator_is_flagged_even_when_it_flips(score, blobs, tmp_pat
     assert result["memorisation"] < 0.3
     for part in result["memorisation_in"].values():
         assert part["flagged"]
-    gallery = np.asarray(Image.open(tmp_path / "pool" / "memorisation.png"))
+    gallery = np.asarray(Image.open(tmp_path / "pool" / "evaluation" / "memorisation.png"))
     assert gallery.shape == (3 * 32, 10 * 32, 3)
     shown, nearest = gallery[:32, :32], gallery[32:64, :32]
     assert any((symmetry(nearest, number) == shown).all() for number in range(8))
@@ -65,8 +67,8 @@ def test_new_lesions_of_the_same_kind_pass(score, make_lesions, tmp_path):
     assert result["n_synthetic"] == 48
     assert result["evaluation_network"] == "efficientnet-lite0-imagenet"  # nothing to tell apart
     assert result["kid_other"] is None
-    assert "fid" not in result
-    assert json.loads((tmp_path / "pool" / "evaluation.json").read_text()) == result
+    assert result["fid"] is None
+    assert json.loads((tmp_path / "pool" / "evaluation" / "evaluation.json").read_text()) == result
 
 
 def test_pairs_of_copies_are_perfect_and_of_new_lesions_as_real_ones_are(
@@ -89,7 +91,7 @@ def test_the_page_says_what_is_wrong_and_loads_nothing(score, blobs, tmp_path):
     framed[:, :5] = framed[:, -5:] = 0
     result = score(framed)
     assert result["drift"]["frame"]["verdict"] == "more"
-    page = (tmp_path / "pool" / "evaluation.html").read_text()
+    page = (tmp_path / "pool" / "evaluation" / "evaluation.html").read_text()
     assert "Black frames are amplified (100% of images have any; training images 0%)" in page
     assert "Origin unknown" in page
     assert "licence" in page
@@ -104,7 +106,7 @@ def test_the_default_network_learned_the_datasets_diagnoses(make_dataset, tmp_pa
     monkeypatch.setattr(gan.evaluation.diagnosis_network, "EPOCHS", 1)
     target = [int(i % 5 < 3) for i in range(96)]
     both = make_dataset(tmp_path / "both", 96, 32, folds=3, target=target)
-    pool = write_pool(tmp_path / "pool", np.array(both.images[:30]), {"kind": "unknown"})
+    pool = write_pool(tmp_path / "pool", np.array(both.images[:30]), UNKNOWN)
     options = replace(
         EvaluateOptions(), pool=pool.path, data=both.path, device="cpu", precision="fp32"
     )
@@ -128,7 +130,7 @@ def test_a_discriminator_that_saw_akin_features_is_no_independent_judge(
     options = replace(EvaluateOptions(), generator=copy, count=12, device="cpu", precision="fp32")
     assert evaluate(options)["independent"] is False
     assert "choose --network diagnosis" in capsys.readouterr().out
-    assert "Not independent" in (copy / "evaluation.html").read_text()
+    assert "Not independent" in (copy / "evaluation" / "evaluation.html").read_text()
     monkeypatch.setattr(ARCHITECTURES["lesiongan"].discriminator, "sees", "")
     assert evaluate(options)["independent"] is True
 
@@ -146,8 +148,8 @@ def test_a_run_is_scored_on_its_own_dataset_and_fold(run, tmp_path):
     result = evaluate(options)
     assert result["fold"] == 0
     assert result["n_synthetic"] == 12
-    assert (copy / "evaluation.json").exists()
-    page = (copy / "evaluation.html").read_text()
+    assert (copy / "evaluation" / "evaluation.json").exists()
+    page = (copy / "evaluation" / "evaluation.html").read_text()
     assert "images of the training part of fold 0 of blobs, malignant ones only" in page
     assert 'alt="interpolation"' in page
     assert evaluate(options) == result
@@ -169,10 +171,10 @@ def test_bad_input_is_refused(run, blobs, dataset, make_dataset, tmp_path):
     refused("--fold 9", fold=9)
     refused("was trained on 12 images that fold 1", fold=1)
     large = make_dataset(tmp_path / "large", 60, 64)
-    pool = write_pool(tmp_path / "pool", np.array(dataset.images[:12]), {"kind": "unknown"})
+    pool = write_pool(tmp_path / "pool", np.array(dataset.images[:12]), UNKNOWN)
     refused("32 px against real ones of 64", generator=None, pool=pool.path, data=large.path)
     target = [int(i % 5 != 1) for i in range(60)]
     benign = make_dataset(tmp_path / "benign", 60, 32, target=target)
     refused("0 malignant images in the validation part", pool=pool.path, generator=None,
             data=benign.path)  # fmt: skip
-    assert not (run / "evaluation.json").exists()
+    assert not (run / "evaluation").exists()

@@ -3,14 +3,18 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+import gan.generate
 import gan.sampling
 from data.pool import leak, load_pool
+from dermsynth import manifest
+from dermsynth.device import Compute
 from dermsynth.errors import UserError
-from dermsynth.files import sha256
 from dermsynth.options import replace
 from gan.generate import GenerateOptions, generate
+from gan.weights import load_generator, open_generator, read_description
 
 
 @pytest.fixture
@@ -54,13 +58,15 @@ def test_another_batch_size_changes_no_more_than_rounding(options, tmp_path, mon
 
 def test_the_pool_carries_its_whole_provenance(options, run, dataset):
     pool = load_pool(generate(replace(options, seed=4)))
-    provenance = pool.info["provenance"]
-    assert provenance["kind"] == "generator"
-    assert provenance["generator"] == json.loads((run / "generator.json").read_text())
-    assert provenance["sha256"] == sha256(run / "generator.safetensors")
-    assert provenance["seed"] == 4
-    assert leak(pool, dataset, 0) is None
-    assert "fold 1" in leak(pool, dataset, 1)
+    provenance = pool.info.provenance
+    generator = open_generator(run)
+    assert provenance.kind == "generator"
+    assert provenance.generator == read_description(run)
+    assert provenance.generator_id == generator.identity.id
+    assert provenance.seed == 4
+    assert pool.identity.parts["from generator"] == generator.identity.id
+    assert leak(provenance, pool.path, dataset, 0) is None
+    assert "fold 1" in leak(provenance, pool.path, dataset, 1)
 
 
 def test_png_files_hold_the_same_pixels(options):
@@ -88,37 +94,76 @@ def test_a_missing_run_is_refused(options, tmp_path):
     refused(replace(options, generator=tmp_path / "no"), "no GAN run there")
 
 
-def test_an_unfinished_run_is_refused(options, broken_run):
-    (broken_run / "generator.json").unlink()
-    refused(replace(options, generator=broken_run), "not finished.*--resume")
+def test_an_unfinished_run_is_refused_with_the_command_that_goes_on(options, broken_run):
+    there = manifest.read_manifest(broken_run, "")
+    manifest.begin(broken_run, there.kind, there.options, there.inputs)
+    command = f"--config {broken_run}/config.yaml --out {broken_run} --resume"
+    refused(replace(options, generator=broken_run), f"not finished.*{command}")
 
 
-def test_truncated_weights_are_refused(options, broken_run):
-    path = broken_run / "generator.safetensors"
-    path.write_bytes(path.read_bytes()[:-10])
-    refused(replace(options, generator=broken_run), "missing or damaged")
+def test_a_run_of_an_earlier_version_is_refused(options, broken_run):
+    (broken_run / "manifest.json").unlink()
+    refused(replace(options, generator=broken_run), "no GAN run there.*earlier versions")
+
+
+@pytest.mark.parametrize("name", ["generator.safetensors", "generator.json", "manifest.json"])
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "zeroed", "deleted", "folder", "list"])
+def test_a_damaged_run_is_refused(options, broken_run, name, damage):
+    path = broken_run / name
+    content = bytearray(path.read_bytes())
+    path.unlink()
+    if damage == "folder":
+        path.mkdir()
+    elif damage != "deleted":
+        flipped = bytearray(content)
+        flipped[len(content) // 2] ^= 4
+        changed = {"truncated": content[:-10], "flipped": flipped, "list": b"[]"}
+        path.write_bytes(changed.get(damage, bytes(len(content))))
+    refused(replace(options, generator=broken_run), "broken")
+
+
+def forged(broken_run, change):
+    """A run whose description is another one, sealed as if it were its own."""
+    path = broken_run / "generator.json"
+    description = json.loads(path.read_text())
+    change(description["architecture"])
+    path.write_text(json.dumps(description))
+    manifest.seal(broken_run, "generator", {})
+    return broken_run
 
 
 def test_an_unknown_architecture_is_refused(options, broken_run):
-    path = broken_run / "generator.json"
-    description = json.loads(path.read_text())
-    path.write_text(json.dumps(description | {"architecture": {"name": "x", "config": {}}}))
-    refused(replace(options, generator=broken_run), "another version")
+    run = forged(broken_run, lambda architecture: architecture.update(name="x"))
+    refused(replace(options, generator=run), "architecture 'x' is not known.*another version")
 
 
 def test_weights_of_another_width_are_refused(options, broken_run):
-    path = broken_run / "generator.json"
-    description = json.loads(path.read_text())
-    description["architecture"]["config"]["ngf"] = 8
-    path.write_text(json.dumps(description))
-    refused(replace(options, generator=broken_run), "does not fit the architecture")
+    run = forged(broken_run, lambda architecture: architecture["config"].update(ngf=8))
+    refused(replace(options, generator=run), "does not fit the architecture")
 
 
-def test_a_description_that_is_not_one_is_refused(options, broken_run):
-    (broken_run / "generator.json").write_text("{")
-    refused(replace(options, generator=broken_run), "not JSON")
-    (broken_run / "generator.json").write_text("[]")
-    refused(replace(options, generator=broken_run), "not a generator's description")
+def test_a_hyperparameter_of_another_type_is_refused(options, broken_run):
+    run = forged(broken_run, lambda architecture: architecture["config"].update(ngf="8"))
+    refused(replace(options, generator=run), r"generator.json: architecture.config.ngf")
+
+
+def test_a_pool_that_does_not_fit_on_the_disk_is_refused_beforehand(options, monkeypatch):
+    monkeypatch.setattr(gan.generate, "free_space", lambda path: 5 * 2**20)
+    refused(replace(options, count=2_500_000), r"--count 2500000: takes 7,760,000,000 bytes.*5,2")
+    refused(replace(options, count=1000, png=True), "--count 1000")
+    assert len(load_pool(generate(replace(options, count=20))).images) == 20
+
+
+def test_never_more_than_a_few_batches_are_in_memory(run, monkeypatch):
+    made = []
+    render = gan.sampling.render
+    monkeypatch.setattr(gan.sampling, "render", lambda *args: made.append(1) or render(*args))
+    network, _ = load_generator(run)
+    batches = gan.sampling.sample_batches(network, 10_000, 0, Compute(torch.device("cpu"), "fp32"))
+    for _ in range(3):
+        next(batches)
+    batches.close()
+    assert len(made) < 10
 
 
 def test_a_count_of_none_is_refused(options):

@@ -17,7 +17,6 @@ import gan.train
 import gan.trainer
 from dermsynth.errors import UserError
 from dermsynth.options import replace
-from dermsynth.runs import CONFIG
 from gan.train import train
 from gan.training_images import training_rows
 
@@ -139,7 +138,7 @@ def test_resume_with_a_larger_budget_goes_on(options, tmp_path):
     train(longer)
     straight = train(replace(options, kimg=0.032, out=tmp_path / "straight"))
     assert weights(options.run.out) == weights(straight)
-    assert "kimg: 0.032" in (options.run.out / CONFIG).read_text()
+    assert "kimg: 0.032" in (options.run.out / "config.yaml").read_text()
 
 
 def test_minutes_count_over_resumes(options, monkeypatch):
@@ -233,7 +232,7 @@ def test_a_dataset_that_was_prepared_anew_is_refused_on_resume(options, make_dat
     train(options)
     shutil.rmtree(dataset.path)
     make_dataset(dataset.path, 61)
-    with pytest.raises(UserError, match="other images or folds"):
+    with pytest.raises(UserError, match="dataset: other ids, targets, groups, folds, images"):
         train(replace(options, resume=True, kimg=0.04))
 
 

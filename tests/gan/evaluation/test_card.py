@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from data.images.skin_tone import BANDS
+from data.provenance import Provenance
 from gan.evaluation import card
 from gan.evaluation.drift import ATTRIBUTES, compare, measure
 from gan.evaluation.subject import Images, Subject
@@ -85,11 +86,12 @@ def test_the_page_escapes_names_and_says_where_images_come_from(
 ):
     dataset = make_dataset(tmp_path / "<b>blobs", 60, 32)
     dataset = dataclasses.replace(
-        dataset, info={**dataset.info, "source": "<i>here", "licence": "CC BY-NC 4.0"}
+        dataset,
+        info=dataset.info.model_copy(update={"source": "<i>here", "licence": "CC BY-NC 4.0"}),
     )
     lesions = make_lesions(64, 32)
     images = Images(lesions, lesions, lesions, np.arange(128))
-    provenance = {"kind": "declared", "statement": "drawn by <script>somebody</script>"}
+    provenance = Provenance(kind="declared", statement="drawn by <script>somebody</script>")
     subject = Subject(tmp_path / "<u>pool", False, provenance, dataset, 0, images)
     page = card.render(subject, result, measured, lesions[0], {})
     for tag in ("<b>", "<i>here", "<u>", "<script>"):

@@ -28,7 +28,7 @@ def write(out, diagnoses, size=32, target=None, count=90):
     table["target"] = [int(i % 3 == 0) for i in range(count)] if target is None else target
     table["diagnosis"] = diagnoses and [diagnoses[i % 3] for i in range(count)]
     table["fold"] = [i // 3 % 3 for i in range(count)]
-    return write_dataset(out, images.clip(0, 255).astype(np.uint8), table, {"counts": {}})
+    return write_dataset(out, images.clip(0, 255).astype(np.uint8), table, {})
 
 
 @pytest.fixture(autouse=True)

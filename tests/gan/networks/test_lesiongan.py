@@ -78,7 +78,7 @@ def test_a_run_begins_from_its_training_images(options, monkeypatch):
     np.testing.assert_array_equal(shown[0], wanted)
     train(replace(options, kimg=0.032, resume=True))
     assert len(shown) == 1
-    assert load_generator(options.run.out)[1]["kimg"] == 0.032
+    assert load_generator(options.run.out)[1].kimg == 0.032
 
 
 def test_the_frozen_network_sees_half_the_side_of_large_images_and_never_learns(images):

@@ -3,6 +3,7 @@ import dataclasses
 import pytest
 import torch
 
+from data.provenance import ArchitectureRecord
 from dermsynth.errors import UserError
 from gan.networks import ARCHITECTURES, SIZES, describe, make_config, restore_generator
 
@@ -115,9 +116,32 @@ def test_dcgan_has_the_papers_widths():
     assert convs == [64, 128, 256, 512, 1]
 
 
-def test_a_generator_comes_back_from_its_description():
-    config = make_config("lesiongan", 64)
-    assert restore_generator(describe("lesiongan", config)).latent_dim > config.z_dim
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_generator_comes_back_from_its_description(name, narrow):
+    config = narrow(name, 32)
+    if config.labels == "always":
+        config = dataclasses.replace(config, classes=2)
+    made = restore_generator(describe(name, config), "generator.json")
+    shapes = {key: value.shape for key, value in made.state_dict().items()}
+    expected = ARCHITECTURES[name].generator(config).state_dict()
+    assert shapes == {key: value.shape for key, value in expected.items()}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"colour": "red"}, {"size": 63}, {"size": "64"}, {"ngf": 1.5}, {"ngf": 10**9}),
+        *({"betas": [0.1]}, {"betas": 1.0}, {"loss": "cosine"}, {"ngf": {"a": 1}}, {"ngf": None}),
+        *({"lr_generator": -1.0}, {"ngf": True}, {"--help": 1}, {"labels": "always"}),
+    ],
+)
+def test_hyperparameters_that_are_wrong_are_named_in_one_line(wrong):
+    known = describe("lesiongan", make_config("lesiongan", 64))
+    description = ArchitectureRecord(name="lesiongan", config={**known.config, **wrong})
+    with pytest.raises(UserError, match=r"^run/generator\.json: .*another version") as caught:
+        restore_generator(description, "run/generator.json")
+    assert next(iter(wrong)).replace("_", "-") in str(caught.value).replace("_", "-")
+    assert "\n" not in str(caught.value)
 
 
 def test_what_is_not_known_is_refused():
@@ -125,5 +149,5 @@ def test_what_is_not_known_is_refused():
         make_config("biggan", 64)
     with pytest.raises(UserError, match="100 px"):
         make_config("sngan", 100)
-    with pytest.raises(UserError, match="another version"):
-        restore_generator({"name": "lesiongan", "config": {"size": 64, "colour": "red"}})
+    with pytest.raises(UserError, match=r"architecture 'biggan'.*another version"):
+        restore_generator(ArchitectureRecord(name="biggan", config={}), "generator.json")
