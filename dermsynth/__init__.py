@@ -1,13 +1,16 @@
 """What all other packages stand on and share. Importing it is cheap: no torch.
 
 It makes sure that `data`, `gan`, `classifier` and `experiments` are ours: a working directory may
-hold a `data.py` or a folder `experiments/` of the user's, and Python would look there first.
+hold a `data.py` or a folder `experiments/` of the user's, and Python would look there first. It
+also says how threads are to wait, which torch reads when it is loaded.
 """
 
 import importlib.util
 import sys
 from importlib.machinery import PathFinder
 from pathlib import Path
+
+from dermsynth.threads import wait_passively
 
 __version__ = "0.2.0"
 
@@ -27,4 +30,5 @@ def _claim_packages() -> None:
         spec.loader.exec_module(module)
 
 
+wait_passively()
 _claim_packages()
