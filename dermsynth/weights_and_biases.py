@@ -241,7 +241,8 @@ def _init(folder: Path, identity: str, mode: Mode, config: dict[str, Any], group
     ours: dict[str, Any] = {
         "project": "dermsynth",
         "dir": folder,
-        "name": folder.name,
+        # a run that is to replace another is written beside it, in a hidden folder
+        "name": folder.name.removeprefix(".").removesuffix(".unfinished"),
         "group": group,
     }
     limit = 0.8 * PATIENCE  # W&B gives up first, in good order
