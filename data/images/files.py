@@ -1,6 +1,7 @@
 """Image files: where they lie, and their bytes, whatever a folder from outside holds."""
 
 import os
+import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,10 @@ from dermsynth.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 MAX_BYTES = 64 * 2**20  # of one encoded image
+NO_TEXT = re.compile(  # control characters, line ends, changes of direction, what is not UTF-8
+    r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+RENAME = "a name that is not UTF-8 or holds control characters; rename it"
 
 
 @dataclass(frozen=True)
@@ -24,8 +29,22 @@ class BadImage(UserError):
     """An image that cannot be used. `reason` is the same for all images with the same fault."""
 
     def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"{path}: {reason}")
+        super().__init__(f"{escaped(path)}: {reason}")
         self.path, self.reason = path, reason
+
+
+def escaped(name: Path | str) -> str:
+    r"""A name on one line, what cannot be shown as `\x1b`, `\n` or (bytes, no UTF-8) `\udcff`."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in str(name)
+    )
+
+
+def check_text(path: Path, where: str = "") -> None:
+    """Raise UserError, with `where` in front, for a path that could not be written down."""
+    if NO_TEXT.search(str(path)):
+        raise UserError(f"{where}{escaped(path)}: {RENAME}")
 
 
 def find_files(root: Path) -> list[Path]:
@@ -37,7 +56,7 @@ def find_files(root: Path) -> list[Path]:
     """
 
     def refuse(error: OSError) -> None:
-        raise UserError(f"{error.filename}: cannot be read ({error.strerror})")
+        raise UserError(f"{escaped(error.filename)}: cannot be read ({error.strerror})")
 
     paths: list[Path] = []
     visited: set[str] = set()  # a link may lead back up
@@ -75,8 +94,10 @@ def is_inside(path: Path, top: str) -> bool:
 
 
 def read_file(source: Encoded) -> bytes:
-    """The encoded bytes. Only regular files are opened, so that nothing blocks."""
+    """The encoded bytes. Only regular files are opened, so that nothing blocks. Raises BadImage."""
     path = source.path
+    if NO_TEXT.search(str(path)):
+        raise BadImage(path, RENAME)
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):

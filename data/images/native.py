@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from data.images.decoding import Preprocessing, pixels_at
+from data.images.opening import fault
 from dermsynth.errors import UserError
 from dermsynth.manifest import FileEntry
 
@@ -49,7 +50,7 @@ class NativeImages:
         self._lock = threading.Lock()
         for number in np.unique(self._places[:, 0]):
             if not shard_path(path, number).is_file():
-                raise UserError(f"{shard_path(path, number)}: missing; {MEND}")
+                raise UserError(f"{shard_path(path, number)}: missing, or no file; {MEND}")
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -67,23 +68,38 @@ class NativeImages:
     def content(self, row: int) -> bytes:
         """The file of one row, byte by byte as it came."""
         shard, offset, length = self._places[row].tolist()
-        with self._lock:
-            if shard not in self._files:
-                self._files[shard] = os.open(shard_path(self.path, shard), os.O_RDONLY)
-        content = os.pread(self._files[shard], length, offset)
+        try:
+            with self._lock:
+                if shard not in self._files:
+                    self._files[shard] = os.open(shard_path(self.path, shard), os.O_RDONLY)
+            content = os.pread(self._files[shard], length, offset)
+        except OSError as error:
+            raise UserError(
+                f"{self._name(row)} cannot be read ({error.strerror}); {MEND}"
+            ) from None
         if len(content) < length:
             raise UserError(f"{shard_path(self.path, shard)}: cut off; {MEND}")
         if not self._checked[row]:
             if hashlib.sha256(content).hexdigest() != self._hashes[row]:
                 raise UserError(
-                    f"{shard_path(self.path, shard)}: the file of image {row} (counted from 0) is "
-                    f"not what was written, its SHA-256 differs: changed or damaged since; {MEND}"
+                    f"{self._name(row)} is not what was written, its SHA-256 differs: changed or "
+                    f"damaged since; {MEND}"
                 )
             self._checked[row] = True
         return content
 
     def _decode(self, row: int) -> np.ndarray:
-        return pixels_at(self.content(row), self._preprocessing)
+        content = self.content(row)
+        try:
+            return pixels_at(content, self._preprocessing)
+        except MemoryError:
+            raise
+        except Exception as error:  # a damaged file may raise nearly anything in its decoder
+            raise UserError(f"{self._name(row)}: {fault(error)}; {MEND}") from None
+
+    def _name(self, row: int) -> str:
+        """A file's place and row, for messages."""
+        return f"{shard_path(self.path, self._places[row, 0])}: image {row} (counted from 0)"
 
     def __del__(self) -> None:
         for file in getattr(self, "_files", {}).values():

@@ -11,7 +11,7 @@ lets through:
 `python -m benchmarks.duplicates` measures what is found, and at what cost.
 """
 
-import io
+import hashlib
 import mmap
 import shutil
 import tempfile
@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy import fft
@@ -29,10 +29,10 @@ from threadpoolctl import threadpool_limits
 
 from data.preparation import likeness
 from data.preparation.likeness import COARSE, FINE, oriented
+from data.preparation.scratch import mapped, read_scratch, write_scratch
 from dermsynth import progress
-from dermsynth.errors import UserError
-from dermsynth.files import read_json, write_bytes, write_json
 from dermsynth.machine import cores
+from dermsynth.records import canonical
 
 ALIKE, SHIFTED, REGISTERED = 0.77, 0.36, 0.45  # least correlation at the three stages
 BEST, EFFORT = 64, 1_300_000  # candidates after the first stage: an image's least, all images'
@@ -41,7 +41,7 @@ REACH = COARSE // 8  # px, largest shift at the second stage
 ROWS, COLUMNS = 128, 1024  # images compared at a time; ROWS are done again after a kill
 BATCH = 512  # candidates compared at a time
 SCRATCH = "duplicates"  # folder of what is found meanwhile
-FORM = 4  # of what lies in scratch; grows when the stages change
+FORM = 5  # of what lies in scratch; grows when the stages change
 
 
 def _lag_tables() -> tuple[np.ndarray, np.ndarray]:
@@ -99,16 +99,18 @@ def near_duplicates(images: np.ndarray, scratch: Path | None = None) -> np.ndarr
         ThreadPoolExecutor(cores()) as executor,
     ):
         descriptors = _describe_all(images, folder, executor)
-        files = {start: folder / f"pairs-{start:09}.npy" for start in starts}
-        rest = [start for start in starts if not files[start].exists()]
+        files = {start: folder / f"pairs-{start:09}" for start in starts}
+        pairs = {start: _read_pairs(file) for start, file in files.items()}
+        rest = [start for start in starts if pairs[start] is None]
         total = sum(len(images) - start for start in rest)
         results = executor.map(partial(_compare, images, descriptors), rest)
         with progress.bar(total, "comparing", "image") as bar:
-            for start, pairs in zip(rest, results, strict=True):
-                write_bytes(files[start], _npy(pairs))
+            for start, found in zip(rest, results, strict=True):
+                write_scratch(files[start], found.tobytes())
+                pairs[start] = found
                 bar.update(len(images) - start)
         del descriptors  # close the maps before their folder goes
-        return np.concatenate([np.load(file, allow_pickle=False) for file in files.values()])
+        return np.concatenate([pairs[start] for start in starts])
 
 
 def identical_pairs(sha256: np.ndarray) -> np.ndarray:
@@ -126,8 +128,8 @@ def _describe_all(images: np.ndarray, folder: Path, executor: ThreadPoolExecutor
     """The descriptors of all images; those that `folder` holds already are not done again."""
     count = len(images)
     descriptors = Descriptors(
-        _array(folder / "waves.npy", np.float32, (count, likeness.ORDER.shape[1])),
-        _array(folder / "fine.npy", np.int8, (count, COARSE, COARSE)),
+        mapped(folder / "waves", np.float32, (count, likeness.ORDER.shape[1])),
+        mapped(folder / "fine", np.int8, (count, COARSE, COARSE)),
     )
 
     def describe(start: int) -> int:
@@ -137,12 +139,11 @@ def _describe_all(images: np.ndarray, folder: Path, executor: ThreadPoolExecutor
         return start
 
     starts = range(0, count, ROWS)
-    rest = [start for start in starts if not (folder / f"looked-{start:09}").exists()]
+    files = {start: folder / f"looked-{start:09}" for start in starts}
+    rest = [start for start in starts if not _is_looked(files[start], descriptors, start)]
     with progress.bar(len(rest) * ROWS, "looking", "image") as bar:
         for start in executor.map(describe, rest):
-            descriptors.waves.flush()
-            descriptors.fine.flush()
-            (folder / f"looked-{start:09}").touch()
+            write_scratch(files[start], _digest(descriptors, start))
             _let_go(images, *descriptors)
             bar.update(ROWS)
     return descriptors
@@ -274,27 +275,26 @@ def _unit(values: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def _folder(images: np.ndarray, scratch: Path | None) -> Iterator[Path]:
-    """Where the work lies: what an earlier call left there, if it was about the same images."""
+    """Where the work lies: what an earlier call left there, if it was about the same images.
+
+    Anything else there is thrown away.
+    """
     if scratch is None:
         with tempfile.TemporaryDirectory(prefix="duplicates-") as name:
             yield Path(name)
         return
     folder, state = scratch / SCRATCH, _state(images)
-    try:
-        same = read_json(folder / "state.json") == state
-    except UserError:
-        same = False
-    if not same:
+    if read_scratch(folder / "state") != state:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        write_json(folder / "state.json", state)
+        write_scratch(folder / "state", state)
     yield folder
 
 
-def _state(images: np.ndarray) -> dict[str, Any]:
+def _state(images: np.ndarray) -> bytes:
     """What must be the same for work to go on: settings and images (by a sample of them)."""
     sample = images[np.linspace(0, len(images) - 1, 64).astype(int)]
-    return {
+    state = {
         "settings": [
             *(FORM, ALIKE, SHIFTED, REGISTERED, BEST, EFFORT),
             *(*np.ravel(TRIED).tolist(), ROWS),
@@ -302,12 +302,23 @@ def _state(images: np.ndarray) -> dict[str, Any]:
         "shape": list(images.shape),
         "sample": zlib.crc32(np.ascontiguousarray(sample)),
     }
+    return canonical(state)
 
 
-def _array(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
-    """A memory map, opened as it is or made."""
-    mode = "r+" if path.exists() else "w+"
-    return np.lib.format.open_memmap(path, mode, dtype, shape)
+def _is_looked(file: Path, descriptors: Descriptors, start: int) -> bool:
+    """Whether the descriptors of the images from `start` on are what was written."""
+    return (digest := read_scratch(file)) is not None and digest == _digest(descriptors, start)
+
+
+def _digest(descriptors: Descriptors, start: int) -> bytes:
+    rows = slice(start, start + ROWS)
+    return hashlib.sha256(b"".join(values[rows].tobytes() for values in descriptors)).digest()
+
+
+def _read_pairs(file: Path) -> np.ndarray | None:
+    """int64 [m, 2]; None where they are still to be found."""
+    content = read_scratch(file)
+    return None if content is None else np.frombuffer(content, np.int64).reshape(-1, 2)
 
 
 def _let_go(*arrays: np.ndarray) -> None:
@@ -315,9 +326,3 @@ def _let_go(*arrays: np.ndarray) -> None:
     for array in arrays:
         if isinstance(array, np.memmap) and hasattr(mmap, "MADV_DONTNEED"):
             array._mmap.madvise(mmap.MADV_DONTNEED)
-
-
-def _npy(values: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    np.save(file, values)
-    return file.getvalue()

@@ -6,7 +6,7 @@ from typing import Literal
 
 import pandas as pd
 
-from data.images.files import Encoded
+from data.images.files import Encoded, escaped
 from data.sources.listing import Fault
 from dermsynth.errors import UserError
 from dermsynth.files import write_text
@@ -60,7 +60,7 @@ def unreadable(
     for row, reason in bad.items():
         path = files[row].path
         root = next((root for root in roots if path.is_relative_to(root)), None)
-        where = str(path.relative_to(root)) if root else str(path)
+        where = escaped(path.relative_to(root) if root else path)
         faults.append(Fault(names[row], where, reason))
     return faults
 

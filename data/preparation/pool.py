@@ -3,7 +3,7 @@
 import dataclasses
 
 from data import pool, sources
-from data.images.files import Encoded
+from data.images.files import Encoded, escaped
 from data.pool import Pool
 from data.preparation.assemble import preprocessing
 from data.preparation.checks import bytes_needed, check_space
@@ -21,7 +21,7 @@ def prepare_pool(options: PrepareOptions) -> Pool:
     (root,) = roots
     sources.check_root("pool", root)
     files = sources.list_pool(root)
-    names = [str(path.relative_to(root)) for path in files]
+    names = [escaped(path.relative_to(root)) for path in files]
     encoded: list[Encoded | None] = [Encoded(path) for path in files]
     how = preprocessing(options)
     check_space(bytes_needed(encoded, how), options)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data.images.files import Encoded
+from data.images.files import Encoded, check_text
 from dermsynth.errors import UserError
 
 MALIGNANT = ("mel",)  # diagnoses that count as malignant unless the user says otherwise
@@ -57,6 +57,7 @@ def check_root(source: str, root: Path | None) -> Path:
     """The folder to read. Raises UserError unless it is there and holds something unpacked."""
     if root is None:
         raise UserError(f"--source {source} needs --root FOLDER, the folder to read")
+    check_text(root, "--root ")
     if not root.exists():
         raise UserError(f"--root {root}: no such folder; check the spelling, or unpack it there")
     if not root.is_dir():

@@ -16,7 +16,7 @@ from typing import TextIO
 
 import pandas as pd
 
-from data.images.files import find_files, leads_out
+from data.images.files import check_text, escaped, find_files, leads_out
 from dermsynth.errors import UserError, some
 
 MAX_BYTES = 1024 * 2**20  # of a metadata file; 400,000 images of the ISIC Archive need 200 MiB
@@ -99,7 +99,8 @@ def read_table(
 
 
 def check_file(path: Path, root: Path) -> None:
-    """Raise UserError unless `path` is a file of bearable size inside `root`."""
+    """Raise UserError unless `path` is a file of bearable size and name inside `root`."""
+    check_text(path)
     if leads_out(path, root):
         raise UserError(f"{path}: a link that leads out of the folder; put the file itself there")
     if not path.is_file():
@@ -110,8 +111,7 @@ def check_file(path: Path, root: Path) -> None:
 
 def printable(name: str) -> str:
     """A cell as it may be shown: one line of bearable length."""
-    shown = "".join(letter if letter.isprintable() else "?" for letter in name[:MAX_NAME])
-    return shown + ("..." if len(name) > MAX_NAME else "")
+    return escaped(name[:MAX_NAME]) + ("..." if len(name) > MAX_NAME else "")
 
 
 def _encoding(path: Path) -> str:

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from data.images.files import MAX_BYTES, Encoded, find_files, leads_out
+from data.images.files import MAX_BYTES, Encoded, check_text, find_files, leads_out
 from data.sources import vocabulary
 from data.sources.listing import MALIGNANT, Fault, Listing, SourceOptions, packed_hint
 from data.sources.rows import Rows, listing
@@ -129,6 +129,7 @@ def _find(root: Path) -> list[Path]:
         hint = packed_hint(files) or "they are called train00-2071.tfrec or so"
         raise UserError(f"--root {root}: no {', '.join(SUFFIXES)} file in it or below; {hint}")
     for path in paths:
+        check_text(path)
         if leads_out(path, root):
             raise UserError(f"{path}: a link that leads out of the folder; put the file there")
         if not path.is_file():

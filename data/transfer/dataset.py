@@ -4,9 +4,11 @@
 is not fetched again.
 """
 
+import contextlib
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,13 +26,15 @@ from data.transfer.fetch import (
     size_of,
 )
 from data.transfer.published import SOURCES, DownloadOptions
+from data.transfer.records import VERSION, DownloadRecord, Got, Unpacked
 from data.transfer.unzip import SPARE, BadArchive, contents, unpack
 from dermsynth.errors import UserError, some
-from dermsynth.files import free_space, read_json, write_json
+from dermsynth.files import free_space
 from dermsynth.leaving import CANNOT_BE_MADE
+from dermsynth.locks import locked
+from dermsynth.records import read_record, write_record
 
 RECORD = "download.json"
-SCHEMA_VERSION = 1
 HAM_PARTS = ("HAM10000_images_part_1.zip", "HAM10000_images_part_2.zip")
 HAM_METADATA = ("HAM10000_metadata.csv", "HAM10000_metadata.tab", "HAM10000_metadata")
 
@@ -44,8 +48,10 @@ def fetch_dataset(options: DownloadOptions) -> None:
     record = _open(options)
     print(f"{options.source}: {source.page}\n  licence: {source.licence}")
     print(f"  please cite: {source.citation}", flush=True)
+    with _cannot_be_written(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with new_session() as session:
+        with locked(out), new_session() as session:
             if options.source == "isic-archive":
                 _run_isic(session, options, record)
             else:
@@ -55,33 +61,46 @@ def fetch_dataset(options: DownloadOptions) -> None:
     print(f"{out} is complete")
 
 
-def _open(options: DownloadOptions) -> dict[str, Any]:
+def _open(options: DownloadOptions) -> DownloadRecord:
     """The record of an earlier run in the folder, or a new one. Raises UserError."""
     out, source = options.out, SOURCES[options.source]
-    record = {"schema_version": SCHEMA_VERSION, "source": options.source, "page": source.page}
-    record |= {"licence": source.licence, "citation": source.citation}
-    record |= {"search": options.search, "limit": options.limit, "files": {}}
+    record = DownloadRecord(
+        schema_version=VERSION,
+        source=options.source,
+        page=source.page,
+        licence=source.licence,
+        citation=source.citation,
+        search=options.search,
+        limit=options.limit,
+        files={},
+    )
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out}: a file of that name exists; choose another name")
     if not (out / RECORD).exists():
         return record
-    before = read_json(out / RECORD)
-    if not isinstance(before, dict) or not isinstance(before.get("files"), dict):
-        raise UserError(f"{out / RECORD}: not written by this command; choose another --out")
+    mend = "choose another --out, or remove this file: what is complete is not fetched again"
+    before = read_record(out / RECORD, DownloadRecord, mend, VERSION)
     if changed := [
-        f"{key} was {before.get(key)!r}, now {record[key]!r}"
+        f"{key} was {getattr(before, key)!r}, now {getattr(record, key)!r}"
         for key in ("source", "search", "limit")
-        if before.get(key) != record[key]
+        if getattr(before, key) != getattr(record, key)
     ]:
         raise UserError(f"--out {out}: holds another download ({some(changed)}); choose another")
-    return record | {"files": before["files"]}
+    return record.model_copy(update={"files": dict(before.files)})
 
 
-def _make(out: Path, record: dict[str, Any]) -> None:
+def _make(out: Path, record: DownloadRecord) -> None:
     """The folder and its record. Raises UserError where it cannot be written."""
-    try:
+    with _cannot_be_written(out):
         out.mkdir(parents=True, exist_ok=True)
-        write_json(out / RECORD, record)
+        write_record(out / RECORD, record)
+
+
+@contextlib.contextmanager
+def _cannot_be_written(out: Path) -> Iterator[None]:
+    """In the block: what the system says of folders that cannot be made is a UserError."""
+    try:
+        yield
     except OSError as error:
         if error.errno not in CANNOT_BE_MADE:
             raise
@@ -138,9 +157,9 @@ def _fetch_all(
     session: requests.Session,
     remotes: list[Remote],
     options: DownloadOptions,
-    record: dict[str, Any],
+    record: DownloadRecord,
 ) -> None:
-    out, done = options.out, record["files"]
+    out, done = options.out, record.files
     missing = [remote for remote in remotes if not _complete(out, remote.name, done)]
     for remote in remotes:
         if remote not in missing:
@@ -154,15 +173,16 @@ def _fetch_all(
             done[remote.name] = describe(remote, target)
         else:
             done[remote.name] = fetch(session, remote, out)
-        write_json(out / RECORD, record)
+        write_record(out / RECORD, record)
         if target.suffix == ".zip":
-            done[remote.name]["unpacked"] = _unpack(target)
-            write_json(out / RECORD, record)
+            unpacked = _unpack(target)
+            done[remote.name] = done[remote.name].model_copy(update={"unpacked": unpacked})
+            write_record(out / RECORD, record)
             if not options.keep_archives:
                 target.unlink()
 
 
-def _unpack(archive: Path) -> dict[str, int]:
+def _unpack(archive: Path) -> Unpacked:
     """Unpack beside the archive; one that is damaged makes room for another try."""
     try:
         return unpack(archive, archive.with_suffix(""))
@@ -171,13 +191,13 @@ def _unpack(archive: Path) -> dict[str, int]:
         raise
 
 
-def _complete(out: Path, name: str, done: dict[str, Any]) -> bool:
+def _complete(out: Path, name: str, done: dict[str, Got]) -> bool:
     """Whether a file is here as it was got: its size, or what was unpacked of it."""
     if name not in done:
         return False
     if not name.endswith(".zip"):
-        return (out / name).is_file() and (out / name).stat().st_size == done[name]["bytes"]
-    folder, unpacked = out / Path(name).stem, done[name].get("unpacked")
+        return (out / name).is_file() and (out / name).stat().st_size == done[name].bytes
+    folder, unpacked = out / Path(name).stem, done[name].unpacked
     return unpacked is not None and folder.is_dir() and contents(folder) == unpacked
 
 
@@ -202,7 +222,7 @@ def _check_space(remotes: list[Remote], options: DownloadOptions) -> None:
 # ------------------------------------------------------------------------------------ isic-cli
 
 
-def _run_isic(session: requests.Session, options: DownloadOptions, record: dict[str, Any]) -> None:
+def _run_isic(session: requests.Session, options: DownloadOptions, record: DownloadRecord) -> None:
     """The archive's own tool, which skips images that are there already. Raises UserError."""
     beside = Path(sys.executable).with_name("isic")
     program = str(beside) if beside.is_file() else shutil.which("isic")
@@ -231,5 +251,5 @@ def _run_isic(session: requests.Session, options: DownloadOptions, record: dict[
             f"isic image download ended with exit code {code}, see above; run the same command "
             "again, images that are complete are not fetched again"
         )
-    record["files"] = {table.name: describe(Remote("", table.name), table)}
-    write_json(options.out / RECORD, record)
+    record.files[table.name] = describe(Remote("", table.name), table)
+    write_record(options.out / RECORD, record)

@@ -16,9 +16,11 @@ from urllib.parse import urlsplit
 
 import requests
 
+from data.transfer.records import Got, Partial
 from dermsynth import progress
 from dermsynth.errors import UserError
-from dermsynth.files import read_json, sha256, write_json
+from dermsynth.files import sha256
+from dermsynth.records import read_record, write_record
 
 TRIES = 6  # in a row that bring not one byte
 PAUSE = 1.0  # s before the second try; doubled after each, up to LONGEST_PAUSE
@@ -83,18 +85,17 @@ def size_of(session: requests.Session, remote: Remote) -> int | None:
     return remote.size if remote.size is not None else _patiently(remote.url, ask)
 
 
-def fetch(session: requests.Session, remote: Remote, folder: Path) -> dict[str, Any]:
+def fetch(session: requests.Session, remote: Remote, folder: Path) -> Got:
     """Bring `remote` to `folder / remote.name`, going on from its `.part`.
 
-    Returns what was got: url, bytes, sha256, etag, and `checked`, the algorithm of the checksum
-    that the source publishes, or None. Raises UserError, and OSError where the disk is full.
+    Raises UserError, and OSError where the disk is full.
     """
     target = folder / remote.name
     for again in (True, False):
         etag = _transfer(session, remote, target)
         partial = _partial(target)
         try:
-            got = _verified(remote, partial, target)
+            got = _verified(remote, partial, target, etag)
         except UserError:
             _forget(target)
             if not again:
@@ -103,13 +104,15 @@ def fetch(session: requests.Session, remote: Remote, folder: Path) -> dict[str, 
             continue
         os.replace(partial, target)
         _forget(target)
-        return {"url": remote.url, **got, "etag": etag}
+        return got
     raise AssertionError  # the second round returns or raises
 
 
-def describe(remote: Remote, path: Path) -> dict[str, Any]:
+def describe(remote: Remote, path: Path) -> Got:
     """Size and checksums of a file that is there already. Raises UserError where they are wrong."""
-    return {"url": remote.url, **_verified(remote, path, path), "etag": None}
+    if not path.is_file():
+        raise UserError(f"{path}: not a regular file; move it away and run again")
+    return _verified(remote, path, path, None)
 
 
 def human(size: float) -> str:
@@ -136,11 +139,11 @@ def _one_try(session: requests.Session, remote: Remote, target: Path, bar: Any) 
     """Open, go on where the part ends, and read to the end. Raises _Again or UserError."""
     partial, known = _partial(target), _known(remote, target)
     have = _size(partial) if known else 0
-    headers = {"Range": f"bytes={have}-", "If-Range": known["validator"]} if known and have else {}
+    headers = {"Range": f"bytes={have}-", "If-Range": known.validator} if known and have else {}
     with session.get(remote.url, headers=headers, stream=True, timeout=TIMEOUT) as response:
         if response.status_code == 416:  # nothing lies behind the part: complete, or not ours
             if known and response.headers.get("Content-Range", "").endswith(f"*/{have}"):
-                return known["etag"]
+                return known.etag
             _forget(target)
             raise _Again("the file on the server changed")
         _check_status(response, remote.url)
@@ -231,10 +234,10 @@ def _reason(error: requests.RequestException) -> str:
     return "the connection was cut"
 
 
-def _continues(response: requests.Response, have: int, known: dict[str, Any]) -> bool:
+def _continues(response: requests.Response, have: int, known: Partial) -> bool:
     """A 206 answer starts where the part ends, and belongs to the same file."""
     starts = response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
-    return starts and response.headers.get("ETag") in (None, known["etag"])
+    return starts and response.headers.get("ETag") in (None, known.etag)
 
 
 def _length(response: requests.Response) -> int | None:
@@ -242,7 +245,7 @@ def _length(response: requests.Response) -> int | None:
     return int(value) if value.isdecimal() else None
 
 
-def _verified(remote: Remote, path: Path, target: Path) -> dict[str, Any]:
+def _verified(remote: Remote, path: Path, target: Path, etag: str | None) -> Got:
     size = _size(path)
     if remote.size is not None and size != remote.size:
         raise UserError(
@@ -257,7 +260,7 @@ def _verified(remote: Remote, path: Path, target: Path) -> dict[str, Any]:
             raise UserError(
                 f"{target}: {algorithm} {actual}, the source says {expected}; damaged on its way"
             )
-    return {"bytes": size, "sha256": digest, "checked": algorithm}
+    return Got(url=remote.url, bytes=size, sha256=digest, checked=algorithm, etag=etag)
 
 
 def _partial(target: Path) -> Path:
@@ -277,17 +280,16 @@ def _remember(remote: Remote, target: Path, response: requests.Response) -> None
     etag = response.headers.get("ETag")
     strong = etag if etag and not etag.startswith("W/") else None
     validator = strong or response.headers.get("Last-Modified")
-    write_json(_state(target), {"url": remote.url, "etag": etag, "validator": validator})
+    write_record(_state(target), Partial(url=remote.url, etag=etag, validator=validator))
 
 
-def _known(remote: Remote, target: Path) -> dict[str, Any] | None:
+def _known(remote: Remote, target: Path) -> Partial | None:
     """What `_remember` kept, if the part can be gone on with."""
     try:
-        known = read_json(_state(target))
+        known = read_record(_state(target), Partial, "")
     except UserError:
         return None
-    usable = isinstance(known, dict) and known.get("url") == remote.url and known.get("validator")
-    return known if usable else None
+    return known if known.url == remote.url and known.validator else None
 
 
 def _forget(target: Path) -> None:

@@ -5,11 +5,13 @@ import lzma
 import os
 import shutil
 import stat
+import struct
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
 from data.transfer.fetch import human
+from data.transfer.records import Unpacked
 from dermsynth import progress
 from dermsynth.errors import UserError
 from dermsynth.files import free_space
@@ -18,6 +20,10 @@ MAX_ENTRIES = 2_000_000
 MAX_RATIO = 20  # unpacked to packed; photographs do not shrink, tables shrink to a fifth
 SMALL = 10 * 2**20  # bytes that may come of an archive whatever the ratio
 SPARE = 100 * 2**20  # bytes that stay free on the disk
+DAMAGE = (  # what a damaged archive may raise in its reader
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError),
+    *(ValueError, OverflowError, struct.error, IndexError),
+)
 IGNORED = ("__MACOSX", ".DS_Store", "Thumbs.db")
 
 
@@ -25,13 +31,15 @@ class BadArchive(UserError):
     """An archive that will never unpack: no zip, damaged, or not what it should be."""
 
 
-def unpack(archive: Path, target: Path) -> dict[str, int]:
-    """Unpack a zip into the folder `target`, replacing it; returns `{"files": n, "bytes": n}`.
+def unpack(archive: Path, target: Path) -> Unpacked:
+    """Unpack a zip into the folder `target`, replacing it, and say how much came out.
 
     Every entry's CRC-32 is checked. Raises BadArchive, with nothing changed, for what is no zip, is
     cut off or damaged, is encrypted, unpacks to far more than it should (a zip bomb), or holds
     names that leave the folder, links, special files or a name twice; UserError without space.
     """
+    if not archive.is_file():  # opening a named pipe would wait for somebody who writes into it
+        raise BadArchive(f"{archive}: not a regular file; expected a zip archive")
     partial = target.with_name(f".{target.name}.partial")  # hidden: prepare does not look into it
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -45,21 +53,21 @@ def unpack(archive: Path, target: Path) -> dict[str, int]:
                     _write(opened, entry, partial / entry.filename)
                     bar.update(entry.file_size)
         _replace(partial, target)
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError) as error:
+    except DAMAGE as error:
         raise BadArchive(f"{archive}: damaged or not a zip archive ({error})") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return {"files": len(entries), "bytes": total}
+    return Unpacked(files=len(entries), bytes=total)
 
 
-def contents(folder: Path) -> dict[str, int]:
+def contents(folder: Path) -> Unpacked:
     """What `unpack` returned, counted again: files and bytes below `folder`."""
     sizes = [
         os.lstat(os.path.join(parent, name)).st_size  # noqa: PTH118 - 10 times faster over 50,000
         for parent, _, names in os.walk(folder)
         for name in names
     ]
-    return {"files": len(sizes), "bytes": sum(sizes)}
+    return Unpacked(files=len(sizes), bytes=sum(sizes))
 
 
 def _checked(archive: Path, opened: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
@@ -76,6 +84,8 @@ def _checked(archive: Path, opened: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
     for info in infos:
         name = info.filename
         path = PurePosixPath(name)
+        if not path.parts:
+            refuse(f"an entry without a name ({name!r})")
         if (
             path.is_absolute()
             or ".." in path.parts

@@ -213,6 +213,26 @@ def test_folders_of_others_are_refused(siim: Any, tmp_path: Path) -> None:
         download(DownloadOptions("isic2019", tmp_path / "out"))
 
 
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("[]", "schema version None, expected 1"),
+        ('{"schema_version": 7}', "schema version 7, expected 1"),
+        ('{"schema_version": 1}', "source: field required"),
+        ("{", "not JSON"),
+    ],
+)
+def test_a_damaged_record_is_named(siim: Any, tmp_path: Path, content: str, expected: str) -> None:
+    download(DownloadOptions("siim2020", tmp_path / "out"))
+    (tmp_path / "out/download.json").write_text(content)
+    with pytest.raises(UserError, match=f"download.json.*{expected}.*remove this file"):
+        download(DownloadOptions("siim2020", tmp_path / "out"))
+    (tmp_path / "out/download.json").unlink()
+    siim.asked.clear()
+    download(DownloadOptions("siim2020", tmp_path / "out"))
+    assert (tmp_path / "out/ISIC_2020_Training_JPEG/training/ISIC_0.jpg").exists()
+
+
 def test_ctrl_c_says_how_to_go_on(
     siim: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,12 +9,13 @@ import pytest
 
 import data.transfer.fetch as fetch_module
 from data.transfer.fetch import Remote, fetch, human, new_session
+from data.transfer.records import Got
 from dermsynth.errors import UserError
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
 
 
-def get(server: Any, folder: Path, **known: object) -> dict[str, object]:
+def get(server: Any, folder: Path, **known: object) -> Got:
     with new_session() as session:
         return fetch(session, Remote(f"{server.url}/a.bin", "a.bin", **known), folder)
 
@@ -23,8 +24,8 @@ def test_a_file_arrives_whole_and_nothing_else_stays(server: Any, tmp_path: Path
     server.files["/a.bin"] = BODY
     got = get(server, tmp_path)
     assert (tmp_path / "a.bin").read_bytes() == BODY
-    assert got["sha256"] == hashlib.sha256(BODY).hexdigest()
-    assert got["bytes"] == len(BODY)
+    assert got.sha256 == hashlib.sha256(BODY).hexdigest()
+    assert got.bytes == len(BODY)
     assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
 
 
@@ -96,6 +97,17 @@ def test_a_part_of_another_address_is_not_used(server: Any, tmp_path: Path) -> N
     assert (tmp_path / "a.bin").read_bytes() == BODY
 
 
+@pytest.mark.parametrize("state", ["", "[]", '{"url": 1}', "[" * 10_000, '{"url": "x"'])
+def test_a_part_whose_state_is_damaged_starts_again(
+    server: Any, tmp_path: Path, state: str
+) -> None:
+    server.files["/a.bin"] = BODY
+    (tmp_path / "a.bin.part").write_bytes(b"x" * 1000)
+    (tmp_path / "a.bin.part.json").write_text(state)
+    get(server, tmp_path)
+    assert (tmp_path / "a.bin").read_bytes() == BODY
+
+
 def test_a_complete_part_is_taken_as_it_is(server: Any, tmp_path: Path) -> None:
     server.files["/a.bin"] = BODY
     (tmp_path / "a.bin.part").write_bytes(BODY)
@@ -127,7 +139,7 @@ def test_a_login_page_is_not_taken_for_the_file(server: Any, tmp_path: Path) -> 
 def test_checksums_and_sizes_are_checked(server: Any, tmp_path: Path) -> None:
     server.files["/a.bin"] = BODY
     right = hashlib.md5(BODY).hexdigest()
-    assert get(server, tmp_path, checksum=("md5", right.upper()))["checked"] == "md5"
+    assert get(server, tmp_path, checksum=("md5", right.upper())).checked == "md5"
     (tmp_path / "a.bin").unlink()
     with pytest.raises(UserError, match="md5"):
         get(server, tmp_path, checksum=("md5", "0" * 32))

@@ -1,12 +1,14 @@
 """Archives that mean harm, and archives that came to harm."""
 
 import io
+import os
 import stat
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from data.transfer.records import Unpacked
 from data.transfer.unzip import BadArchive, unpack
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
@@ -44,6 +46,8 @@ EVIL = {
     "file and folder": make_zip({"a": b"x", "a/b": b"y"}),
     "long name": make_zip({"a" * 300: b"x"}),
     "empty": make_zip({}),
+    "no name": with_mode("", stat.S_IFREG | 0o644),
+    "a dot": make_zip({".": b"x"}),
     "only a folder": make_zip({"a/": b""}),
     "cut off": GOOD[:-1000],
     "half": GOOD[: len(GOOD) // 2],
@@ -61,6 +65,12 @@ def test_evil_archives_leave_no_trace(kind: str, tmp_path: Path) -> None:
         unpack(folder / "a.zip", folder / "a")
     assert [path.name for path in folder.iterdir()] == ["a.zip"]
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_a_named_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.zip")
+    with pytest.raises(BadArchive, match="not a regular file"):
+        unpack(tmp_path / "a.zip", tmp_path / "a")
 
 
 def test_an_encrypted_archive_is_refused(tmp_path: Path) -> None:
@@ -86,7 +96,7 @@ def test_unpacking_replaces_a_folder_as_a_whole(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a/old.jpg").write_bytes(b"old")
     (tmp_path / ".a.partial").mkdir()  # of a run that was killed
-    assert unpack(tmp_path / "a.zip", tmp_path / "a") == {"files": 1, "bytes": 3}
+    assert unpack(tmp_path / "a.zip", tmp_path / "a") == Unpacked(files=1, bytes=3)
     assert [str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()] == [
         "a.zip",
         "a/b/c.jpg",
