@@ -28,12 +28,13 @@ from dermsynth.cli import Repeatable
 from dermsynth.device import resolve
 from dermsynth.errors import UserError
 from dermsynth.files import read_json, write_json
+from dermsynth.folders import can_resume
 from dermsynth.options import replace
 from gan.evaluate import EvaluateOptions, evaluate
 from gan.networks import ARCHITECTURES
 from gan.sampling import draw_labels, sample
 from gan.train import TrainOptions, train
-from gan.weights import load_generator
+from gan.weights import load_generator, read_description
 
 KEPT = ("kid", "kid_std", "kid_floor", "precision", "recall", "density", "coverage", "memorisation")
 MADE = 512  # images whose making is timed
@@ -72,19 +73,19 @@ def run_one(options: Options, arch: str, seed: int) -> None:
     if (run / "cell.json").exists():
         return
     load = os.getloadavg()[0]
-    resume = (run / "config.yaml").exists()
+    resume = can_resume(run)
     common = {"data": options.data, "arch": arch, "minutes": options.minutes, "seed": seed}
     common |= {"fold": options.fold, "recipe": options.recipe}
     quiet = {"tracking": "none", "divergence": "warn", "evaluate_every": 0.0}
     train(replace(TrainOptions(), **common, **quiet, out=run, resume=resume))
     scores = evaluate(EvaluateOptions(generator=run, network="diagnosis"))
-    made = read_json(run / "generator.json")
+    made = read_description(run)
     cell = {
         "arch": arch + changed,
         "seed": seed,
-        "minutes": made["minutes"],
-        "kimg": made["kimg"],
-        "images_per_second": round(1000 * made["kimg"] / (60 * made["minutes"]), 1),
+        "minutes": made.minutes,
+        "kimg": made.kimg,
+        "images_per_second": round(1000 * made.kimg / (60 * made.minutes), 1),
         "generated_per_second": generation_rate(run),
         **{key: scores[key] for key in KEPT},
         "memorisation_flagged": scores["memorisation_flagged"],
@@ -97,8 +98,8 @@ def run_one(options: Options, arch: str, seed: int) -> None:
 
 def generation_rate(run: Path) -> float:
     """Images a second from latents to uint8 pixels, the better of two rounds."""
-    network, description = load_generator(run)
-    labels = draw_labels(description, None, MADE, 0)  # of a conditional generator
+    network, record = load_generator(run)
+    labels = draw_labels(record.classes, None, MADE, 0)  # of a conditional generator
     compute = resolve("auto", "auto", cpu_auto="bf16")
     seconds = []
     for _ in range(2):

@@ -8,6 +8,7 @@ fold's validation part; the test part is not touched. The first evaluation of a 
 trains its evaluation network, a minute or two.
 """
 
+import shlex
 from typing import Any
 
 from dermsynth import cli
@@ -35,9 +36,12 @@ def main(options: EvaluateOptions) -> None:
     """Score, and name what comes next."""
     evaluate(options)
     if options.generator is not None:
-        cli.say_next(f"python -m gan.generate --generator {options.generator} --count 1000")
+        run = shlex.quote(str(options.generator))
+        cli.say_next(f"python -m gan.generate --generator {run} --count 1000")
     else:
-        cli.say_next(f"python -m classifier.train --synthetic 0.3 --pool {options.pool}")
+        cli.say_next(
+            f"python -m classifier.train --synthetic 0.3 --pool {shlex.quote(str(options.pool))}"
+        )
 
 
 if __name__ == "__main__":

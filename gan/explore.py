@@ -5,6 +5,7 @@ truncation.png: each row one latent, from the mean image (left) to the full vari
 projection.png, with --image: a real image beside the nearest image that the generator can make.
 """
 
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -71,7 +72,7 @@ def explore(options: ExploreOptions) -> Path:
 def main(options: ExploreOptions) -> None:
     """Write the pictures, and name what comes next."""
     explore(options)
-    cli.say_next(f"python -m gan.evaluate --generator {options.generator}")
+    cli.say_next(f"python -m gan.evaluate --generator {shlex.quote(str(options.generator))}")
 
 
 if __name__ == "__main__":

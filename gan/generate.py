@@ -5,6 +5,7 @@ adds images: image i depends on the seed and on i alone.
 """
 
 import contextlib
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -96,14 +97,17 @@ def _check_space(options: GenerateOptions, size: int, out: Path) -> str:
 
 
 def _gib(count: int) -> str:
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 / 10 else f"{count / 2**20:.1f} MiB"
+    unit, size = ("GiB", 2**30) if count >= 2**28 else ("MiB", 2**20)
+    return f"{count / size:.2g} {unit}" if count < 10 * size else f"{count / size:.0f} {unit}"
 
 
 def main(options: GenerateOptions) -> None:
     """Make the pool, and name what comes next."""
     pool = generate(options)
     data = "--data DATASET --fold FOLD"
-    cli.say_next(f"python -m classifier.train {data} --synthetic 0.3 --pool {pool}")
+    cli.say_next(
+        f"python -m classifier.train {data} --synthetic 0.3 --pool {shlex.quote(str(pool))}"
+    )
 
 
 if __name__ == "__main__":

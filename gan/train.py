@@ -6,6 +6,7 @@ happened. Several GPUs: `torchrun --nproc-per-node N -m gan.train` with the same
 """
 
 import os
+import shlex
 from pathlib import Path
 
 from dermsynth import cli
@@ -29,7 +30,7 @@ def main(options: TrainOptions) -> None:
     """Train, and name what comes next."""
     out = train(options)
     if os.environ.get("RANK", "0") == "0":
-        cli.say_next(f"python -m gan.evaluate --generator {out}")
+        cli.say_next(f"python -m gan.evaluate --generator {shlex.quote(str(out))}")
 
 
 if __name__ == "__main__":

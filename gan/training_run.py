@@ -363,7 +363,11 @@ def _default_out(data: Path, options: TrainOptions) -> Path:
 def _announce(plan: Plan, trainer: Trainer) -> None:
     model, budget, part = plan.options.model, plan.options.budget, plan.part
     ending = f"{budget.kimg:g} kimg" if budget.kimg is not None else f"{budget.minutes:g} minutes"
-    beside = "" if plan.path == plan.out else f", until it is finished in {plan.path}"
+    beside = (
+        ""
+        if plan.path.resolve() == plan.out.resolve()
+        else f", until it is finished in {plan.path}"
+    )
     kinds = ", ".join(f"{c.count} {c.name}" for c in part.classes)
     print(
         f"GAN on {plan.dataset.path}, fold {plan.fold}: {kinds or f'{len(part.rows)} malignant'} "

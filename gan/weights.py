@@ -1,5 +1,6 @@
 """A trained generator on disk: `generator.safetensors`, `generator.json` and their manifest."""
 
+import shlex
 from pathlib import Path
 
 import safetensors.torch
@@ -39,9 +40,10 @@ def open_generator(run: Path) -> Sealed:
 
 def how_to_go_on(run: Path) -> str:
     """The command that resumes a run, to be printed."""
+    config, out = shlex.quote(str(run / "config.yaml")), shlex.quote(str(run))
     if (run / "config.yaml").exists():
-        return f"`python -m gan.train --config {run}/config.yaml --out {run} --resume`"
-    return f"`python -m gan.train --out {run} --resume` and the options that it began with"
+        return f"`python -m gan.train --config {config} --out {out} --resume`"
+    return f"`python -m gan.train --out {out} --resume` and the options that it began with"
 
 
 def read_description(run: Path) -> GeneratorRecord:
