@@ -15,6 +15,7 @@ import tyro
 
 from dermsynth import cli
 from dermsynth.errors import UserError
+from dermsynth.files import check_free
 from dermsynth.options import HOLDS_PATH
 
 Words = Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction, HOLDS_PATH]
@@ -46,7 +47,8 @@ def blend(options: BlendOptions) -> dict[str, Any]:
 
     from classifier.evaluation import blending
     from classifier.evaluation.members import read_members, read_truth, same_rows
-    from dermsynth.files import write_json, write_text
+    from classifier.scores import write_scores
+    from dermsynth.files import write_json
 
     fit_on = options.fit_on or ("oof" if options.by == "search" else None)
     _check(options, fit_on)
@@ -59,10 +61,9 @@ def blend(options: BlendOptions) -> dict[str, Any]:
     if truth is not None:
         value = blending.auc(truth.to_numpy(), mixed[truth.index].to_numpy())
         record["blend"]["auc_truth"] = value
-    text = mixed.rename("target").rename_axis("image_name").to_csv()
     options.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(options.out.with_suffix(".json"), record)
-    write_text(options.out, text)
+    write_scores(options.out, mixed.index.tolist(), mixed.to_numpy())
     print(blending.screen_table(record))
     print(f"{len(mixed):,} rows: {options.out}")
     if options.truth is None:
@@ -86,8 +87,7 @@ def _check(options: BlendOptions, fit_on: str | None) -> None:
     if options.out.suffix != ".csv":
         raise UserError(f"--out {options.out}: expected a name that ends in .csv")
     for path in (options.out, options.out.with_suffix(".json")):
-        if path.exists() and not options.overwrite:
-            raise UserError(f"--out: {path} exists already; give another name or --overwrite")
+        check_free(path, options.overwrite)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from dermsynth import cli
-from dermsynth.options import Between, Seed, check_bounds
+from dermsynth.cli import Repeatable
+from dermsynth.options import HOLDS_PATH, Between, Seed, check_bounds
 
 MARKER = "evaluation.json"
 # below the least a 95% interval hangs on a handful of resamples
@@ -24,6 +25,8 @@ class EvaluateOptions:
     """Options of `python -m classifier.evaluate`."""
 
     run: Path  # run folder of classifier.train
+    data: Path | None = None  # where its dataset is now; none: where it was
+    external: Annotated[Repeatable, HOLDS_PATH] = ()  # NAME=FOLDER: where a test set is now
     out: Path | None = None  # folder to write; none: RUN/evaluation
     replicates: Replicates = 2000  # resamples of groups behind each interval
     seed: Seed = 0  # of the resamples
@@ -34,30 +37,44 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     """Write the evaluation's folder; returns what evaluation.json holds.
 
     Raises UserError for a run that is not finished, damaged predictions, and a folder that is
-    taken. Missing datasets, images or weights cost their sections, and the page says why.
+    taken. Datasets that are missing or are others than those of the run, and missing images or
+    weights, cost their sections, and the page says why.
     """
     # imported here: --help does not wait for torch
     from classifier.evaluation import error_gallery, page
     from classifier.evaluation.intervals import Resampling
-    from classifier.evaluation.parts import read_run
+    from classifier.evaluation.parts import named_externals, read_run
     from classifier.evaluation.summary import summarise
-    from dermsynth.files import new_folder, write_json, write_text
+    from classifier.run_folder import EVALUATION, FOLDS, KIND, METADATA, open_run
+    from dermsynth.files import write_json, write_text
+    from dermsynth.folders import check_replaceable, whole_folder
+    from dermsynth.manifest import digest, seal
+    from dermsynth.options import as_plain
 
     check_bounds(options)
-    parts, config, leaky = read_run(options.run)
+    sealed = open_run(options.run, (KIND, FOLDS, METADATA))
     out = options.out or options.run / "evaluation"
-    with new_folder(out, MARKER, options.overwrite) as folder:
+    check_replaceable(out, EVALUATION, options.overwrite)
+    places = named_externals(sealed, options.external)
+    parts, leaky = read_run(sealed, options.data, places)
+    config = sealed.manifest.options
+    with whole_folder(out, EVALUATION, options.overwrite) as folder:
         summary = summarise(parts, Resampling(options.replicates, options.seed))
         shown = parts["test"] if "test" in parts else next(iter(parts.values()))
-        gallery = error_gallery.draw_gallery(options.run, shown, config.get("tta", 1), folder)
+        gallery = error_gallery.draw_gallery(sealed, shown, config.get("tta", 1), folder)
         result = {"run": str(options.run), "leaky": leaky, **summary, "gallery": gallery.facts}
         drawn = page.draw_plots(parts, result, folder)
-        html = page.render(options.run, config, result, gallery, drawn)
+        html = page.render(sealed, result, gallery, drawn)
         write_text(folder / "evaluation.html", html)
         write_json(folder / MARKER, result)
+        figures = {"figures": digest(result | {"run": ""})}
+        seal(folder, EVALUATION, figures, {"run": sealed.as_input}, as_plain(options))
     print(page.screen_table(result))
     print(f"{out / 'evaluation.html'}, {out / MARKER}")
-    cli.say_next(f"python -m classifier.predict --run {options.run} --data FOLDER --out scores.csv")
+    way_on = f"predict --run {options.run} --data FOLDER --out scores.csv"
+    if sealed.manifest.kind == METADATA:
+        way_on = f"blend --scores image=RUN meta={options.run} --out both.csv"
+    cli.say_next(f"python -m classifier.{way_on}")
     return result
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from dermsynth import cli
 from dermsynth.errors import UserError
+from dermsynth.files import check_free
 
 TOLERANCE = 1e-4  # of a probability, between onnxruntime and torch
 
@@ -33,26 +34,26 @@ def export(options: ExportOptions) -> float:
     """
     # imported here: --help does not wait for torch
     from classifier import onnx_graph
-    from classifier.run_folder import METRICS, MODEL
+    from classifier.run_folder import FOLDS, KIND, METADATA, WEIGHTS, open_run
     from classifier.trained import load_trained
     from dermsynth.files import write_bytes
 
     onnxruntime = onnx_graph.load_onnxruntime()
     if options.out.suffix != ".onnx":
         raise UserError(f"--out {options.out}: expected a name that ends in .onnx")
-    if options.out.exists() and not options.overwrite:
-        raise UserError(f"--out {options.out}: exists already; give another or --overwrite")
-    if (options.run / METRICS).exists() and not (options.run / MODEL).exists():
+    check_free(options.out, options.overwrite)
+    sealed = open_run(options.run, (KIND, FOLDS, METADATA))
+    if sealed.manifest.kind != KIND:
         raise UserError(
-            f"--run {options.run}: holds no {MODEL}; give a run of one fold by classifier.train"
+            f"--run {options.run}: holds no {WEIGHTS}; give a run of one fold by classifier.train"
         )
-    trained = load_trained(options.run)
+    trained = load_trained(sealed)
     spec = trained.model.spec
     graph = onnx_graph.to_onnx(trained)
-    for key, value in onnx_graph.about(options.run, trained).items():
+    for key, value in onnx_graph.about(sealed, trained).items():
         graph.metadata_props.add(key=key, value=value)
     content = graph.SerializeToString()
-    samples = onnx_graph.samples(options.run, trained)
+    samples = onnx_graph.samples(sealed, trained)
     gap = onnx_graph.difference(onnxruntime, content, trained, samples)
     if not gap < TOLERANCE:  # so that NaN is refused, too
         raise UserError(

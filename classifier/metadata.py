@@ -38,12 +38,19 @@ def train(options: MetadataOptions) -> dict[str, "Metrics"]:
     # imported here: --help does not wait for scikit-learn
     from classifier.evaluation.cross_validation import pool, pooled_metrics
     from classifier.evaluation.metrics import measure_parts
-    from classifier.run_folder import METRICS, PREDICTIONS, RUN
+    from classifier.records import MetricsRecord
+    from classifier.run_folder import METADATA, METRICS, PREDICTIONS, RUN
     from classifier.training import metadata_models
-    from dermsynth import runs
-    from dermsynth.files import write_bytes, write_json
+    from dermsynth.cli import save_options
+    from dermsynth.files import free_name, sha256, write_bytes
+    from dermsynth.folders import check_replaceable, whole_folder
+    from dermsynth.manifest import digest, seal
+    from dermsynth.options import as_plain, replace
+    from dermsynth.records import write_record
 
     check_bounds(options)
+    if options.output.out is not None:
+        check_replaceable(options.output.out, METADATA, options.output.overwrite)
     dataset = metadata_models.open_table(options.data)
     folds = metadata_models.choose_folds(dataset, options.fold)
     fitted = [
@@ -57,13 +64,17 @@ def train(options: MetadataOptions) -> dict[str, "Metrics"]:
     if options.fold == "all":
         predictions = pool(fitted)
         metrics = pooled_metrics(predictions, list(fold_metrics.values()))
-    stem = f"{options.data.name}-metadata-{options.model}-fold{options.fold}-seed{options.seed}"
-    out = options.output.out or runs.free_name(Path("runs/cls"), stem)
-    runs.open_run(out, options, resume=False, overwrite=options.output.overwrite)
-    write_bytes(out / PREDICTIONS, predictions.to_parquet(index=False))
-    write_json(out / RUN, metadata_models.run_facts(dataset, fold_metrics))
-    write_json(out / METRICS, metrics)
-    runs.finish_run(out)
+    name = options.data.absolute().name
+    stem = f"{name}-metadata-{options.model}-fold{options.fold}-seed{options.seed}"
+    out = options.output.out or free_name(Path("runs/cls"), stem)
+    kept = replace(options, out=out, overwrite=False)
+    with whole_folder(out, METADATA, options.output.overwrite) as folder:
+        save_options(kept, folder)
+        write_bytes(folder / PREDICTIONS, predictions.to_parquet(index=False))
+        write_record(folder / RUN, metadata_models.run_record(dataset, fold_metrics))
+        write_record(folder / METRICS, MetricsRecord(metrics))  # type: ignore[arg-type]
+        parts = {"predictions": sha256(folder / PREDICTIONS), "metrics": digest(metrics)}
+        seal(folder, METADATA, parts, {"dataset": dataset.as_input}, as_plain(kept))
     print(f"{options.data}: {options.model} of age, sex and site; writes {out}")
     print(metadata_models.screen_table(fold_metrics, metrics))
     cli.say_next(f"python -m classifier.blend --scores image=RUN meta={out} --out both.csv")

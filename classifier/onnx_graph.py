@@ -1,5 +1,6 @@
 """A trained classifier as an ONNX graph, with what its user must know, compared with torch."""
 
+import contextlib
 import json
 import warnings
 from pathlib import Path
@@ -11,13 +12,11 @@ import torch
 from torch import nn
 
 from classifier.augment import load_batch
-from classifier.run_folder import METRICS, RUN
+from classifier.run_folder import read_facts, read_metrics
 from classifier.trained import Trained
-from data.store import MARKER, load_dataset, load_table
-from dermsynth.cli import read_yaml
+from data.store import KIND, load_dataset
 from dermsynth.errors import UserError
-from dermsynth.files import read_json
-from dermsynth.runs import CONFIG
+from dermsynth.manifest import Sealed, read_manifest
 from dermsynth.seeds import generator
 
 INPUTS, OUTPUT, CLASSES = ("images", "columns"), "malignant", "classes"
@@ -64,11 +63,9 @@ def to_onnx(trained: Trained) -> Any:
     return program.model_proto
 
 
-def about(run: Path, trained: Trained) -> dict[str, str]:
+def about(sealed: Sealed, trained: Trained) -> dict[str, str]:
     """What a user of the file must know, as ONNX keeps it: words by name."""
-    facts, metrics = read_json(run / RUN), read_json(run / METRICS)
-    data = Path(read_yaml(run / CONFIG)["data"])
-    info = load_table(data)[1] if (data / MARKER).exists() else {}
+    facts, metrics = read_facts(sealed), read_metrics(sealed)
     spec, look = trained.model.spec, trained.look
     words = {
         "class": OUTPUT,
@@ -78,8 +75,8 @@ def about(run: Path, trained: Trained) -> dict[str, str]:
         "fit": look.fit,
         "clean": ",".join(look.clean) or "none",
         "backbone": spec.backbone,
-        "best_epoch": str(facts["best_epoch"]),
-        "licence_of_training_images": info.get("licence") or "unknown",
+        "best_epoch": str(facts.best_epoch),
+        "licence_of_training_images": facts.licence or "unknown",
         "use": "research only; not a medical device",
     }
     if trained.target.name == "diagnosis":
@@ -89,8 +86,8 @@ def about(run: Path, trained: Trained) -> dict[str, str]:
     for part in ("val", "test"):
         if (value := metrics.get(part, {}).get("auc")) is not None:
             words[f"{part}_auc"] = f"{value:.4f}"
-    if facts["leaky"]:
-        words["leaky"] = f"its figures are no results: {facts['leaky']}"
+    if facts.leaky:
+        words["leaky"] = f"its figures are no results: {facts.leaky}"
     return words
 
 
@@ -103,17 +100,19 @@ def noise(trained: Trained) -> tuple[torch.Tensor, ...]:
     return images, torch.from_numpy(rng.standard_normal((n, spec.columns), np.float32))
 
 
-def samples(run: Path, trained: Trained) -> list[tuple[torch.Tensor, ...]]:
-    """Inputs to compare on: noise and, where they are, training images."""
-    batches = [noise(trained)]
-    data = Path(read_yaml(run / CONFIG)["data"])
-    if (data / MARKER).exists():
-        size = trained.model.spec.size
-        dataset = load_dataset(data, size)
-        rows = np.arange(max(BATCHES)) % len(dataset.images)
-        images = load_batch(np.asarray(dataset.images[rows]), size, None)
-        numbers = trained.metadata(dataset, rows)
-        batches.append((images,) if numbers is None else (images, torch.from_numpy(numbers)))
+def samples(sealed: Sealed, trained: Trained) -> list[tuple[torch.Tensor, ...]]:
+    """Inputs to compare on: noise and, where their dataset still lies there, training images."""
+    batches, size = [noise(trained)], trained.model.spec.size
+    recorded = sealed.manifest.inputs["dataset"]
+    path = Path(recorded.path)
+    with contextlib.suppress(UserError):  # gone, damaged or another one: not needed
+        manifest = read_manifest(path, "")
+        if (manifest.kind, manifest.id) == (KIND, recorded.id):
+            dataset = load_dataset(path, size)
+            rows = np.arange(max(BATCHES)) % len(dataset.images)
+            images = load_batch(np.asarray(dataset.images[rows]), size, None)
+            numbers = trained.metadata(dataset, rows)
+            batches.append((images,) if numbers is None else (images, torch.from_numpy(numbers)))
     return batches
 
 

@@ -1,5 +1,6 @@
 """Options of the training, in groups, and which values they may have. Loads no torch."""
 
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,7 +15,9 @@ from dermsynth.options import (
     Seed,
     ZeroToBelowOne,
     ZeroToOne,
+    changed,
     check_bounds,
+    flag,
     refuse_idle,
 )
 
@@ -215,6 +218,19 @@ def check_effects(options: TrainOptions, frozen: int, splits: bool) -> None:
     needs |= dict.fromkeys(("hold", "decay", "lr_min"), exponential)
     needs |= dict.fromkeys(("factor", "plateau_patience"), plateau)
     refuse_idle(options, needs)
+
+
+def command(options: TrainOptions) -> str:
+    """The command line of these options, to be printed."""
+    words = ["python", "-m", "classifier.train"]
+    for name, value in changed(options).items():
+        if isinstance(value, bool):
+            words.append(flag(name) if value else flag(f"no_{name}"))
+        elif isinstance(value, tuple):
+            words += [word for item in value for word in (flag(name), str(item))]
+        else:
+            words += [flag(name), str(value)]
+    return shlex.join(words)
 
 
 def parse_share(option: str, text: str) -> Share:

@@ -2,7 +2,8 @@
 
 The CSV has the form of Kaggle's submissions, `image_name,target`: a row an image, in the dataset's
 order or by file name, and the probability that the lesion is malignant, 0 to 1. An image in a
-folder takes the path that the training images took: the same crop, cleaning and size.
+folder takes the path that the training images took: the same crop, cleaning and size. A name that
+begins with = + - @ ' or a tab has a ' in front, so that no spreadsheet takes it for a formula.
 """
 
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from dermsynth import cli
-from dermsynth.errors import UserError
+from dermsynth.files import check_free
 from dermsynth.options import Between, ComputeOptions, check_bounds
 
 if TYPE_CHECKING:
@@ -44,14 +45,13 @@ def predict(options: PredictOptions) -> "pd.DataFrame":
     import torch
 
     from classifier.evaluation.input_images import read_batches
+    from classifier.scores import write_scores
     from classifier.trained import load_folds
     from classifier.tta import check_tta
     from dermsynth import device, progress
-    from dermsynth.files import write_bytes
 
     check_bounds(options)
-    if options.out.exists() and not options.overwrite:
-        raise UserError(f"--out {options.out}: exists already; give another or --overwrite")
+    check_free(options.out, options.overwrite)
     models = load_folds(options.run)
     check_tta(options.tta, models[0].augment)
     compute = device.resolve(options.compute.device, options.compute.precision)
@@ -71,8 +71,7 @@ def predict(options: PredictOptions) -> "pd.DataFrame":
             scores.append(np.mean(by_fold, axis=0))
             bar.update(len(images))
     table = pd.DataFrame({"image_name": names, "target": np.concatenate(scores)})
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(options.out, table.to_csv(index=False).encode())
+    write_scores(options.out, names, table["target"].to_numpy())
     print(f"{len(table):,} rows, mean {table['target'].mean():.3f}: {options.out}")
     cli.say_next(f"python -m classifier.blend --scores a={options.out} b=FILE --out OUT.csv")
     return table

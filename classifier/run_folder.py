@@ -1,48 +1,69 @@
-"""What the folder of a classifier's run holds: its files, whether it is finished, its folds."""
+"""What the folder of a classifier's run holds: its files, what kind of run it is, its folds."""
 
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from classifier.records import Figures, MetricsRecord, RunRecord
 from classifier.targets import Target
 from data.store import Dataset
-from dermsynth.errors import UserError, some
+from dermsynth import manifest
+from dermsynth.errors import UserError
+from dermsynth.manifest import Sealed, open_sealed
 
-MODEL, METRICS, RUN = "model.safetensors", "metrics.json", "run.json"
-PREDICTIONS = "predictions.parquet"
+KIND, FOLDS, METADATA = "classifier", "classifier-folds", "metadata-classifier"
+EVALUATION = "classifier-evaluation"
+WEIGHTS, MODEL, METRICS, RUN = "model.safetensors", "model.json", "metrics.json", "run.json"
+PREDICTIONS, CHECKPOINT = "predictions.parquet", "checkpoint"
 COLUMNS = ("image_id", "group", "fold", "part", "target", "score")  # of PREDICTIONS, at least
 VALIDATION = ("val", "oof")  # its part that models are not trained on; oof: out of fold, of all
+MEND = "train it again"
 
 
-def check_finished(run: Path) -> None:
-    """Raises UserError where `run` is not the folder of a finished run."""
-    if not (run / METRICS).exists():
-        raise UserError(
-            f"--run {run}: no finished run of classifier.train there (no {METRICS}); train one, or "
-            f"go on with `python -m classifier.train --out {run} --resume`"
-        )
+def open_run(run: Path, kinds: tuple[str, ...] = (KIND, FOLDS)) -> Sealed:
+    """The folder of a finished run. Raises UserError where there is none of these kinds."""
+    absent = f"--run {run}: no finished run there; train one: `python -m classifier.train`"
+    if (run / manifest.NAME).exists():
+        there, train = manifest.read_manifest(run, MEND), "`python -m classifier.train"
+        absent = f"Give the folder of a run, or train one: {train}`"
+        if there.kind in (KIND, FOLDS) and not there.finished:
+            absent = f"Go on with {train} --config {run}/config.yaml --out {run} --resume`"
+    return open_sealed(run, kinds, absent, MEND)
 
 
-def fold_runs(run: Path) -> dict[int, Path]:
-    """The folders of a run with `--fold all`, by fold; none of another run."""
-    named = ((path.name.removeprefix("fold"), path) for path in run.glob("fold*"))
-    return dict(sorted((int(number), path) for number, path in named if number.isdecimal()))
+def open_fold_runs(sealed: Sealed) -> dict[int, Sealed]:
+    """The runs of a run with `--fold all`, by fold; none of another run.
+
+    Raises UserError where one is missing, damaged, or not the one that belongs there.
+    """
+    if sealed.manifest.kind != FOLDS:
+        return {}
+    folds = {}
+    for name, content in sealed.manifest.parts.items():
+        if (number := name.removeprefix("fold")) != name and number.isdecimal():
+            fold = open_run(sealed.path / name, (KIND,))
+            if fold.identity.id != content:
+                raise UserError(
+                    f"{fold.path}: is not the run that was trained with {sealed.path}; {MEND}"
+                )
+            folds[int(number)] = fold
+    return dict(sorted(folds.items()))
 
 
-def read_predictions(path: Path) -> pd.DataFrame:
+def read_metrics(sealed: Sealed) -> dict[str, Figures]:
+    """`metrics.json`: figures by part. Raises UserError where it is damaged."""
+    return sealed.record(METRICS, MetricsRecord).root
+
+
+def read_facts(sealed: Sealed) -> RunRecord:
+    """`run.json` of a run of one fold. Raises UserError where it is damaged."""
+    return sealed.record(RUN, RunRecord)
+
+
+def read_predictions(sealed: Sealed) -> pd.DataFrame:
     """PREDICTIONS of a run. Raises UserError where they are damaged or lack one of COLUMNS."""
-    try:
-        table = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"{path}: missing or damaged, cannot be read as predictions of a run ({reason}); train "
-            "it again"
-        ) from None
-    if missing := [name for name in COLUMNS if name not in table]:
-        raise UserError(f"{path}: no column {some(missing)}; train the run again")
-    return table
+    return sealed.table(PREDICTIONS, COLUMNS)
 
 
 def prediction_rows(

@@ -1,24 +1,23 @@
 """A trained classifier: the best model of a finished run and all that its scores depend on."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+import torch
 
 from classifier.model.classifier import Classifier, ModelSpec
 from classifier.model.metadata_inputs import MetadataInputs, load_metadata_inputs
-from classifier.published_augment import AugmentName
-from classifier.run_folder import MODEL, check_finished, fold_runs
+from classifier.options import AugmentName
+from classifier.records import VERSION, ModelRecord
+from classifier.run_folder import KIND, MODEL, WEIGHTS, open_fold_runs, open_run
 from classifier.targets import Target
 from classifier.tta import probabilities
 from data.images.decoding import Preprocessing
-from data.store import MARKER, Dataset, load_table
-from dermsynth.cli import read_yaml
+from data.store import Dataset
 from dermsynth.device import Compute
 from dermsynth.errors import UserError
-from dermsynth.runs import CONFIG
+from dermsynth.manifest import Sealed
 
 
 @dataclass(frozen=True)
@@ -27,9 +26,21 @@ class Trained:
 
     model: Classifier
     target: Target
-    augment: AugmentName
+    about: ModelRecord
     metadata_inputs: MetadataInputs | None  # where the model looks at metadata
-    look: Preprocessing  # how its training images were made
+
+    @property
+    def augment(self) -> AugmentName:
+        """What random views are drawn from."""
+        return self.about.augment
+
+    @property
+    def look(self) -> Preprocessing:
+        """How its training images were made; a centre crop where their dataset did not say."""
+        size, made = self.model.spec.size, self.about.look
+        if made is None:
+            return Preprocessing(size)
+        return Preprocessing(size if made.size == "native" else made.size, made.fit, made.clean)
 
     def metadata(self, dataset: Dataset | None, rows: np.ndarray | None) -> np.ndarray | None:
         """float32 [n, columns] that a model is given beside images; None where it looks at none."""
@@ -64,38 +75,28 @@ def load_folds(run: Path) -> list[Trained]:
 
     Raises UserError where the run is not finished or a model damaged.
     """
-    check_finished(run)
-    return [load_trained(fold) for fold in fold_runs(run).values() or [run]]
+    sealed = open_run(run)
+    return [load_trained(fold) for fold in open_fold_runs(sealed).values() or [sealed]]
 
 
-def load_trained(run: Path) -> Trained:
+def load_trained(run: Path | Sealed) -> Trained:
     """The model of one fold's run. Raises UserError where it is not finished or damaged."""
-    check_finished(run)
+    sealed = run if isinstance(run, Sealed) else open_run(run, (KIND,))
+    about = sealed.record(MODEL, ModelRecord, VERSION)
+    model = Classifier(ModelSpec(**about.spec.model_dump()))
     try:
-        with safe_open(run / MODEL, "pt") as file:
-            about = json.loads((file.metadata() or {})["classifier"])
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        model = Classifier(ModelSpec(**about["spec"]))
-        model.load_state_dict(state)
-        target = about["target"]
-        target = Target(target["name"], tuple(target["classes"]), tuple(target["malignant"]))
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{run / MODEL}: missing or damaged ({reason}); train it again") from None
-    if about["leaky"]:
-        print(f"warning: {run} was trained with a leak ({about['leaky']})")
-    inputs = load_metadata_inputs(run) if model.spec.columns else None
-    return Trained(model.eval(), target, about["augment"], inputs, _look(run, model.spec.size))
-
-
-def _look(run: Path, size: int) -> Preprocessing:
-    """The training images' crop, cleaning and size; the usual ones where their dataset is gone."""
-    data = Path(read_yaml(run / CONFIG)["data"])
-    if not (data / MARKER).exists():
-        print(f"warning: {data} is gone; images are cropped to their centre and not cleaned")
-        return Preprocessing(size)
-    made = load_table(data)[1].get("look")
-    if made is None:
-        return Preprocessing(size)
-    stored = size if (data / "shards").exists() else made["size"]
-    return Preprocessing(stored, made["fit"], tuple(made["clean"]))
+        model.load_state_dict(sealed.tensors(WEIGHTS))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{sealed.path / WEIGHTS}: does not fit {about.spec.backbone} of this version of the "
+            f"code ({reason}); {sealed.mend}"
+        ) from None
+    for name in ("mean", "std"):  # as they were in training, whatever a library says today
+        values = torch.tensor(getattr(about, name)).view(1, 3, 1, 1)
+        getattr(model.backbone, name).copy_(values)
+    if about.leaky:
+        print(f"warning: {sealed.path} was trained with a leak ({about.leaky})")
+    inputs = load_metadata_inputs(sealed) if model.spec.columns else None
+    target = Target(about.target.name, about.target.classes, about.target.malignant)
+    return Trained(model.eval(), target, about, inputs)

@@ -10,9 +10,10 @@ import pandas as pd
 from classifier.evaluation import page_figures
 from classifier.evaluation.grad_cam import grad_cam, overlay
 from classifier.evaluation.parts import Part
-from classifier.run_folder import fold_runs
+from classifier.run_folder import KIND, open_fold_runs
 from classifier.trained import Trained, load_trained
 from dermsynth.errors import UserError
+from dermsynth.manifest import Sealed
 from dermsynth.page import picture
 
 WORST = 12  # images of either class in the failure gallery
@@ -43,7 +44,7 @@ class Gallery:
         return {name: getattr(self, name) for name in names}
 
 
-def draw_gallery(run: Path, part: Part, views: int, folder: Path) -> Gallery:
+def draw_gallery(run: Sealed, part: Part, views: int, folder: Path) -> Gallery:
     """Tiles of the worst failures and of Grad-CAM; writes failures.png and gradcam.png to `folder`.
 
     Of a cross-validated run Grad-CAM shows its first fold's model, on images that are new to it.
@@ -55,14 +56,16 @@ def draw_gallery(run: Path, part: Part, views: int, folder: Path) -> Gallery:
     rows = part.rows.assign(diagnosis=part.table["diagnosis"])
     means_over = [f"{views} views"] if views > 1 else []
     gallery = replace(gallery, failures=_draw_failures(part, rows, folder))
-    if folds := fold_runs(run):
-        number, run = min(folds.items())
+    if folds := open_fold_runs(run):
+        number, run = next(iter(folds.items()))
         gallery = replace(gallery, cam_fold=number)
         if part.name == "oof":
             rows = rows[rows["fold"] == number]
         else:
             means_over.append(f"the models of {len(folds)} folds")
     gallery = replace(gallery, means_over=tuple(means_over))
+    if run.manifest.kind != KIND:
+        return replace(gallery, cam_missing=f"{run.path} holds no network")
     try:
         trained = load_trained(run)
     except UserError as error:

@@ -9,8 +9,9 @@ import numpy as np
 from classifier.trained import Trained
 from data.images.decoding import decode_all
 from data.images.files import BadImage, find_images
-from data.store import MARKER, Dataset, load_dataset
+from data.store import KIND, Dataset, load_dataset
 from dermsynth.errors import UserError, some
+from dermsynth.manifest import is_finished
 
 Batch = tuple[np.ndarray, Dataset | None, np.ndarray | None]  # images, their dataset and rows
 
@@ -20,8 +21,9 @@ def read_batches(data: Path, trained: Trained) -> tuple[list[str], Iterator[Batc
 
     Raises UserError where there are no images, and while they are read for all that cannot be used.
     """
-    if (data / MARKER).exists():
+    if is_finished(data, KIND):
         dataset = load_dataset(data, trained.model.spec.size)
+        _compare_looks(dataset, trained)
         n, at_once = len(dataset.table), trained.model.spec.at_once
         rows = (np.arange(start, min(start + at_once, n)) for start in range(0, n, at_once))
         batches = ((np.asarray(dataset.images[r]), dataset, r) for r in rows)
@@ -40,6 +42,22 @@ def read_batches(data: Path, trained: Trained) -> tuple[list[str], Iterator[Batc
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise UserError(f"--data {data}: several files of one name: {some(twice)}; rename them")
     return names, ((images, None, None) for images in _decoded(files, trained, data))
+
+
+def _compare_looks(dataset: Dataset, trained: Trained) -> None:
+    """Say where a dataset's images were made in another way than those of the training."""
+    made, trained_on = dataset.info.look, trained.about.look
+    if made is None or trained_on is None:
+        return
+    for name, here, there in (
+        ("--fit", made.fit, trained_on.fit),
+        ("--clean", ",".join(made.clean) or "none", ",".join(trained_on.clean) or "none"),
+    ):
+        if here != there:
+            print(
+                f"warning: {dataset.path} was prepared with {name} {here}, the images that the "
+                f"model was trained on with {name} {there}; its scores may suffer"
+            )
 
 
 def _decoded(files: list[Path], trained: Trained, root: Path) -> Iterator[np.ndarray]:

@@ -8,9 +8,24 @@ import numpy as np
 import pandas as pd
 
 from classifier.evaluation.cross_validation import percentile
-from classifier.run_folder import PREDICTIONS, VALIDATION, read_predictions
-from data.store import MARKER, TEST, load_table
+from classifier.run_folder import (
+    COLUMNS,
+    FOLDS,
+    KIND,
+    MEND,
+    METADATA,
+    PREDICTIONS,
+    VALIDATION,
+    open_run,
+    read_predictions,
+)
+from classifier.scores import read_scores
+from data.store import KIND as DATASET
+from data.store import TEST, load_table
+from dermsynth import manifest
 from dermsynth.errors import UserError, some
+from dermsynth.files import read_bytes
+from dermsynth.manifest import is_finished, read_table
 
 
 @dataclass(frozen=True)
@@ -71,25 +86,18 @@ def _read_member(word: str) -> Member:
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as CSV ({error})") from None
-    whole = isinstance(table.index, pd.RangeIndex)  # a longer row makes its first field the index
-    if sorted(table.columns) != ["image_name", "target"] or not whole:
-        columns = some(table.columns.tolist())
-        raise UserError(f"{path}: expected the columns image_name,target alone; found {columns}")
-    scores = pd.to_numeric(table["target"], errors="coerce")
-    bad = table[~np.isfinite(scores)]
-    if len(bad):
-        shown = [f"{row.image_name} ({row.target!r})" for row in bad.itertuples()]
-        raise UserError(f"{path}: {len(bad)} scores are no finite numbers: {some(shown)}")
-    return _by_image(pd.DataFrame({"image_id": table["image_name"], "score": scores}), path)
+    return _by_image(read_scores(path), path)
 
 
 def _read_run(path: Path) -> pd.DataFrame:
-    table = read_predictions(path)
-    if len(bad := table.loc[~np.isfinite(table["score"]), "image_id"]):
+    """PREDICTIONS, of a run's folder or taken out of one."""
+    if path.name == PREDICTIONS and (path.parent / manifest.NAME).exists():
+        table = read_predictions(open_run(path.parent, (KIND, FOLDS, METADATA)))
+    else:
+        content = read_bytes(path, manifest.MOST_BYTES, MEND)
+        table = read_table(content, COLUMNS, path, MEND)
+    scores = pd.to_numeric(table["score"], errors="coerce")
+    if len(bad := table.loc[~np.isfinite(scores), "image_id"]):
         raise UserError(f"{path}: {len(bad)} scores are not finite: {some(bad.tolist())}")
     return _by_image(table, path)
 
@@ -139,7 +147,7 @@ def read_truth(path: Path, part: str, ids: pd.Index) -> pd.Series:
     Of a dataset: its test part, its folds ("oof"), what was scored ("val"), else all with a target.
     Raises UserError where `ids` has images that are not there, or lacks some of those.
     """
-    if (path / MARKER).exists():
+    if is_finished(path, DATASET):
         table = load_table(path)[0].set_index("image_id")
         wanted = table[table["target"].notna()]
         if part in ("test", "oof"):

@@ -9,8 +9,9 @@ import numpy as np
 from classifier.evaluation import calibration, page_figures, subgroups
 from classifier.evaluation.error_gallery import Gallery
 from classifier.evaluation.parts import Part
-from classifier.run_folder import RUN
-from dermsynth.files import read_json
+from classifier.records import MetadataRunRecord
+from classifier.run_folder import METADATA, RUN, read_facts
+from dermsynth.manifest import Sealed
 from dermsynth.page import templates
 
 
@@ -51,8 +52,7 @@ def _draw_classes(part: Part, figures: dict[str, Any], folder: Path, stem: str) 
 
 
 def render(
-    run: Path,
-    config: dict[str, Any],
+    sealed: Sealed,
     result: dict[str, Any],
     gallery: Gallery,
     drawn: dict[str, Any],
@@ -61,7 +61,7 @@ def render(
 
     Parameters
     ----------
-    run : folder of the run; `config` its options
+    sealed : the run
     result : what evaluation.json holds
     gallery : the pictures; its part is what the page is about
     drawn : plots as `draw_plots` gives them
@@ -70,9 +70,9 @@ def render(
     environment = templates(Path(__file__).parent)
     environment.globals |= {"number": number}
     return environment.get_template("page.html.j2").render(
-        name=run.resolve().name,
-        config=config,
-        facts=read_json(run / RUN) if (run / RUN).exists() else {},
+        name=sealed.path.resolve().name,
+        config=sealed.manifest.options,
+        facts=_facts(sealed),
         result=result,
         main=main,
         shown=[name for name in result["parts"] if name != validation or name == main],
@@ -83,6 +83,13 @@ def render(
         least_groups=subgroups.LEAST_GROUPS,
         bounds=(calibration.LEAST, calibration.MOST),
     )
+
+
+def _facts(sealed: Sealed) -> dict[str, Any]:
+    """run.json, of the kinds of run that have one."""
+    if sealed.manifest.kind == METADATA:
+        return sealed.record(RUN, MetadataRunRecord).model_dump(mode="json")
+    return read_facts(sealed).model_dump(mode="json") if sealed.has(RUN) else {}
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -2,19 +2,17 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from classifier.evaluation.intervals import Scored
 from classifier.evaluation.multiclass import ScoredClasses, class_numbers
-from classifier.run_folder import METRICS, PREDICTIONS, VALIDATION, check_finished, read_predictions
+from classifier.run_folder import PREDICTIONS, VALIDATION, read_metrics, read_predictions
 from data.store import Dataset, load_dataset, load_table
-from dermsynth.cli import read_yaml
 from dermsynth.errors import UserError, some
-from dermsynth.files import read_json
-from dermsynth.runs import CONFIG
+from dermsynth.manifest import Sealed, check_same
+from dermsynth.records import Json
 
 
 @dataclass(frozen=True)
@@ -51,23 +49,50 @@ class Part:
         return np.asarray(self.dataset.images[self.places[rows]])
 
 
-def read_run(run: Path) -> tuple[dict[str, Part], dict[str, Any], str | None]:
-    """Parts (validation first), options, and why the run is leaky, of a finished run.
+def read_run(
+    sealed: Sealed, data: Path | None, externals: dict[str, Path]
+) -> tuple[dict[str, Part], str | None]:
+    """Parts (validation first), and why the run is leaky, of a finished run.
 
-    Raises UserError where the run is not finished or its predictions are damaged.
+    Raises UserError where its predictions are damaged.
+
+    Parameters
+    ----------
+    sealed : the run
+    data : where its dataset is; None: where it was
+    externals : where test sets are, by name, of those that were moved
     """
-    check_finished(run)
-    path, config = run / PREDICTIONS, read_yaml(run / CONFIG)
-    table = read_predictions(path)
+    path, table = sealed.path / PREDICTIONS, read_predictions(sealed)
     classes = _check_predictions(table, path)
     table["target"] = table["target"].astype(int)
     parts, order = {}, [*VALIDATION, "test"]
+    places = {f"external/{name}": folder for name, folder in externals.items()}
+    if data is not None:
+        places["dataset"] = data
+    size = sealed.manifest.options.get("size")
     for name in sorted(table["part"].unique(), key=lambda name: [name != first for first in order]):
         rows = table[table["part"] == name].reset_index(drop=True)
         scored = Scored.of(rows["target"], rows["score"], rows["group"].astype(str))
-        parts[name] = _described(Part(name, rows, scored, classes), config)
-    leaks = {part["leaky"] for part in read_json(run / METRICS).values() if part.get("leaky")}
-    return parts, config, next(iter(leaks), None)
+        source = name if name.startswith("external/") else "dataset"
+        part = Part(name, rows, scored, classes)
+        parts[name] = _described(part, sealed, source, places.get(source), size)
+    leaks = {part["leaky"] for part in read_metrics(sealed).values() if part.get("leaky")}
+    return parts, next(iter(map(str, leaks)), None)
+
+
+def named_externals(sealed: Sealed, texts: tuple[str, ...]) -> dict[str, Path]:
+    """Folders by the names of test sets. Raises UserError for a name that the run does not know."""
+    known = [name.removeprefix("external/") for name in sealed.manifest.inputs if "/" in name]
+    places: dict[str, Path] = {}
+    for text in texts:
+        name, _, folder = text.partition("=")
+        if name not in known or not folder:
+            raise UserError(
+                f"--external {text}: expected NAME=FOLDER, NAME one of the run's test sets: "
+                f"{some(known) if known else 'it has none'}"
+            )
+        places[name] = Path(folder)
+    return places
 
 
 def _check_predictions(table: pd.DataFrame, path: Path) -> list[str]:
@@ -94,30 +119,28 @@ def _check_predictions(table: pd.DataFrame, path: Path) -> list[str]:
     return classes
 
 
-def _described(part: Part, config: dict[str, Any]) -> Part:
+def _described(part: Part, sealed: Sealed, source: str, place: Path | None, size: Json) -> Part:
     """The part with its dataset's table and images, or with the reason why they are missing."""
-    external = dict(text.partition("=")[::2] for text in config.get("external") or [])
-    name = part.name.removeprefix("external/")
-    place = external.get(name) if part.name.startswith("external/") else config.get("data")
-    if place is None:
-        return replace(part, missing=f"config.yaml names no dataset of {part.name}")
+    scored = sealed.manifest.inputs.get(source)
+    if scored is None:
+        return replace(part, missing=f"{sealed.path} does not say what {part.name} was")
+    option = "--data FOLDER" if source == "dataset" else f"--{source.replace('/', ' ')}=FOLDER"
+    mend = f"say with {option} where the one that was scored is now"
+    place = place or Path(scored.path)
     try:
-        table = load_table(Path(place))[0]
+        table, _, identity = load_table(place)
+    except UserError as error:
+        return replace(part, missing=f"{error}; or {mend}")
+    try:
+        check_same({source: scored}, {source: identity}, str(place), mend)
     except UserError as error:
         return replace(part, missing=str(error))
     rows = pd.Series(np.arange(len(table)), index=table["image_id"])
     places = rows[~rows.index.duplicated()].reindex(part.rows["image_id"], fill_value=-1).to_numpy()
-    changed = places < 0
-    changed |= table["target"].iloc[places].to_numpy(float, na_value=np.nan) != part.rows["target"]
-    if changed.any():
-        names = part.rows.loc[changed, "image_id"].tolist()
-        return replace(
-            part,
-            missing=f"{place} is not the dataset that was scored: {len(names)} of {len(places)} "
-            f"images are not there or have another label: {some(names, 3)}",
-        )
+    if (places < 0).any():
+        return replace(part, missing=f"{place} does not know all images that were scored; {mend}")
     part = replace(part, table=table.iloc[places].reset_index(drop=True), places=places)
     try:
-        return replace(part, dataset=load_dataset(Path(place), config.get("size")))
+        return replace(part, dataset=load_dataset(place, size if isinstance(size, int) else None))
     except UserError as error:
         return replace(part, missing=str(error))

@@ -11,6 +11,7 @@ from data.metadata import MetadataEncoder
 from data.store import Dataset
 from dermsynth.errors import UserError
 from dermsynth.files import write_bytes
+from dermsynth.manifest import Sealed
 
 COLUMNS = ("age", "sex", "site")
 FILE = "metadata.parquet"  # the training images' columns: whoever reads them can fit the same again
@@ -42,10 +43,13 @@ class MetadataInputs:
         write_bytes(folder / FILE, content.getvalue())
 
 
-def load_metadata_inputs(folder: Path) -> MetadataInputs:
+def load_metadata_inputs(sealed: Sealed) -> MetadataInputs:
     """Those of a finished run. Raises UserError where its file is missing or damaged."""
+    fitted = sealed.table(FILE, ("image_id", *COLUMNS))
     try:
-        fitted = pd.read_parquet(folder / FILE)
         return MetadataInputs(fitted, MetadataEncoder().fit(fitted), np.empty(0, np.int64))
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{folder / FILE}: missing or damaged ({error}); train it again") from None
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"{sealed.path / FILE}: holds no age, sex and site that can be used "
+            f"({str(error).splitlines()[0]}); {sealed.mend}"
+        ) from None

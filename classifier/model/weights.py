@@ -1,33 +1,49 @@
 """Where a backbone's first weights come from: `--weights imagenet | none | FILE`."""
 
 import contextlib
+import io
 import os
 import pickle
 import re
 import socket
 from collections.abc import Iterator
+from http.client import HTTPException
 from pathlib import Path
 from urllib.error import URLError
 
 import torch
 from efficientnet_pytorch.utils import url_map
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from classifier.model.backbones import LITE, SCRATCH, TIMM, Backbone, timm_net
 from dermsynth.efficientnet_lite import weights_file
 from dermsynth.errors import UserError, some
-from dermsynth.files import sha256
+from dermsynth.files import read_bytes, sha256
+from dermsynth.manifest import MOST_BYTES, Input, as_input, identify
+from dermsynth.tensors import parse_tensors
 
 PATIENCE = 20  # seconds that a server may stay silent before we give up
 UNUSED = 0.1  # share of a file's tensors that may have no place here: other last layers
+MEND = "give another file"
 OURS = "backbone.net."  # how a backbone's tensors are named in the model.safetensors of a run
 
 
-def load_weights(backbone: Backbone, name: str, weights: str, size: int) -> str:
+def weights_input(weights: str) -> Input | None:
+    """The file of `--weights FILE`, by its content; None of the other choices.
+
+    Raises UserError where there is no such file.
+    """
+    if weights in ("imagenet", "none"):
+        return None
+    path = Path(weights)
+    _check_file(path)
+    return as_input(identify("weights", {"file": sha256(path)}, {}), path)
+
+
+def load_weights(backbone: Backbone, name: str, weights: str, size: int, instead: str = "") -> str:
     """Fill `backbone.net` in place and say in words with what, and what of it did not fit.
 
     Raises UserError where the weights cannot be had, are damaged, or belong to another backbone.
+    `instead` is a command that does without those that cannot be had, for its message.
     """
     if weights == "none":
         return "random weights"
@@ -38,12 +54,12 @@ def load_weights(backbone: Backbone, name: str, weights: str, size: int) -> str:
             f"--weights imagenet: there are none for {name}; use --weights none or FILE"
         )
     if name.startswith(TIMM):
-        return _from_timm(backbone, name, size)
+        return _from_timm(backbone, name, size, instead)
     if name in LITE:
         path = weights_file(name)
         unused = _fill(backbone, name, _read(path), str(path))
         return f"ImageNet weights that ship with {path.parent.parent.name}{unused}"
-    path = downloaded_weights(name)
+    path = downloaded_weights(name, instead)
     try:
         _check_hash(path)
         unused = _fill(backbone, name, _read(path), str(path))
@@ -53,7 +69,7 @@ def load_weights(backbone: Backbone, name: str, weights: str, size: int) -> str:
     return f"ImageNet weights in {path}{unused}"
 
 
-def downloaded_weights(backbone: str) -> Path:
+def downloaded_weights(backbone: str, instead: str = "") -> Path:
     """The ImageNet weights file of b0..b7 in torch's cache; downloaded where it is not there yet.
 
     The address is the one that efficientnet_pytorch documents. Raises UserError naming the ways out
@@ -68,11 +84,11 @@ def downloaded_weights(backbone: str) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _patience(PATIENCE):
             torch.hub.download_url_to_file(url, str(path))
-    except (URLError, OSError) as error:
+    except (URLError, HTTPException, OSError) as error:
         reason = getattr(error, "reason", None) or error
         raise UserError(
             f"--weights imagenet: the weights of {backbone} could not be downloaded ({reason}).\n"
-            f"{_ways_out(url)}"
+            f"{_ways_out(instead, url)}"
         ) from None
     return path
 
@@ -86,7 +102,7 @@ def _check_hash(path: Path) -> None:
         raise UserError(f"{path}: damaged or cut off (its SHA-256 begins with {digest[:8]})")
 
 
-def _from_timm(backbone: Backbone, name: str, size: int) -> str:
+def _from_timm(backbone: Backbone, name: str, size: int, instead: str) -> str:
     os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", str(PATIENCE))
     os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", str(PATIENCE))
     try:  # what goes wrong on the way has a dozen types: of timm, the hub, its client, the socket
@@ -94,16 +110,18 @@ def _from_timm(backbone: Backbone, name: str, size: int) -> str:
     except Exception as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(
-            f"--weights imagenet: those of {name} could not be had ({reason}).\n{_ways_out()}"
+            f"--weights imagenet: those of {name} could not be had ({reason}).\n"
+            f"{_ways_out(instead)}"
         ) from None
     return f"timm's pretrained weights of {name}{_fill(backbone, name, state, name)}"
 
 
-def _ways_out(url: str = "") -> str:
+def _ways_out(instead: str, url: str = "") -> str:
     fetch = f"fetch {url} elsewhere and" if url else "fetch them elsewhere and"
+    command = f": {instead}" if instead else ""
     return (
         f"Ways out: {fetch} give --weights FILE; --weights none to start from random weights; "
-        "or --backbone efficientnet-lite0, whose ImageNet weights are installed already"
+        f"or efficientnet-lite0, whose ImageNet weights are installed already{command}"
     )
 
 
@@ -118,26 +136,32 @@ def _patience(seconds: float) -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-def _read(path: Path) -> dict[str, torch.Tensor]:
-    """A state dict from .safetensors or .pth. Raises UserError naming the file."""
+def _check_file(path: Path) -> None:
     if not path.is_file():
         raise UserError(
             f"--weights {path}: no such file; expected imagenet, none, or a .safetensors or .pth "
             "file of an EfficientNet"
         )
+
+
+def _read(path: Path) -> dict[str, torch.Tensor]:
+    """A state dict from .safetensors or .pth. Raises UserError naming the file."""
+    _check_file(path)
+    content = read_bytes(path, MOST_BYTES, MEND)
+    if path.suffix == ".safetensors":
+        return parse_tensors(content, path, MEND)
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError) as error:
-        raise UserError(f"{path}: damaged or cut off ({str(error).splitlines()[0]})") from None
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise UserError(
             f"{path}: damaged, or holds more than tensors, which is not read: expected a state dict"
         ) from None
+    except Exception as error:  # a damaged pickle can end in any of Python's errors
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path}: damaged or cut off ({reason}); {MEND}") from None
     if not isinstance(state, dict) or not all(torch.is_tensor(v) for v in state.values()):
         raise UserError(f"{path}: expected a state dict, name: tensor")
-    return state
+    return {str(name): value for name, value in state.items()}
 
 
 def _fill(backbone: Backbone, name: str, state: dict[str, torch.Tensor], source: str) -> str:

@@ -37,8 +37,8 @@ class Batches:
         self.order = DataOrder(self.seed, len(training), options.steps.batch, balanced)
         augmentation = options.augmentation
         self.keeps = trunk.pure and augmentation.views > 0 and not augmentation.mixes
-        self.real = ImageSet.stored("real", setup.dataset.path, setup.dataset.images)
-        self.pool = ImageSet.stored("synthetic", pool.path, pool.images) if pool else None
+        self.real = ImageSet.stored("real", setup.dataset)
+        self.pool = ImageSet.stored("synthetic", pool) if pool else None
         # Each image starts at its own view and takes the next one each time it comes round.
         rng = generator(self.seed, "views")
         self._first_view = rng.integers(augmentation.n_views, size=len(training))

@@ -2,11 +2,13 @@
 
 import math
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from classifier.model.classifier import Classifier
+from classifier.run_folder import CHECKPOINT
 from classifier.training.batches import Batch, Batches
 from classifier.training.ema import WeightAverage
 from classifier.training.losses import Loss, class_weights
@@ -27,9 +29,15 @@ class Loop:
     """The training and its state: what a checkpoint holds."""
 
     def __init__(
-        self, setup: TrainingSetup, model: Classifier, compute: device.Compute, cache: FeatureCache
+        self,
+        setup: TrainingSetup,
+        model: Classifier,
+        compute: device.Compute,
+        cache: FeatureCache,
+        folder: Path,
     ) -> None:
-        self.setup, self.compute = setup, compute
+        """`folder` is where the run is written until it is finished."""
+        self.setup, self.compute, self.folder = setup, compute, folder
         self.model = model.to(compute.device)
         self.options = options = setup.options
         steps, place = options.steps, options.compute
@@ -88,6 +96,7 @@ class Loop:
         bar = progress.bar(self.total * images, "training", "img", smoothing=0.05)
         bar.update(start * images)
         with interrupts.stop_request() as stop:
+            stop.message = self._way_on()  # where the last step ends before the signal is seen
             for epoch in range(start // self.per_epoch, self.options.steps.epochs):
                 if self._out_of_patience():
                     break
@@ -109,12 +118,20 @@ class Loop:
         """Take up a checkpoint; returns the step to go on with."""
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
+        self._lay_out_moments()
         self.average.restore(saved["average"], saved["step"])
         self.history, self.best = saved["history"], saved["best"]
         self.loss_sum, self.seconds = saved["loss_sum"], saved["seconds"]
         for epoch in self.history:
             self.plateau.update(epoch)
         return saved["step"]
+
+    def _lay_out_moments(self) -> None:
+        """Give restored moments the strides of their parameters: fused steps go by memory order."""
+        for parameter, state in self.optimizer.state.items():
+            for name, value in state.items():
+                if value.shape == parameter.shape:
+                    state[name] = torch.empty_like(parameter).copy_(value)
 
     def largest_batch(self) -> int:
         """The largest half, quarter ... of the batch whose step fits into memory; 0: none."""
@@ -140,7 +157,7 @@ class Loop:
             if figures is None:
                 raise UserError(
                     f"the model's scores are not finite after epoch {epoch['epoch']}; lower "
-                    f"--lr ({self.options.steps.lr}). {self.setup.out}/checkpoint keeps the epoch "
+                    f"--lr ({self.options.steps.lr}). {self.folder}/checkpoint keeps the epoch "
                     "before"
                 )
             self.history.append(epoch | figures)
@@ -158,14 +175,14 @@ class Loop:
 
     def _stop(self, step: int) -> None:
         self._save(step)
-        raise KeyboardInterrupt(
-            f"stopped at step {step} of {self.total}; to go on, give the same command "
-            f"with --out {self.setup.out} --resume"
-        )
+        raise KeyboardInterrupt(f"stopped at step {step} of {self.total}; {self._way_on()}")
+
+    def _way_on(self) -> str:
+        return f"to go on, give the same command with --out {self.setup.out} --resume"
 
     def _give_up(self, step: int, value: float) -> None:
         """Write down which images gave a loss that is not finite."""
-        training, path = self.setup.training, self.setup.out / "bad_batch.json"
+        training, path = self.setup.training, self.folder / "bad_batch.json"
         positions, _ = self.batches.order.positions(step)
         rows, synthetic = training.rows[positions], training.synthetic[positions]
         ids = self.setup.dataset.table["image_id"].to_numpy()
@@ -174,7 +191,7 @@ class Loop:
         raise UserError(
             f"the loss became {value} at step {step + 1} of {self.total}; lower --lr "
             f"({self.options.steps.lr}) or set --clip 1. The batch's images are in {path}; "
-            f"{self.setup.out}/checkpoint keeps the state after epoch {len(self.history)}"
+            f"{self.folder}/checkpoint keeps the state after epoch {len(self.history)}"
         )
 
     def _save(self, step: int) -> None:
@@ -188,7 +205,7 @@ class Loop:
             "loss_sum": self.loss_sum,
             "seconds": self.seconds + time.monotonic() - self.started,
         }
-        checkpoint.save(self.setup.out / "checkpoint", state)
+        checkpoint.save(self.folder / CHECKPOINT, state)
 
     def _optimizer(self) -> torch.optim.AdamW:
         parameters = [p for p in self.model.parameters() if p.requires_grad]

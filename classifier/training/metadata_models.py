@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import GaussianNB
 
 from classifier.evaluation.metrics import Metrics
+from classifier.records import MetadataRunRecord
 from classifier.run_folder import prediction_rows
 from classifier.targets import BINARY
 from data.metadata import CATEGORIES, MetadataEncoder
@@ -27,8 +28,9 @@ def open_table(path: Path) -> Dataset:
 
     Raises UserError as `data.store.load_table` does.
     """
-    table, info = load_table(path)
-    return Dataset(path, np.empty((len(table), 0, 0, 3), np.uint8), table, info)
+    table, info, identity = load_table(path)
+    images: Any = np.empty((len(table), 0, 0, 3), np.uint8)
+    return Dataset(path, images, table, info, identity)
 
 
 def choose_folds(dataset: Dataset, text: str) -> list[int]:
@@ -92,8 +94,8 @@ def fit_and_score(dataset: Dataset, fold: int, name: str, seed: int) -> pd.DataF
     return pd.concat(parts, ignore_index=True)
 
 
-def run_facts(dataset: Dataset, fold_metrics: dict[int, dict[str, Metrics]]) -> dict[str, Any]:
-    """run.json: what config.yaml does not say, in the words of classifier.train, fold by fold."""
+def run_record(dataset: Dataset, fold_metrics: dict[int, dict[str, Metrics]]) -> MetadataRunRecord:
+    """run.json: what the options do not say, in the words of classifier.train, fold by fold."""
     counts = {}
     for fold in fold_metrics:
         targets = dataset.targets(dataset.rows("train", fold))
@@ -101,15 +103,15 @@ def run_facts(dataset: Dataset, fold_metrics: dict[int, dict[str, Metrics]]) -> 
             "real_benign": int((targets == 0).sum()),
             "real_malignant": int(targets.sum()),
         }
-    return {
-        "folds_hash": dataset.folds_hash,
-        "externals": {},
-        "training_images": counts,
-        "pool": None,
-        "leaky": None,
-        "fold_metrics": {str(fold): metrics for fold, metrics in fold_metrics.items()},
-        "versions": versions("scikit-learn", "numpy"),
-    }
+    return MetadataRunRecord(
+        folds_hash=dataset.folds_hash,
+        externals={},
+        training_images=counts,
+        pool=None,
+        leaky=None,
+        fold_metrics={str(fold): metrics for fold, metrics in fold_metrics.items()},  # type: ignore[misc]
+        versions=versions("scikit-learn", "numpy"),
+    )
 
 
 def screen_table(fold_metrics: dict[int, dict[str, Metrics]], metrics: dict[str, Metrics]) -> str:

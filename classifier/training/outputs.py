@@ -1,7 +1,7 @@
 """What a finished run leaves: predictions, metrics, weights, plots, and words on the screen."""
 
 import dataclasses
-import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,76 +9,133 @@ import pandas as pd
 import torch
 from safetensors.torch import save
 
+from classifier.evaluation import calibration, operating_points
 from classifier.evaluation.metrics import Metrics, measure_parts
+from classifier.evaluation.multiclass import class_numbers
 from classifier.evaluation.plots import draw_plots, title_of
-from classifier.run_folder import METRICS, MODEL, PREDICTIONS, RUN
+from classifier.model.classifier import Classifier
+from classifier.records import (
+    VERSION,
+    MetricsRecord,
+    ModelRecord,
+    PoolFacts,
+    RunRecord,
+    SpecRecord,
+    TargetRecord,
+    Thresholds,
+)
+from classifier.run_folder import METRICS, MODEL, PREDICTIONS, RUN, WEIGHTS
 from classifier.training.setup import TrainingSetup
-from dermsynth.files import write_bytes, write_json, write_text
+from dermsynth.files import sha256, write_bytes, write_text
 from dermsynth.machine import versions
+from dermsynth.manifest import digest
+from dermsynth.records import write_record
 
 
 def write_outputs(
     setup: TrainingSetup,
+    folder: Path,
+    model: Classifier,
     predictions: pd.DataFrame,
-    state: dict[str, torch.Tensor],
     history: list[dict[str, Any]],
     facts: dict[str, Any],
-) -> dict[str, Metrics]:
-    """Write every output; metrics.json comes last and says that the run is complete.
+) -> tuple[dict[str, Metrics], dict[str, str]]:
+    """Write every output; returns metrics.json, and hashes of what the run is, for its seal.
 
     Parameters
     ----------
     setup : the run
+    folder : where it is written
+    model : the best one
     predictions : rows of predictions.parquet
-    state : of the best model
     history : a dict an epoch
     facts : more for run.json
     """
     externals = [f"external/{name}" for name in setup.externals]
     metrics = measure_parts(predictions, ("val", "test", *externals))
-    out, options = setup.out, setup.options
+    record = model_record(setup, model, predictions)
     if setup.leak:
         predictions = predictions.assign(leaky=True)
         for part in metrics.values():
-            part["leaky"] = setup.leak
-        config = (out / "config.yaml").read_text(encoding="utf-8")
+            part["leaky"] = setup.leak  # type: ignore[assignment]
+        config = (folder / "config.yaml").read_text(encoding="utf-8")
         if not config.startswith("# LEAKY"):
-            write_text(out / "config.yaml", f"# LEAKY: {' '.join(setup.leak.split())}\n{config}")
-    write_bytes(out / PREDICTIONS, predictions.to_parquet(index=False))
-    rebuild = {"spec": dataclasses.asdict(setup.spec), "target": dataclasses.asdict(setup.target)}
-    rebuild |= {"augment": options.augmentation.augment, "leaky": setup.leak}
-    # one entry, because the file would hold several in a random order
-    header = {"classifier": json.dumps(rebuild)}
-    write_bytes(out / MODEL, save({k: v.contiguous() for k, v in state.items()}, header))
+            write_text(folder / "config.yaml", f"# LEAKY: {' '.join(setup.leak.split())}\n{config}")
+    write_bytes(folder / PREDICTIONS, predictions.to_parquet(index=False))
+    state = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
+    write_bytes(folder / WEIGHTS, save(state))
+    write_record(folder / MODEL, record)
     if setup.metadata:
-        setup.metadata.save(out)
-    model = options.model
-    title = f"{model.backbone}, {model.frozen} blocks frozen, {_images_in_words(setup)}"
-    draw_plots(out / "plots", history, predictions, metrics, title_of(title, setup.leak))
-    write_json(out / RUN, facts | run_facts(setup))
-    write_json(out / METRICS, metrics)
-    return metrics
-
-
-def run_facts(setup: TrainingSetup) -> dict[str, Any]:
-    """What config.yaml does not say: identities of the data, counts, versions."""
-    pool = setup.pool
-    provenance = pool.info.get("provenance", {}) if pool else {}
-    return {
-        "folds_hash": setup.dataset.folds_hash,
-        "externals": {name: dataset.folds_hash for name, dataset in setup.externals.items()},
-        "training_images": counts(setup),
-        "pool": {
-            "path": str(pool.path),
-            "kind": provenance.get("kind", "unknown"),
-            "generator_sha256": provenance.get("sha256"),
-            "seed": provenance.get("seed"),
-        }
-        if pool
-        else None,
-        "leaky": setup.leak,
-        "versions": versions("torch", "numpy"),
+        setup.metadata.save(folder)
+    options = setup.options.model
+    title = f"{options.backbone}, {options.frozen} blocks frozen, {_images_in_words(setup)}"
+    draw_plots(folder / "plots", history, predictions, metrics, title_of(title, setup.leak))
+    write_record(folder / RUN, run_record(setup, facts))
+    write_record(folder / METRICS, MetricsRecord(metrics))  # type: ignore[arg-type]
+    return metrics, {
+        "weights": sha256(folder / WEIGHTS),
+        "model": digest(record.model_dump(mode="json")),
+        "predictions": sha256(folder / PREDICTIONS),
     }
+
+
+def model_record(setup: TrainingSetup, model: Classifier, predictions: pd.DataFrame) -> ModelRecord:
+    """`model.json`; temperature and thresholds are chosen on the validation rows."""
+    rows, target = predictions[predictions["part"] == "val"], setup.target
+    truth, score = rows["target"].to_numpy(), rows["score"].to_numpy()
+    thresholds, class_temperature = operating_points.choose_thresholds(truth, score), None
+    if target.name == "diagnosis":
+        known = rows[rows["diagnosis"].isin(target.classes)]
+        class_temperature = calibration.fit_class_temperature(
+            class_numbers(known["diagnosis"].to_numpy(), target.classes),
+            known[[f"score_{name}" for name in target.classes]].to_numpy(np.float64),
+        )
+    mean, std = _channels(model.backbone.mean), _channels(model.backbone.std)
+    return ModelRecord(
+        schema_version=VERSION,
+        spec=SpecRecord(**dataclasses.asdict(setup.spec)),
+        target=TargetRecord(**dataclasses.asdict(target)),
+        augment=setup.options.augmentation.augment,
+        leaky=setup.leak,
+        look=setup.dataset.info.look,
+        mean=mean,
+        std=std,
+        temperature=calibration.fit_temperature(truth, score),
+        class_temperature=class_temperature,
+        thresholds=Thresholds(**thresholds) if thresholds else None,
+        columns=tuple(setup.metadata.encoder.describe()) if setup.metadata else (),
+    )
+
+
+def _channels(values: torch.Tensor) -> tuple[float, float, float]:
+    """Three float32 numbers as they are written shortest: the same ones when they are read."""
+    red, green, blue = (float(str(value)) for value in values.flatten().numpy())
+    return red, green, blue
+
+
+def run_record(setup: TrainingSetup, facts: dict[str, Any]) -> RunRecord:
+    """What the options do not say: identities of the data, counts, versions."""
+    pool, facts_of_pool = setup.pool, None
+    if pool is not None:
+        made = pool.info.provenance
+        facts_of_pool = PoolFacts(
+            path=str(pool.path),
+            id=pool.identity.id,
+            kind=made.kind,
+            generator_id=made.generator_id,
+            seed=made.seed,
+        )
+    licence = setup.dataset.info.facts.get("licence")
+    return RunRecord(
+        **facts,
+        folds_hash=setup.dataset.folds_hash,
+        externals={name: dataset.folds_hash for name, dataset in setup.externals.items()},
+        training_images=counts(setup),
+        pool=facts_of_pool,
+        licence=None if licence is None else str(licence),
+        leaky=setup.leak,
+        versions=versions("torch", "numpy"),
+    )
 
 
 def counts(setup: TrainingSetup) -> dict[str, int]:

@@ -1,41 +1,64 @@
 """Synthetic images for a run: a pool that is given, or one that a generator makes on the way."""
 
+import contextlib
 from pathlib import Path
 
-import numpy as np
-
 import gan.generate
-from classifier.options import TrainOptions
+from classifier.options import TrainOptions, parse_share
 from data.pool import Pool, leak, load_pool
+from data.provenance import GeneratorRecord, Provenance
 from data.store import Dataset
+from dermsynth import manifest
 from dermsynth.errors import UserError
-from dermsynth.files import read_json, sha256
+from dermsynth.locks import locked
+from dermsynth.manifest import Sealed, open_sealed
 from dermsynth.options import ComputeOptions, OutputOptions
 
 GENERATOR_RUNS = Path("runs/gan")
+GENERATOR, DESCRIPTION = "generator", "generator.json"  # a finished generator: its kind, its record
 
 
-def pool_for(
+def find_pool(options: TrainOptions) -> None:
+    """Raise UserError where the pool or the generator that is named is missing or damaged.
+
+    It needs no dataset: for checks before one is made.
+    """
+    shares = options.training_set
+    if parse_share("--synthetic", shares.synthetic) == 0:
+        return
+    if shares.pool is not None:
+        load_pool(shares.pool)
+    elif shares.generator is not None:
+        _open_generator(shares.generator, "DATASET", options.task.fold)
+
+
+def choose_pool(
     options: TrainOptions, dataset: Dataset, needed: int
-) -> tuple[Pool, str | None] | tuple[None, None]:
-    """The pool of `needed` images that the options mean, and why it leaks where that is allowed."""
+) -> tuple[Pool | None, str | None, Path | None]:
+    """The pool that is given, why it leaks where that is allowed, or the generator to make one.
+
+    Raises UserError for what may not be used on this fold, and where there is nothing to use.
+    """
     if needed == 0:
-        return None, None
-    path, size = options.training_set.pool, options.model.size
-    if path is None:
-        run = options.training_set.generator
-        if run is None:
-            run = newest_generator(dataset, options.task.fold)  # type: ignore[arg-type]
-            print(f"synthetic images from {run}, the newest generator of this dataset and fold")
-        path = pool_of_generator(options, dataset, run, needed)
-    pool, reason = open_pool(options, dataset, path, needed)
-    stored = pool.images.shape[1]
-    if stored < min(size, dataset.size):
-        print(
-            f"warning: {path} holds {stored} px images, smoother at {size} px than real ones: "
-            f"--size {stored} shows both alike"
-        )
-    return pool, reason
+        return None, None, None
+    shares, fold = options.training_set, options.task.fold
+    if shares.pool is not None:
+        pool, reason = open_pool(options, dataset, shares.pool, needed)
+        return pool, reason, None
+    run = shares.generator
+    if run is None:
+        run = newest_generator(dataset, fold)  # type: ignore[arg-type] - a number by now
+        print(f"synthetic images from {run}, the newest generator of this dataset and fold")
+    provenance = _provenance(_open_generator(run, dataset.path, fold))
+    return None, _leak(options, provenance, run, dataset), run
+
+
+def pool_for(options: TrainOptions, dataset: Dataset, needed: int) -> tuple[Pool, str | None]:
+    """The pool of `needed` images by `--generator`, made if need be, and why it leaks."""
+    run = options.training_set.generator
+    assert run is not None
+    path = pool_of_generator(options, dataset, run, needed)
+    return open_pool(options, dataset, path, needed)
 
 
 def open_pool(
@@ -46,20 +69,25 @@ def open_pool(
     Raises UserError for a leak, for a pool that is too small or not of malignant images.
     """
     pool = load_pool(path)
-    label = pool.info["provenance"].get("label") or "malignant"
-    positive = dataset.info.get("options", {}).get("positive", "mel").split(",")
-    if label not in ("malignant", *positive):
+    provenance, stored = pool.info.provenance, pool.images.shape[1]
+    positive = str(dataset.info.options.get("positive") or "mel").split(",")
+    if provenance.label not in ("malignant", *positive):
         raise UserError(
-            f"--pool {path}: its images are {label}; synthetic images count as malignant here: "
-            "make them with `python -m gan.generate --label malignant`"
+            f"--pool {path}: its images are {provenance.label}; synthetic images count as "
+            "malignant here: make them with `python -m gan.generate --label malignant`"
         )
-    reason = _leak(options, dataset, pool)
+    reason = _leak(options, provenance, path, dataset)
     if len(pool.images) < needed:
-        made = pool.info["provenance"]["kind"] == "generator"
+        made = provenance.kind == "generator"
         bigger = f"make them with `python -m gan.generate --generator RUN --count {needed}`"
         raise UserError(
             f"--pool {path}: holds {len(pool.images)} images, {needed} are needed; "
             f"{bigger if made else 'bring more of them'}, or lower --synthetic"
+        )
+    if stored < min(options.model.size, dataset.size):
+        print(
+            f"warning: {path} holds {stored} px images, smoother at {options.model.size} px than "
+            f"real ones: --size {stored} shows both alike"
         )
     return pool, reason
 
@@ -67,33 +95,27 @@ def open_pool(
 def pool_of_generator(options: TrainOptions, dataset: Dataset, run: Path, count: int) -> Path:
     """The run's pool for the seed of at least `count` images, made by `gan.generate` if need be.
 
-    Raises UserError where the generator saw images of this fold's validation or test part.
+    Where another process is making it, waits for that. Raises UserError where the generator saw
+    images of this fold's validation or test part.
     """
-    weights, info = run / "generator.safetensors", run / "generator.json"
-    if not weights.exists() or not info.exists():
-        raise UserError(
-            f"--generator {run}: no finished generator there (generator.safetensors and "
-            f"generator.json); train one: {_how_to_train(dataset, options.task.fold)}"
-        )
-    provenance = {"kind": "generator", "generator": read_json(info)}
-    _leak(options, dataset, Pool(run, np.empty(0), {"provenance": provenance}))
-    made, seed = sha256(weights), options.compute.seed
-    for out in (run / "pools").glob(f"*-seed{seed}"):
-        pool = load_pool(out)
-        # a larger pool of the same seed begins with the same images
-        if pool.info["provenance"].get("sha256") == made and len(pool.images) >= count:
-            return out
+    sealed, seed = _open_generator(run, dataset.path, options.task.fold), options.compute.seed
+    _leak(options, _provenance(sealed), run, dataset)
     out = run / "pools" / f"{count}-seed{seed}"
-    print(f"making {count} synthetic images: {out}", flush=True)
-    gan.generate.generate(
-        gan.generate.GenerateOptions(
-            generator=run,
-            count=count,
-            seed=seed,
-            output=OutputOptions(out, overwrite=True),
-            compute=ComputeOptions(options.compute.device),  # in the precision that is usual there
+    with locked(out, wait=True):
+        for made in sorted((run / "pools").glob(f"*-seed{seed}")):
+            # a larger pool of the same seed begins with the same images
+            if _is_of(made, sealed, seed, count):
+                return made
+        print(f"making {count} synthetic images: {out}", flush=True)
+        gan.generate.generate(
+            gan.generate.GenerateOptions(
+                generator=run,
+                count=count,
+                seed=seed,
+                output=OutputOptions(out, overwrite=True),
+                compute=ComputeOptions(options.compute.device),  # in the precision usual there
+            )
         )
-    )
     return out
 
 
@@ -102,28 +124,58 @@ def newest_generator(dataset: Dataset, fold: int) -> Path:
 
     Raises UserError naming the command that makes one.
     """
-    infos = []
-    for info in GENERATOR_RUNS.glob("*/generator.json"):
-        about = read_json(info)
-        fits = about.get("folds_hash") == dataset.folds_hash and about.get("fold") == fold
-        if fits and (info.parent / "generator.safetensors").exists():
-            infos.append(info)
-    if not infos:
+    runs = []
+    for run in GENERATOR_RUNS.glob("*"):
+        with contextlib.suppress(UserError):  # not finished, damaged, of an earlier version
+            provenance = _provenance(_open_generator(run, dataset.path, fold))
+            record = provenance.generator
+            if record and record.fold == fold and not leak(provenance, run, dataset, fold):
+                runs.append(run)
+    if not runs:
         raise UserError(
             f"--synthetic: no generator under {GENERATOR_RUNS} was trained on fold {fold} of "
-            f"{dataset.path}; train one: {_how_to_train(dataset, fold)},"
+            f"{dataset.path}; train one: {_how_to_train(dataset.path, fold)},"
             " or give --pool or --generator"
         )
-    return max(infos, key=lambda path: path.stat().st_mtime).parent
+    return max(runs, key=lambda run: (run / manifest.NAME).stat().st_mtime)
 
 
-def _leak(options: TrainOptions, dataset: Dataset, pool: Pool) -> str | None:
-    """Why figures with this pool are no results; an error unless --allow-leakage is given."""
-    reason = leak(pool, dataset, options.task.fold)  # type: ignore[arg-type] - a number by now
+def _open_generator(run: Path, dataset: Path | str, fold: object) -> Sealed:
+    return open_sealed(
+        run,
+        GENERATOR,
+        f"--generator {run}: no finished generator there; train one: "
+        f"{_how_to_train(dataset, fold)}",
+        "train it again",
+    )
+
+
+def _provenance(sealed: Sealed) -> Provenance:
+    """Of the images that a generator makes."""
+    record = sealed.record(DESCRIPTION, GeneratorRecord)
+    return Provenance(kind="generator", generator=record, generator_id=sealed.identity.id)
+
+
+def _is_of(path: Path, sealed: Sealed, seed: int, count: int) -> bool:
+    """Whether a pool has at least `count` images of this generator, as they are made here."""
+    with contextlib.suppress(UserError):  # damaged, or of an earlier version: made again
+        info = load_pool(path).info
+        made = info.provenance
+        same = (made.generator_id, made.seed) == (sealed.identity.id, seed)
+        usual = made.label == "malignant" and made.truncation in (None, 1.0)
+        return same and usual and info.count >= count
+    return False
+
+
+def _leak(
+    options: TrainOptions, provenance: Provenance, source: Path, dataset: Dataset
+) -> str | None:
+    """Why figures with these images are no results; an error unless --allow-leakage is given."""
+    reason = leak(provenance, source, dataset, options.task.fold)  # type: ignore[arg-type]
     if reason and not options.training_set.allow_leakage:
         raise UserError(f"{reason}. (--allow-leakage trains anyway and marks every output)")
     return reason
 
 
-def _how_to_train(dataset: Dataset, fold: object) -> str:
-    return f"`python -m gan.train --data {dataset.path} --fold {fold}`"
+def _how_to_train(dataset: Path | str, fold: object) -> str:
+    return f"`python -m gan.train --data {dataset} --fold {fold}`"

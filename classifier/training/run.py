@@ -1,90 +1,151 @@
 """One run from its options to its folder, and a run a fold for `--fold all`."""
 
-import shutil
+import contextlib
 import traceback
 from pathlib import Path
-
-import pandas as pd
+from typing import Any
 
 from classifier.evaluation.cross_validation import pool, pooled_metrics
 from classifier.evaluation.metrics import Metrics
 from classifier.evaluation.plots import draw_fold_plots, title_of
 from classifier.options import TrainOptions
-from classifier.run_folder import METRICS, PREDICTIONS
+from classifier.records import MetricsRecord
+from classifier.run_folder import (
+    CHECKPOINT,
+    FOLDS,
+    KIND,
+    METRICS,
+    PREDICTIONS,
+    open_run,
+    read_metrics,
+    read_predictions,
+)
 from classifier.training.loop import Loop, out_of_memory
 from classifier.training.outputs import describe, metrics_table, write_outputs
+from classifier.training.resume import (
+    ELSEWHERE,
+    carry_over,
+    drop_checkpoint,
+    earlier,
+    goes_on,
+    may_change,
+    named_inputs,
+    with_choices,
+)
 from classifier.training.schedule import best_epoch
-from classifier.training.setup import build_model, resolve, with_saved_choices
+from classifier.training.setup import build_model, look_up, resolve, settle
 from classifier.training.trunk_cache import FeatureCache
 from data.prepare import default_dataset
 from data.store import load_table
-from dermsynth import checkpoint, device, runs
+from dermsynth import checkpoint, device
+from dermsynth.cli import save_options
 from dermsynth.errors import UserError
-from dermsynth.files import read_json, write_bytes, write_json
-from dermsynth.options import flat, replace
+from dermsynth.files import free_name, sha256, write_bytes
+from dermsynth.folders import RunFolder, can_resume, check_replaceable, run_folder
+from dermsynth.locks import locked
+from dermsynth.manifest import Manifest, check_same, is_finished
+from dermsynth.options import as_plain, flat, replace
+from dermsynth.records import write_record
 from dermsynth.tracking import Tracker
-
-MAY_CHANGE = ("tracking", "cache_gib")  # between a run's start and its --resume
 
 
 def train(
     options: TrainOptions, cache: FeatureCache | None = None
 ) -> tuple[Path, dict[str, Metrics]]:
     """The run's folder, and what `classifier.train.train` returns."""
-    out, cache = options.run.out, cache or FeatureCache(options.compute.cache_gib)
-    if options.run.resume and out and (out / METRICS).exists():
-        print(f"{out} is finished already")
-        return out, read_json(out / METRICS)
-    if options.task.fold == "all":
-        return _train_folds(options, cache)
-    return _train_fold(options, cache)
+    alone, out = cache is None, options.run.out
+    cache = cache or FeatureCache(options.compute.cache_gib)
+    # what is there already is looked at and written under one lock
+    with locked(out) if out is not None and out.exists() else contextlib.nullcontext():
+        if options.task.fold == "all":
+            return _train_folds(options, cache)
+        return _train_fold(options, cache, alone)
 
 
-def _train_fold(options: TrainOptions, cache: FeatureCache) -> tuple[Path, dict[str, Metrics]]:
-    """One model."""
+def _train_fold(
+    options: TrainOptions, cache: FeatureCache, alone: bool
+) -> tuple[Path, dict[str, Metrics]]:
+    """One model. `alone`: no fold of several and no trial of an experiment."""
     compute = device.resolve(options.compute.device, options.compute.precision)
+    shorter: Manifest | None = None  # a finished run that goes on for more epochs
+    if options.run.resume and (before := earlier(options)).finished:
+        if not goes_on(settle(options), before, alone):
+            return _finished(options, before, alone)
+        shorter = before  # what it came to stays until the longer one is finished
+        options = replace(with_choices(options, before), resume=False, overwrite=True)
     setup = resolve(options)
-    options, out = setup.options, setup.out
     model, words = build_model(setup)
-    saved = checkpoint.load(out / "checkpoint") if options.run.resume else None
-    runs.open_run(out, options, options.run.resume, options.run.overwrite, MAY_CHANGE)
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    print(describe(setup))
-    print(f"model      {options.model.backbone}, {words}; {trained / 1e6:.2f} M parameters train")
-    print(f"computes   {compute}; writes {out}")
-    began_with = model.weights_sha256()
-    loop = Loop(setup, model, compute, cache)
+    if shorter is not None:
+        check_same(shorter.inputs, setup.inputs, f"--resume {setup.out}", ELSEWHERE)
+    with run_folder(
+        *(setup.out, KIND, as_plain(setup.kept), setup.inputs),
+        *(options.run.resume, options.run.overwrite, may_change(setup.options)),
+    ) as run:
+        if shorter is not None:
+            carry_over(run.out, run.path)
+        save_options(setup.kept, run.path)
+        print(describe(setup))
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        named = f"{setup.options.model.backbone}, {words}"
+        print(f"model      {named}; {trained / 1e6:.2f} M parameters train")
+        print(f"computes   {compute}; writes {run.path}")
+        began_with = model.weights_sha256()
+        loop = Loop(setup, model, compute, cache, run.path)
+        metrics, parts = _train_and_test(
+            loop, run.path, {"weights_sha256": began_with, "computed_on": str(compute)}
+        )
+        run.finish(parts)
+        drop_checkpoint(run.out, setup.options.steps.schedule, alone)
+    print(metrics_table(metrics, setup.leak))
+    return setup.out, metrics
+
+
+def _train_and_test(
+    loop: Loop, folder: Path, facts: dict[str, Any]
+) -> tuple[dict[str, Metrics], dict[str, str]]:
+    """Metrics, and hashes of what the run is; everything is written but the manifest."""
+    setup, options = loop.setup, loop.setup.options
+    saved = checkpoint.load(folder / CHECKPOINT)
     step = loop.restore(saved) if saved else 0
     config = {key: str(value) for key, value in flat(options).items()}
     group = f"{setup.dataset.path.name}-{options.model.backbone}"
-    with Tracker(
-        out, options.run.tracking, config, group, resume_step=step if saved else None
-    ) as tracker:
+    resume_step = step if saved else None
+    with Tracker(folder, options.run.tracking, config, group, resume_step) as tracker:
         _run(loop, step, tracker)
-        facts = {
+        facts = facts | {
             "best_epoch": best_epoch(loop.history, options.choice.monitor),
             "epochs": len(loop.history),
             "steps": len(loop.history) * loop.per_epoch,
             "training_seconds": round(loop.seconds, 1),
-            "weights_sha256": began_with,
-            "computed_on": str(compute),
         }
         loop.model.load_state_dict(loop.best)
         predictions = loop.scorer.predictions()
-        metrics = write_outputs(setup, predictions, loop.best, loop.history, facts)
+        metrics, parts = write_outputs(setup, folder, loop.model, predictions, loop.history, facts)
         figures = {
             f"{part}/{name}": value
             for part, by_name in metrics.items()
             for name, value in by_name.items()
             if value is not None
         }
-        tracker.log(loop.total, **figures)
+        end = loop.total + 1  # behind all steps: what is resumed drops this row and writes it anew
+        tracker.log(end, **figures)
         for name in ("curves", "roc", "pr"):
-            tracker.image(loop.total, name, out / "plots" / f"{name}.png")
-    runs.finish_run(out)
-    shutil.rmtree(out / "checkpoint")  # three times the model, and of no more use
-    print(metrics_table(metrics, setup.leak))
-    return out, metrics
+            tracker.image(end, name, folder / "plots" / f"{name}.png")
+    return metrics, parts
+
+
+def _finished(
+    options: TrainOptions, before: Manifest, alone: bool
+) -> tuple[Path, dict[str, Metrics]]:
+    out = options.run.out
+    assert out is not None
+    print(f"{out} is finished already")
+    if before.kind == KIND:
+        drop_checkpoint(out, before.options.get("schedule"), alone)  # where it was killed then
+    return out, read_metrics(open_run(out))  # type: ignore[return-value]
+
+
+# --- all folds -----------------------------------------------------------------------------------
 
 
 def _train_folds(options: TrainOptions, cache: FeatureCache) -> tuple[Path, dict[str, Metrics]]:
@@ -93,35 +154,71 @@ def _train_folds(options: TrainOptions, cache: FeatureCache) -> tuple[Path, dict
     With --resume the folds that are finished stay, and the one that was stopped goes on.
     """
     if options.run.resume:
-        options = with_saved_choices(options)
+        if (before := earlier(options)).finished:
+            goes_on(settle(options), before, alone=False)
+            return _finished(options, before, alone=False)
+        options = with_choices(options, before)
+    elif options.run.out is not None:
+        check_replaceable(options.run.out, FOLDS, options.run.overwrite)
+    options = settle(options)
+    if options.task.data is None:
+        look_up(replace(options, fold=0, out=None))  # checks what it can, then draws the phantom
     data, backbone = options.task.data or default_dataset(), options.model.backbone
-    stem = f"{data.name}-{backbone.replace(':', '-')}-seed{options.compute.seed}"
-    out = options.run.out or runs.free_name(Path("runs/cls"), stem)
+    stem = f"{data.absolute().name}-{backbone.replace(':', '-')}-seed{options.compute.seed}"
+    out = options.run.out or free_name(Path("runs/cls"), stem)
     options = replace(options, data=data, out=out)
     folds = sorted({int(fold) for fold in load_table(data)[0]["fold"] if fold >= 0})
-    # what is wrong with it is told before there is a folder
-    resolve(replace(options, fold=folds[0], resume=False))
-    runs.open_run(out, options, options.run.resume, options.run.overwrite, MAY_CHANGE)
-    frames, metrics_by_fold = [], {}
     for fold in folds:
-        folder = out / f"fold{fold}"
-        print(f"\nfold {fold} of {len(folds)}: {folder}")
-        resume = (folder / runs.CONFIG).exists()
-        fold_options = replace(options, fold=fold, out=folder, resume=resume, overwrite=False)
-        metrics_by_fold[fold] = train(fold_options, cache)[1]
-        frames.append(pd.read_parquet(folder / PREDICTIONS))
-    pooled = pool(frames)
-    metrics = pooled_metrics(pooled, list(metrics_by_fold.values()))
-    write_bytes(out / PREDICTIONS, pooled.to_parquet(index=False))
-    leak = next((figures["leaky"] for figures in metrics.values() if "leaky" in figures), None)
-    title = title_of(f"{backbone}, {len(folds)} folds", leak)
-    validation = {fold: parts["val"] for fold, parts in metrics_by_fold.items()}
-    draw_fold_plots(out / "plots", pooled, validation, metrics["val_mean"], title)
-    write_json(out / METRICS, metrics)  # last: it says that the run is complete
-    runs.finish_run(out)
+        _check_fold(options, fold)
+    kept = replace(options, resume=False, overwrite=False)
+    with run_folder(
+        *(out, FOLDS, as_plain(kept), named_inputs(options)),
+        *(options.run.resume, options.run.overwrite, may_change(options)),
+    ) as run:
+        save_options(kept, run.path)
+        metrics, leak = _run_folds(run, options, folds, cache)
     print(f"\n{len(folds)} folds: {out}")
     print(metrics_table(metrics, leak))
     return out, metrics
+
+
+def _check_fold(options: TrainOptions, fold: int) -> None:
+    """Raise UserError for what is wrong with a fold before one is trained."""
+    assert options.run.out is not None
+    folder = options.run.out / f"fold{fold}"
+    again = options.run.resume and can_resume(folder)
+    if not (again and is_finished(folder, KIND)):
+        look_up(replace(options, fold=fold, resume=again, out=folder if again else None))
+
+
+def _run_folds(
+    run: RunFolder, options: TrainOptions, folds: list[int], cache: FeatureCache
+) -> tuple[dict[str, Metrics], str | None]:
+    """Train what is not finished, pool, and finish the run; the pooled metrics and the leak."""
+    frames, metrics_by_fold, parts = [], {}, {}
+    for fold in folds:
+        folder = run.path / f"fold{fold}"
+        print(f"\nfold {fold} of {len(folds)}: {folder}")
+        fold_options = replace(
+            options, fold=fold, out=folder, resume=can_resume(folder), overwrite=False
+        )
+        metrics_by_fold[fold] = train(fold_options, cache)[1]
+        sealed = open_run(folder, (KIND,))
+        frames.append(read_predictions(sealed))
+        parts[f"fold{fold}"] = sealed.identity.id
+    pooled = pool(frames)
+    metrics = pooled_metrics(pooled, list(metrics_by_fold.values()))
+    leak = next((str(part["leaky"]) for part in metrics.values() if "leaky" in part), None)
+    title = title_of(f"{options.model.backbone}, {len(folds)} folds", leak)
+    validation = {fold: part["val"] for fold, part in metrics_by_fold.items()}
+    write_bytes(run.path / PREDICTIONS, pooled.to_parquet(index=False))
+    draw_fold_plots(run.path / "plots", pooled, validation, metrics["val_mean"], title)
+    write_record(run.path / METRICS, MetricsRecord(metrics))  # type: ignore[arg-type]
+    run.finish(parts | {"predictions": sha256(run.path / PREDICTIONS)})
+    return metrics, leak
+
+
+# --- the loop ------------------------------------------------------------------------------------
 
 
 def _run(loop: Loop, step: int, tracker: Tracker) -> None:

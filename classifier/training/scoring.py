@@ -81,7 +81,7 @@ class Scorer:
     def _logits(self, dataset: Dataset, rows: np.ndarray) -> torch.Tensor:
         """Float32 [len(rows), outputs] on the CPU, for images as they are."""
         self.model.eval()
-        setup, images = self.setup, ImageSet.stored("real", dataset.path, dataset.images)
+        setup, images = self.setup, ImageSet.stored("real", dataset)
         logits = [torch.empty(0, setup.target.outputs)]
         for start in range(0, len(rows), setup.spec.at_once):
             part = rows[start : start + setup.spec.at_once]

@@ -1,28 +1,41 @@
 """Everything that a run needs, found and checked before its folder is made."""
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from classifier.model.backbones import block_count, default_frozen, multi_level_limit, splits
+from classifier.model.backbones import (
+    block_count,
+    build_backbone,
+    default_frozen,
+    multi_level_limit,
+    splits,
+)
 from classifier.model.classifier import Classifier, ModelSpec
 from classifier.model.metadata_inputs import MetadataInputs
-from classifier.model.weights import load_weights
-from classifier.options import TrainOptions, check_effects, check_values
+from classifier.model.weights import load_weights, weights_input
+from classifier.options import TrainOptions, check_effects, check_values, command
+from classifier.run_folder import KIND
 from classifier.targets import Target, target_of
-from classifier.training.pools import pool_for
+from classifier.training.pools import choose_pool, find_pool, pool_for
+from classifier.training.resume import earlier, with_choices
 from classifier.training.training_set import TrainingSet, build_training_set, fit_metadata
 from classifier.tta import check_tta
 from data.pool import Pool
 from data.prepare import default_dataset
 from data.store import Dataset, load_dataset
-from dermsynth import runs
-from dermsynth.cli import read_yaml
 from dermsynth.errors import UserError, some
+from dermsynth.files import free_name
+from dermsynth.folders import check_replaceable
+from dermsynth.manifest import Input
+from dermsynth.names import check_name
 from dermsynth.options import flat, replace
 from dermsynth.seeds import seed_torch
+
+INSTEAD = "efficientnet-lite0"  # its ImageNet weights are installed with the program
 
 
 @dataclass(frozen=True)
@@ -39,7 +52,24 @@ class TrainingSetup:
     metadata: MetadataInputs | None  # for a model that looks at age, sex and site
     pool: Pool | None
     leak: str | None  # why this run's figures cannot be trusted
+    weights: Input | None  # the file of --weights FILE
     out: Path
+
+    @property
+    def kept(self) -> TrainOptions:
+        """The options to write down: another start says for itself how it starts."""
+        return replace(self.options, resume=False, overwrite=False)
+
+    @property
+    def inputs(self) -> dict[str, Input]:
+        """What the run is made from, by name."""
+        inputs = {"dataset": self.dataset.as_input}
+        inputs |= {f"external/{name}": each.as_input for name, each in self.externals.items()}
+        if self.pool is not None:
+            inputs["pool"] = self.pool.as_input
+        if self.weights is not None:
+            inputs["weights"] = self.weights
+        return inputs
 
     def numbers(
         self, dataset: Dataset, device: torch.device, rows: np.ndarray | None = None
@@ -52,41 +82,69 @@ class TrainingSetup:
 
 
 def resolve(options: TrainOptions) -> TrainingSetup:
-    """Check the options and open what they name. Raises UserError; writes no run folder."""
+    """Check the options, open what they name, and make the pool where one is to be made.
+
+    Raises UserError; writes no run folder. What can be refused is refused before a phantom is
+    drawn or a pool made.
+    """
+    setup = look_up(options)
+    needed = int(setup.training.synthetic.sum())
+    if needed and setup.pool is None:
+        check_weights(options)
+        pool, leak = pool_for(setup.options, setup.dataset, needed)
+        resolved = replace(setup.options, pool=pool.path, generator=None)
+        return dataclasses.replace(setup, options=resolved, pool=pool, leak=leak)
+    return setup
+
+
+def look_up(options: TrainOptions) -> TrainingSetup:
+    """As `resolve`, but for a pool that a generator is to make: then `pool` is None."""
     if options.run.resume:
-        options = with_saved_choices(options)
-    check_effects(options, _frozen(options), splits(options.model.backbone))
-    if options.run.smoke:
-        options = _smoke(options)
-    check_values(options)
-    check_tta(options.choice.tta, options.augmentation.augment)
-    fold, frozen, model = options.task.fold, _frozen(options), options.model
+        options = with_choices(options, earlier(options))
+    elif options.run.out is not None:
+        check_replaceable(options.run.out, KIND, options.run.overwrite)
+    options = settle(options)
+    fold, model = options.task.fold, options.model
     assert fold != "all"
+    externals, weights = _open_externals(options), weights_input(model.weights)
+    if options.task.data is None:  # the phantom may be drawn now
+        find_pool(options)
+        check_weights(options)
     data = options.task.data or default_dataset()
     dataset = load_dataset(data, model.size)
     _check_classes(dataset, fold, options.choice.monitor)
-    externals = _externals(options, dataset, fold)
+    _check_unseen(externals, dataset, options)
     target = target_of(dataset, fold, options.task.target)
     training = build_training_set(dataset, target, options)
-    pool, leak = pool_for(options, dataset, int(training.synthetic.sum()))
+    pool, leak, generator = choose_pool(options, dataset, int(training.synthetic.sum()))
     metadata = fit_metadata(options, dataset, training) if model.head == "metadata" else None
-    stem = f"{data.name}-{model.backbone.replace(':', '-')}-fold{fold}-seed{options.compute.seed}"
-    out = options.run.out or runs.free_name(Path("runs/cls"), stem)
-    pool_path = pool.path if pool else None
+    name = data.absolute().name
+    stem = f"{name}-{model.backbone.replace(':', '-')}-fold{fold}-seed{options.compute.seed}"
+    out = options.run.out or free_name(Path("runs/cls"), stem)
     spec = ModelSpec(
         backbone=model.backbone,
         size=model.size,
-        frozen=frozen,
+        frozen=_frozen(options),
         batch_norm=model.batch_norm,
         head=model.head,
         dropout=model.dropout,
         outputs=target.outputs,
         columns=metadata.width if metadata else 0,
     )
-    resolved = replace(options, data=data, frozen=frozen, pool=pool_path, generator=None, out=out)
-    return TrainingSetup(
-        resolved, fold, target, spec, dataset, externals, training, metadata, pool, leak, out
-    )
+    path = pool.path if pool else None
+    options = replace(options, data=data, pool=path, generator=generator, out=out)
+    found = (fold, target, spec, dataset, externals, training, metadata, pool, leak, weights, out)
+    return TrainingSetup(options, *found)
+
+
+def settle(options: TrainOptions) -> TrainOptions:
+    """The options with what follows from them alone. Raises UserError where they do not fit."""
+    check_effects(options, _frozen(options), splits(options.model.backbone))
+    if options.run.smoke:
+        options = _smoke(options)
+    check_values(options)
+    check_tta(options.choice.tta, options.augmentation.augment)
+    return replace(options, frozen=_frozen(options))
 
 
 def build_model(setup: TrainingSetup) -> tuple[Classifier, str]:
@@ -94,8 +152,22 @@ def build_model(setup: TrainingSetup) -> tuple[Classifier, str]:
     options = setup.options.model
     seed_torch(setup.options.compute.seed, "weights")
     model = Classifier(setup.spec)
-    words = load_weights(model.backbone, options.backbone, options.weights, options.size)
+    instead = _instead(setup.options)
+    words = load_weights(model.backbone, options.backbone, options.weights, options.size, instead)
     return model.to(memory_format=torch.channels_last), words  # type: ignore[call-overload]
+
+
+def check_weights(options: TrainOptions) -> None:
+    """Raises UserError where the first weights cannot be had or do not fit."""
+    model = options.model
+    backbone = build_backbone(model.backbone, model.size)
+    load_weights(backbone, model.backbone, model.weights, model.size, _instead(options))
+
+
+def _instead(options: TrainOptions) -> str:
+    """The same command with a backbone whose weights are installed."""
+    frozen = min(_frozen(options), default_frozen(INSTEAD))
+    return command(replace(options, backbone=INSTEAD, frozen=frozen, weights="imagenet"))
 
 
 def _frozen(options: TrainOptions) -> int:
@@ -126,19 +198,6 @@ def _smoke(options: TrainOptions) -> TrainOptions:
     return replace(options, **small, epochs=1 + small["head_epochs"], weights="none")
 
 
-def with_saved_choices(options: TrainOptions) -> TrainOptions:
-    """Choices that the first start made by itself (newest generator, dataset) are kept."""
-    out = options.run.out
-    if out is None:
-        raise UserError("--resume: give the run's folder with --out")
-    if not (out / runs.CONFIG).exists():
-        raise UserError(f"--resume: {out} holds no {runs.CONFIG}; start it without")
-    saved = read_yaml(out / runs.CONFIG)
-    data = options.task.data or Path(saved["data"])
-    pool = options.training_set.pool or (Path(saved["pool"]) if saved["pool"] else None)
-    return replace(options, data=data, pool=pool, generator=None)
-
-
 def _check_classes(dataset: Dataset, fold: int, monitor: str) -> None:
     for part, words in (("train", "training"), ("val", "validation")):
         targets = dataset.targets(dataset.rows(part, fold))  # type: ignore[arg-type]
@@ -151,23 +210,29 @@ def _check_classes(dataset: Dataset, fold: int, monitor: str) -> None:
             )
 
 
-def _externals(options: TrainOptions, dataset: Dataset, fold: int) -> dict[str, Dataset]:
-    """The datasets of --external by their names, none of whose images is trained on."""
+def _open_externals(options: TrainOptions) -> dict[str, Dataset]:
+    """The datasets of --external by their names."""
     externals: dict[str, Dataset] = {}
-    own = dataset.table["sha256"].to_numpy()[dataset.rows("train", fold)]
-    seen = {digest for digest in own if digest}
     for text in options.training_set.external:
         name, equals, folder = text.partition("=")
         if not (name and equals and folder):
             raise UserError(f"--external {text}: expected NAME=FOLDER of a prepared dataset")
+        check_name(name, f"--external {text}")
         if name in externals:
             raise UserError(f"--external {text}: the name {name} is given twice")
         externals[name] = load_dataset(Path(folder), options.model.size)
-        table = externals[name].table
-        met = table.loc[table["sha256"].isin(seen), "image_id"].tolist()
-        if met and not options.training_set.allow_leakage:
-            raise UserError(
-                f"--external {text}: {len(met)} of its images are trained on: {some(met)}; "
-                "it cannot test this run"
-            )
     return externals
+
+
+def _check_unseen(externals: dict[str, Dataset], dataset: Dataset, options: TrainOptions) -> None:
+    """Raise UserError where an image to be tested on is trained on."""
+    fold, allowed = options.task.fold, options.training_set.allow_leakage
+    own = dataset.table["sha256"].to_numpy()[dataset.rows("train", fold)]  # type: ignore[arg-type]
+    seen = {digest for digest in own if digest}
+    for name, external in externals.items():
+        met = external.table.loc[external.table["sha256"].isin(seen), "image_id"].tolist()
+        if met and not allowed:
+            raise UserError(
+                f"--external {name}={external.path}: {len(met)} of its images are trained on: "
+                f"{some(met)}; it cannot test this run"
+            )

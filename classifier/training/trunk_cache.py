@@ -9,7 +9,6 @@ and arms then train the tail alone. `--views 0` draws fresh augmentation instead
 import math
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,6 +17,8 @@ from classifier.augment import Views, draw_views, load_batch
 from classifier.model.classifier import Classifier
 from classifier.options import AugmentationOptions
 from classifier.published_augment import SeededViews
+from data.pool import Pool
+from data.store import Dataset, ImageStore
 from dermsynth.device import Compute
 from dermsynth.seeds import generator
 
@@ -29,16 +30,14 @@ class ImageSet:
     """Images under a name that changes when they change."""
 
     kind: str  # "real" or "synthetic": gives each its own views
-    images: np.ndarray  # uint8 [n, s, s, 3]
+    images: ImageStore | np.ndarray  # uint8 [n, s, s, 3]
     identity: Hashable
 
     @staticmethod
-    def stored(kind: str, folder: Path, images: np.ndarray) -> "ImageSet":
-        """The images of a dataset or pool folder."""
-        stored = folder / "images.npy"
-        status = (stored if stored.exists() else folder / "table.parquet").stat()
-        identity = (str(folder.resolve()), images.shape, status.st_mtime_ns)
-        return ImageSet(kind, images, identity)
+    def stored(kind: str, source: Dataset | Pool) -> "ImageSet":
+        """The images of a dataset or pool: the same ones wherever it lies."""
+        images = source.images
+        return ImageSet(kind, images, (source.identity.id, images.shape))
 
 
 @dataclass

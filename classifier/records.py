@@ -1,0 +1,113 @@
+"""What the folder of a classifier's run holds as JSON: model.json, metrics.json and run.json."""
+
+from typing import Annotated
+
+from pydantic import ConfigDict, Field, RootModel
+
+from classifier.options import AugmentName, BatchNormMode, HeadName, TargetName
+from data.store import Look
+from dermsynth.records import Json, Record, Sha256
+
+VERSION = 1  # of model.json
+
+Probability = Annotated[float, Field(ge=0)]  # a threshold may lie just above 1: nothing reaches it
+Channels = tuple[float, float, float]  # of red, green and blue
+
+
+class SpecRecord(Record):
+    """classifier.model.classifier.ModelSpec."""
+
+    backbone: str
+    size: int = Field(ge=1, le=4096)  # px
+    frozen: int = Field(ge=0)
+    batch_norm: BatchNormMode
+    head: HeadName
+    dropout: float = Field(ge=0, lt=1)
+    outputs: int = Field(ge=1, le=100_000)
+    columns: int = Field(ge=0, le=100_000)
+
+
+class TargetRecord(Record):
+    """classifier.targets.Target."""
+
+    name: TargetName
+    classes: tuple[str, ...] = Field(min_length=2)
+    malignant: tuple[bool, ...]
+
+
+class Thresholds(Record):
+    """Scores at or above which an image is called malignant, chosen on validation."""
+
+    specificity_95: Probability
+    sensitivity_95: Probability
+    youden: Probability
+
+
+class ModelRecord(Record):
+    """`model.json`: all that a model needs to see an image as in training, but for its weights.
+
+    Temperature and thresholds are for those who use the scores; no output of classifier.predict
+    is changed by them.
+    """
+
+    schema_version: int
+    spec: SpecRecord
+    target: TargetRecord
+    augment: AugmentName
+    leaky: str | None  # why its figures cannot be trusted
+    look: Look | None  # how files became pixels; None: the dataset did not say
+    mean: Channels  # what the network sees is (pixel / 255 - mean) / std
+    std: Channels
+    temperature: float | None  # of logit(score) / T; None where validation has one class
+    class_temperature: float | None  # of softmax(log p / T), of several diagnoses
+    thresholds: Thresholds | None
+    columns: tuple[dict[str, Json], ...]  # how age, sex and site become numbers, one after another
+
+
+Figures = dict[str, int | float | str | None]  # a text: the reason under `leaky`
+
+
+class MetricsRecord(RootModel[dict[str, Figures]]):
+    """`metrics.json`: figures by part."""
+
+    model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
+
+
+class PoolFacts(Record):
+    """The pool of a run."""
+
+    path: str  # where it lay
+    id: Sha256
+    kind: str
+    generator_id: Sha256 | None
+    seed: int | None
+
+
+class RunRecord(Record):
+    """`run.json`: what the options do not say."""
+
+    best_epoch: int
+    epochs: int
+    steps: int
+    training_seconds: float
+    weights_sha256: Sha256  # of the backbone before the first step
+    computed_on: str
+    folds_hash: Sha256
+    externals: dict[str, Sha256]  # their folds_hash
+    training_images: dict[str, int]
+    pool: PoolFacts | None
+    licence: str | None  # of the training images
+    leaky: str | None
+    versions: dict[str, str]
+
+
+class MetadataRunRecord(Record):
+    """`run.json` of classifier.metadata, fold by fold."""
+
+    folds_hash: Sha256
+    externals: dict[str, Sha256]
+    training_images: dict[str, dict[str, int]]
+    pool: None
+    leaky: None
+    fold_metrics: dict[str, dict[str, Figures]]
+    versions: dict[str, str]
