@@ -1,6 +1,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +11,12 @@ import gan.evaluation.diagnosis_network
 from data.pool import write_pool
 from data.provenance import Provenance
 from dermsynth.errors import UserError
-from dermsynth.options import replace
+from dermsynth.options import ComputeOptions, replace
 from dermsynth.symmetries import turn as symmetry
+from dermsynth.verify import verify
 from gan.evaluate import EvaluateOptions, evaluate
+from gan.evaluation import records
+from gan.evaluation.records import open_evaluation, read_evaluation
 from gan.networks import ARCHITECTURES
 from gan.training_images import training_rows
 
@@ -178,3 +182,44 @@ def test_bad_input_is_refused(run, blobs, dataset, make_dataset, tmp_path):
     refused("0 malignant images in the validation part", pool=pool.path, generator=None,
             data=benign.path)  # fmt: skip
     assert not (run / "evaluation").exists()
+
+
+def test_an_evaluation_is_sealed_replaced_and_known_by_its_subject(score, make_lesions, tmp_path):
+    pool = tmp_path / "pool"
+    first = score(make_lesions(60, 32, seed=9))
+    assert read_evaluation(pool).model_dump() == first
+    sealed = open_evaluation(pool)
+    assert set(sealed.manifest.inputs) == {"subject", "dataset"}
+    assert {records.HEADER, records.PAGE, records.CLOSEST} == set(sealed.manifest.files)
+    assert not [check for check in verify(pool) if check.faults]
+    options = EvaluateOptions(
+        pool=pool, data=Path(first["dataset"]), seed=1, compute=ComputeOptions("cpu", "fp32")
+    )
+    again = evaluate(options)
+    assert again["seed"] == 1
+    assert read_evaluation(pool).seed == 1
+    kept = shutil.copytree(pool / "evaluation", tmp_path / "kept")
+    write_pool(pool, make_lesions(60, 32, seed=8), UNKNOWN, overwrite=True)
+    with pytest.raises(UserError, match="not evaluated"):
+        read_evaluation(pool)
+    shutil.copytree(kept, pool / "evaluation")
+    with pytest.raises(UserError, match="is of another pool; evaluate again"):
+        read_evaluation(pool)
+
+
+def test_a_moved_dataset_is_found_by_data_and_another_is_refused(make_run, make_dataset, tmp_path):
+    dataset = make_dataset(tmp_path / "mine")
+    run = make_run(tmp_path / "run", data=dataset.path)
+    options = replace(EvaluateOptions(), generator=run, count=12, device="cpu", precision="fp32")
+    first = evaluate(options)
+    moved = dataset.path.rename(tmp_path / "moved")
+    with pytest.raises(UserError, match=r"its dataset is not at .*mine any more; give --data"):
+        evaluate(options)
+    assert read_evaluation(run).kid == first["kid"]  # what was there stays
+    second = evaluate(replace(options, data=moved))
+    assert {**second, "dataset": ""} == {**first, "dataset": ""}
+    other = make_dataset(dataset.path, seed=5)  # the same table, other images
+    with pytest.raises(UserError, match=r"\(dataset: other images\); give --data"):
+        evaluate(options)
+    with pytest.raises(UserError, match="other images"):
+        evaluate(replace(options, data=other.path))

@@ -9,11 +9,12 @@ from PIL import Image
 
 from dermsynth.device import Compute
 from dermsynth.errors import UserError
+from dermsynth.manifest import open_sealed
 from dermsynth.options import replace
-from gan.exploration import COLUMNS, ROWS, project, read_image, slerp
+from gan.exploration import COLUMNS, KIND, ROWS, Projection, project, read_image, slerp
 from gan.explore import ExploreOptions, explore
 from gan.sampling import render
-from gan.weights import load_generator
+from gan.weights import load_generator, open_generator
 
 CPU = Compute(torch.device("cpu"), "fp32")
 
@@ -68,6 +69,24 @@ def test_a_projection_is_written_beside_the_image(options, make_lesions, tmp_pat
     assert pair.shape == (32, 64, 3)
     assert (pair[:, :32] == read_image(path, 32)).all()
     assert 0 < json.loads((out / "projection.json").read_text())["distance"] < 255
+
+
+def test_pictures_are_replaced_and_never_anything_else(options, run, make_lesions, tmp_path):
+    path = tmp_path / "real.png"
+    Image.fromarray(make_lesions(1, 48)[0]).save(path)
+    out = explore(replace(options, image=path, steps=2))
+    first = open_sealed(out, KIND, "", "")
+    assert first.manifest.inputs["generator"].id == open_generator(run).identity.id
+    assert first.record("projection.json", Projection).image == str(path)
+    explore(options)
+    assert sorted(path.name for path in out.iterdir()) == [
+        *("interpolation.png", "manifest.json", "truncation.png")
+    ]
+    other = tmp_path / "photos"
+    other.mkdir()
+    (other / "holiday.jpg").write_bytes(b"")
+    with pytest.raises(UserError, match="is not overwritten"):
+        explore(replace(options, out=other))
 
 
 def test_bad_input_is_refused_before_anything_is_written(options, tmp_path):

@@ -15,10 +15,16 @@ from safetensors.torch import load_file
 import gan.loop
 import gan.train
 import gan.trainer
+import gan.training_run
+import gan.weights
+from dermsynth import manifest
 from dermsynth.errors import UserError
+from dermsynth.locks import locked
 from dermsynth.options import replace
+from dermsynth.verify import verify
 from gan.train import train
 from gan.training_images import training_rows
+from gan.weights import load_generator, open_generator, read_description
 
 ROOT = Path(__file__).parents[2]
 
@@ -263,3 +269,129 @@ def test_sample_grids_have_the_reals_first_images(run, dataset):
     grid = np.asarray(Image.open(run / "samples" / "reals.png"))
     first = dataset.images[training_rows(dataset, 0)[0]]
     assert (grid[:32, :32] == first).all()
+
+
+def test_a_finished_run_can_be_used_while_it_goes_on(options, monkeypatch, capsys):
+    run = train(options)
+    before = weights(run)
+    longer = replace(options, kimg=0.04, resume=True)
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 8)
+        with pytest.raises(KeyboardInterrupt):
+            train(longer)
+    _, record = load_generator(run)  # the one that was finished
+    assert record.kimg == 0.024
+    assert weights(run) == before
+    train(longer)
+    assert read_description(run).kimg == 0.04
+    assert open_generator(run).manifest.options["kimg"] == 0.04
+    assert not [check for check in verify(run) if check.faults]
+    capsys.readouterr()
+    train(replace(longer, divergence="warn"))
+    said = capsys.readouterr().out
+    assert "finished, 0.04 kimg" in said
+    assert "divergence: was stop, now warn" in said
+
+
+def test_damaged_weights_are_written_again_by_a_resume(options):
+    run = train(options)
+    before = weights(run)
+    (run / "generator.safetensors").write_bytes(before[:-7])
+    with pytest.raises(UserError, match="--resume"):
+        load_generator(run)
+    train(replace(options, resume=True))
+    assert weights(run) == before
+    load_generator(run)
+
+
+def test_a_finished_run_without_its_checkpoint_does_not_go_on(options):
+    run = train(options)
+    shutil.rmtree(run / "checkpoint")
+    load_generator(run)
+    train(replace(options, resume=True))  # nothing to do
+    with pytest.raises(UserError, match="holds no checkpoint"):
+        train(replace(options, resume=True, kimg=0.04))
+    load_generator(run)
+
+
+def test_a_run_and_its_dataset_can_be_moved(options, monkeypatch, make_dataset, tmp_path, run):
+    options = replace(options, data=make_dataset(tmp_path / "mine").path)
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 3)
+        with pytest.raises(KeyboardInterrupt):
+            train(options)
+    (tmp_path / "far").mkdir()
+    moved = {"data": tmp_path / "far" / "mine", "out": tmp_path / "far" / "run"}
+    options.images.data.rename(moved["data"])
+    options.run.out.rename(moved["out"])
+    monkeypatch.chdir(tmp_path / "far")
+    train(replace(options, data=Path("mine"), out=Path("run"), device="auto", resume=True))
+    assert weights(moved["out"]) == weights(run)
+
+
+def test_an_overwritten_run_stays_until_the_new_one_is_finished(options, monkeypatch):
+    run = train(options)
+    before = weights(run)
+    other = replace(options, seed=3, overwrite=True)
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 3)
+        with pytest.raises(KeyboardInterrupt):
+            train(other)
+    assert weights(run) == before
+    assert load_generator(run)[1].seed == 0
+    beside = run.with_name(".run.unfinished")
+    assert (beside / "checkpoint" / "newest.safetensors").exists()
+    train(replace(other, overwrite=False, resume=True))
+    assert load_generator(run)[1].seed == 3
+    assert [path.name for path in run.parent.iterdir()] == ["run"]
+
+
+def test_a_kill_while_the_generator_is_written_leaves_a_run_that_goes_on(options, monkeypatch, run):
+    def killed(*_):
+        raise SystemExit(9)
+
+    for name in ("write_generator", "manifest.seal"):
+        target = gan.training_run if "." not in name else manifest
+        with monkeypatch.context() as patch:
+            patch.setattr(target, name.rpartition(".")[2], killed)
+            with pytest.raises(SystemExit):
+                train(replace(options, overwrite=True))
+        with pytest.raises(UserError, match="not finished"):
+            load_generator(options.run.out)
+    train(replace(options, resume=True))
+    assert weights(options.run.out) == weights(run)
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(options, monkeypatch, run):
+    """The generator does not fit any more; the checkpoint did."""
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(gan.weights, "write_bytes", full)
+        with pytest.raises(OSError, match="No space"):
+            train(options)
+    train(replace(options, resume=True))
+    assert weights(options.run.out) == weights(run)
+
+
+def test_two_processes_do_not_write_one_folder(options):
+    with locked(options.run.out.parent / "other"):
+        train(options)  # another folder's lock is no hindrance
+    code = (
+        "import sys, time; from pathlib import Path; from dermsynth.locks import locked\n"
+        "with locked(Path(sys.argv[1])): print('locked', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(options.run.out)], cwd=ROOT, stdout=subprocess.PIPE
+    )
+    try:
+        assert holder.stdout.readline() == b"locked\n"
+        for change in ({"overwrite": True}, {"resume": True, "kimg": 0.04}):
+            with pytest.raises(UserError, match=f"process {holder.pid} .*is at work there"):
+                train(replace(options, **change))
+    finally:
+        holder.kill()
+        holder.wait()
+    train(replace(options, resume=True, kimg=0.04))

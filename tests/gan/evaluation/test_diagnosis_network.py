@@ -1,4 +1,9 @@
 import dataclasses
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -133,3 +138,52 @@ def test_with_one_kind_alone_there_is_nothing_to_learn(tmp_path):
     assert not is_ready(dataset, 0)
     with pytest.raises(UserError, match="use --network imagenet"):
         load_diagnosis_network(dataset, 0, COMPUTE)
+
+
+def test_two_processes_train_it_once(lesions, tmp_path):
+    """The second waits for the first and takes what that has trained."""
+    code = (
+        "import sys; from pathlib import Path; from data.store import load_dataset\n"
+        "from dermsynth.device import resolve; from gan.evaluation import diagnosis_network as d\n"
+        "d.LEAST_STEPS, d.EPOCHS, d.SAVE_SECONDS = 12, 1, -1\n"
+        "dataset = load_dataset(Path(sys.argv[1]))\n"
+        "print(d.load_diagnosis_network(dataset, 0, resolve('cpu', 'fp32'))[0].name)"
+    )
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(lesions.path)],
+            cwd=Path(__file__).parents[3],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=300) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    names = [out.splitlines()[-1] for out, _ in said]
+    assert names[0] == names[1]
+    assert sum("trained once" in out for out, _ in said) == 1
+
+
+def test_it_is_known_again_by_the_dataset_wherever_that_lies(lesions, tmp_path, monkeypatch):
+    network, _ = load_diagnosis_network(lesions, 0, COMPUTE)
+    moved = load_dataset(lesions.path.rename(tmp_path / "moved"))
+    monkeypatch.setattr(diagnosis_network, "_train", None)
+    assert load_diagnosis_network(moved, 0, COMPUTE)[0].name == network.name
+    diagnoses = moved.table["diagnosis"].replace({"mel": "nv", "nv": "mel"})
+    table = moved.table.assign(target=1 - moved.table["target"], diagnosis=diagnoses)
+    other = write_dataset(tmp_path / "other", moved.images[:], table, {})
+    shutil.copytree(moved.path / ".evaluation", other.path / ".evaluation")
+    assert not is_ready(other, 0)  # the same images and folds, other targets
+
+
+def test_a_damaged_file_is_never_used(lesions, capsys):
+    network, _ = load_diagnosis_network(lesions, 0, COMPUTE)
+    (file,) = (lesions.path / diagnosis_network.FOLDER).rglob("*.safetensors")
+    content = bytearray(file.read_bytes())
+    content[60] ^= 1
+    for damaged in (bytes(content), bytes(len(content)), b""):
+        file.write_bytes(damaged)
+        assert load_diagnosis_network(lesions, 0, COMPUTE)[0].name == network.name
