@@ -13,7 +13,7 @@ from dermsynth.options import flag, flat_hints
 from dermsynth.screen import ReaderGoneError, Screen, raw_stderr
 
 UNEXPECTED, BAD_INPUT, INTERRUPTED, READER_GONE = 1, 2, 130, 128 + 13
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room, no quota, a limit on files
 CANNOT_BE_MADE = (
     *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG),
     *(errno.ENOTDIR, errno.EEXIST),  # a file where a folder is to be

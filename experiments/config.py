@@ -9,10 +9,13 @@ from classifier.options import RECIPES, parse_share
 from classifier.options import TrainOptions as ClassifierOptions
 from dermsynth.cli import from_mapping, read_yaml
 from dermsynth.errors import UserError, some
+from dermsynth.names import check_name
+from dermsynth.options import SEEDS, Between
 from gan.train import TrainOptions as GanOptions
 
 CONFIGS = Path(__file__).parent / "configs"  # found by name from anywhere
 SAMPLERS = ("oracle", "broken")  # pools drawn by the phantom's sampler instead of a generator
+REPLICATES = Between(1000, 1_000_000)
 OWNED = ("data", "fold", "seed", "out", "resume", "overwrite", "device", "precision", "tracking")
 
 
@@ -145,16 +148,29 @@ def _check_shapes(path: Path, content: dict[str, Any]) -> None:
     need("arms", isinstance(arms, dict) and len(arms) > 1, "two arms or more, `name: {options}`")
     assert isinstance(arms, dict)
     need("arms", all(isinstance(arm, options) for arm in arms.values()), "`name: {options}`")
-    is_pair = [isinstance(pair, list) and len(pair) == 2 for pair in pairs or []]
-    need("comparisons", bool(is_pair) and all(is_pair), "a list of [arm, reference] pairs")
+    for name in arms:
+        check_name(name, f"{path}: arms")
+    need("comparisons", isinstance(pairs, list) and bool(pairs), "a list of [arm, reference] pairs")
+    assert isinstance(pairs, list)
+    is_pair = [isinstance(pair, list) and len(pair) == 2 for pair in pairs]
+    need("comparisons", all(is_pair), "a list of [arm, reference] pairs")
+    for pair in pairs:
+        need(
+            "comparisons", all(isinstance(name, str) for name in pair), "names of arms (in quotes)"
+        )
+        need("comparisons", pair[0] != pair[1], "an arm and another one as its reference")
+    need("comparisons", len(set(map(tuple, pairs))) == len(pairs), "each pair once")
+    need("description", isinstance(content.get("description", ""), str), "a sentence")
     for key in ("gan", "classifier"):
         need(key, isinstance(content.get(key, {}), dict), "a mapping of options")
     for key in ("seeds", "gan_seeds"):
         seeds = content.get(key, [0])
-        is_list = isinstance(seeds, list) and bool(seeds) and len(set(seeds)) == len(seeds)
-        need(key, is_list and all(type(seed) is int for seed in seeds), "a list of whole numbers")
+        whole = isinstance(seeds, list) and all(type(s) is int and SEEDS.holds(s) for s in seeds)
+        need(key, whole and 0 < len(seeds) == len(set(seeds)), f"a list of whole numbers {SEEDS}")
     need("recipe", isinstance(content.get("recipe", ""), str), "the name of a recipe")
-    need("fold", type(content.get("fold", 0)) is int, "a fold's number")
+    fold = content.get("fold", 0)
+    need("fold", type(fold) is int and fold >= 0, "a fold's number")
     margin, replicates = content.get("margin", 0.01), content.get("bootstrap", 4000)
     need("margin", isinstance(margin, float) and 0 < margin < 0.5, "an AUC difference, 0 to 0.5")
-    need("bootstrap", type(replicates) is int and replicates >= 1000, "at least 1000 replicates")
+    enough = type(replicates) is int and REPLICATES.holds(replicates)
+    need("bootstrap", enough, f"a number of replicates {REPLICATES}")

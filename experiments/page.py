@@ -7,23 +7,30 @@ Reads `experiment.json`, `comparisons.json` and `trials.parquet` of an experimen
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import yaml
 
-from dermsynth.errors import UserError, some
-from dermsynth.files import read_json, write_text
+from dermsynth.files import write_text
+from dermsynth.locks import locked
+from dermsynth.manifest import Sealed, open_sealed
 from dermsynth.page import embedded, templates
 from experiments import plots
+from experiments.records import (
+    COMPARISONS,
+    EXPERIMENT,
+    KIND,
+    REPORT,
+    TRIAL_COLUMNS,
+    TRIALS,
+    Comparisons,
+    ExperimentRecord,
+)
 from experiments.wording import power, summary
 
-COMPARISON_KEYS = (
-    *("arm", "reference", "test_set", "auc_arm", "auc_reference", "delta_auc", "ci_low", "ci_high"),
-    *("p_delong", "p_bootstrap", "p_holm", "mde", "verdict"),
-)
-TRIAL_COLUMNS = ("arm", "fold", "seed", "gan_seed", "status", "seconds", "auc_val")
 ARMS = {  # arms in a reader's words; the longest prefix of an arm's name counts
     "real": "real images only",
     "real_oversampled": "real malignant images duplicated, as many as there are synthetic ones: "
@@ -128,57 +135,60 @@ def gan_figure(key: str, evaluation: dict[str, Any] | None) -> str:
 # --- the page ------------------------------------------------------------------------------------
 
 
-def write_report(folder: Path) -> Path:
-    """Write `report.html` into an experiment folder and return its path.
+@dataclass(frozen=True)
+class Results:
+    """What a report shows."""
 
-    Needs `experiment.json`, `comparisons.json` (it may be empty) and `trials.parquet`; generators,
-    external sets, grids and finished trials may be absent. Raises UserError naming what is missing.
+    comparisons: list[dict[str, Any]]  # rows of comparisons.json, the primary one first
+    trials: pd.DataFrame  # trials.parquet
+    experiment: ExperimentRecord
+
+
+def read_results(sealed: Sealed) -> Results:
+    """The results in an experiment's folder. Raises UserError for what is missing or damaged."""
+    rows = sealed.record(COMPARISONS, Comparisons).root
+    return Results(
+        [row.model_dump(mode="json") for row in rows],
+        sealed.table(TRIALS, TRIAL_COLUMNS),
+        sealed.record(EXPERIMENT, ExperimentRecord),
+    )
+
+
+def open_experiment(folder: Path) -> Sealed:
+    """A finished experiment. Raises UserError with the command that makes one."""
+    return open_sealed(
+        folder,
+        KIND,
+        f"{folder}: no finished experiment there; make one with `python -m experiments.run "
+        f"CONFIG.yaml --out {folder}`, or go on with it by adding --resume",
+        "run the experiment again with --resume",
+    )
+
+
+def write_report(folder: Path) -> Path:
+    """Write `report.html` of a finished experiment again, and return its path.
+
+    Raises UserError naming what is missing or damaged.
     """
-    comparisons, trials, experiment = _load(folder)
+    with locked(folder):
+        sealed = open_experiment(folder)
+        write_page(folder, read_results(sealed))
+        sealed.seal_again(REPORT)
+    return folder / REPORT
+
+
+def write_page(folder: Path, results: Results) -> None:
+    """Write `report.html` beside the results; generators, external sets, grids may be absent."""
     environment = templates(Path(__file__).parent)
     words = (number, interval, p_value, count, duration, typographic, gan_figure, power)
     environment.globals |= {word.__name__: word for word in words}
     environment.filters["yaml"] = lambda value: yaml.safe_dump(
         value, sort_keys=False, allow_unicode=True
     )
-    page = environment.get_template("report.html.j2").render(
-        **_context(folder, comparisons, trials, experiment)
-    )
-    write_text(folder / "report.html", page)
-    return folder / "report.html"
-
-
-def _load(folder: Path) -> tuple[list[dict[str, Any]], pd.DataFrame, dict[str, Any]]:
-    if not (folder / "experiment.json").exists():
-        raise UserError(
-            f"{folder}: no experiment there (no experiment.json); make one with "
-            f"`python -m experiments.run CONFIG.yaml --out {folder}`"
-        )
-    absent: dict[str, Any] = {
-        "name": folder.name,
-        "config": {},
-        "command": None,
-        "dataset": {},
-        "counts": {},
-    }
-    absent |= {"machine": {}, "versions": {}, "started": None, "seconds": None}
-    absent |= {"gan": [], "roc": {}, "grids": {}}
-    experiment = absent | read_json(folder / "experiment.json")
-    comparisons = read_json(folder / "comparisons.json")
-    for place, comparison in enumerate(comparisons):
-        if lacking := [key for key in COMPARISON_KEYS if key not in comparison]:
-            raise UserError(
-                f"{folder / 'comparisons.json'}: comparison {place} has no {some(lacking)}; "
-                "run the experiment again with --resume"
-            )
-    path = folder / "trials.parquet"
-    try:
-        trials = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); run it again with --resume") from None
-    if lacking := [column for column in TRIAL_COLUMNS if column not in trials]:
-        raise UserError(f"{path}: no column {some(lacking)}; run the experiment again")
-    return comparisons, trials, experiment
+    experiment = results.experiment.model_dump(mode="json")
+    experiment["dataset"] = experiment["dataset"] or {}
+    context = _context(folder, results.comparisons, results.trials, experiment)
+    write_text(folder / REPORT, environment.get_template("report.html.j2").render(**context))
 
 
 def _context(
@@ -256,7 +266,7 @@ def _closest(folder: Path, generators: Sequence[dict[str, Any]]) -> str | None:
     """The first generator's gallery of synthetic images that lie closest to training images."""
     if not generators or not generators[0].get("run"):
         return None
-    return _picture(folder, f"gan/{Path(generators[0]['run']).name}/memorisation.png")
+    return _picture(folder, f"{generators[0]['run']}/evaluation/memorisation.png")
 
 
 def _picture(folder: Path, name: str | None) -> str | None:

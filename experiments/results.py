@@ -1,5 +1,6 @@
 """From finished trials to the tables, the JSON files and the report of an experiment."""
 
+import io
 import shlex
 import sys
 import time
@@ -10,15 +11,32 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from data.images.native import NativeImages
+from classifier.run_folder import COLUMNS as SCORE_COLUMNS
+from classifier.run_folder import read_facts, read_metrics
 from data.pool import load_pool
-from data.store import Dataset
-from dermsynth.files import read_json, write_json
+from data.store import Dataset, ImageStore
+from dermsynth.errors import UserError
+from dermsynth.files import write_bytes, write_text
 from dermsynth.machine import machine, versions
+from dermsynth.manifest import Sealed, digest, is_finished, open_sealed
 from dermsynth.options import as_plain
+from dermsynth.records import dump_record, write_record
 from experiments import statistics
 from experiments.config import Experiment, Trial, gan_folder
-from experiments.page import write_report
+from experiments.page import Results, write_page
+from experiments.records import (
+    COMPARISONS,
+    EXPERIMENT,
+    PREDICTIONS,
+    TRIALS,
+    ComparisonRecord,
+    Comparisons,
+    DatasetFacts,
+    ExperimentRecord,
+    GeneratorFacts,
+)
+from gan.evaluation.records import read_evaluation
+from gan.weights import read_description
 
 PACKAGES = ("dermsynth", "torch", "numpy", "scikit-learn", "scipy", "pandas")
 GRID = 6  # images a side of the report's grids
@@ -31,10 +49,11 @@ def write_results(
     trials: list[Trial],
     file: Path,
     started: float,
-) -> Path:
+) -> dict[str, str]:
     """Compare the finished trials in `out` and write everything that a reader needs.
 
-    Returns the path of `report.html`. Results that were there are replaced file by file.
+    Returns hashes of what the experiment came to, by name. Results that were there are replaced
+    file by file. Raises UserError where a trial is damaged or was not tested on the same images.
 
     Parameters
     ----------
@@ -45,51 +64,61 @@ def write_results(
     """
     table = trial_table(out, experiment, trials)
     predictions = trial_predictions(out, experiment, trials)
+    check_alike(predictions)
     comparisons = compare_arms(experiment, predictions)
-    table.to_parquet(out / "trials.parquet", index=False)
-    predictions.to_parquet(out / "predictions.parquet", index=False)
-    write_json(out / "comparisons.json", comparisons)
+    write_bytes(out / TRIALS, table.to_parquet(index=False))
+    write_bytes(out / PREDICTIONS, predictions.to_parquet(index=False))
+    rows = [ComparisonRecord(**row) for row in comparisons]
+    write_text(out / COMPARISONS, dump_record(Comparisons(rows)))
     trained = generators(out, experiment)
-    pools = sorted({pool for trial in trials if (pool := trial.pool_folder(out))})
-    write_json(
-        out / "experiment.json",
-        {
-            "name": out.name,
-            "file": str(file),
-            "config": as_plain(experiment),
-            "command": shlex.join(["python", "-m", "experiments.run", *sys.argv[1:]]),
-            "dataset": {
-                "path": str(dataset.path),
-                "folds_hash": dataset.folds_hash,
-                "info": dataset.info,
-            },
-            "counts": part_counts(dataset, experiment.fold),
-            "machine": machine(),
-            "versions": versions(*PACKAGES),
-            "started": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(started)),
-            "seconds": round(float(table["seconds"].sum()) + sum(g["seconds"] for g in trained), 1),
-            "gan": trained,
-            "roc": roc_bands(predictions),
-            "grids": grids(out, experiment, dataset, pools),
-        },
+    record = ExperimentRecord(
+        name=out.name,
+        file=file.name,
+        config=as_plain(experiment),
+        command=shlex.join(["python", "-m", "experiments.run", *sys.argv[1:]]),
+        dataset=DatasetFacts(
+            path=str(dataset.path),
+            folds_hash=dataset.folds_hash,
+            identity=dataset.identity,
+            info=dataset.info.model_dump(mode="json"),
+        ),
+        counts=part_counts(dataset, experiment.fold),
+        machine=machine(),
+        versions=versions(*PACKAGES),
+        started=time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(started)),
+        seconds=round(float(table["seconds"].sum()) + sum(g.seconds or 0 for g in trained), 1),
+        gan=trained,
+        roc=roc_bands(predictions),
+        grids=grids(out, experiment, dataset, trials),
     )
-    return write_report(out)
+    write_record(out / EXPERIMENT, record)
+    write_page(out, Results(comparisons, table, record))
+    return {
+        "comparisons": digest(comparisons),
+        "trials": digest([finished_trial(trial.folder(out)).identity.id for trial in trials]),
+    }
+
+
+def finished_trial(folder: Path) -> Sealed:
+    """The folder of a trial. Raises UserError where it is not finished or damaged."""
+    mend = "remove that folder, then --resume trains it again"
+    return open_sealed(folder, "classifier", f"{folder}: no finished trial there; {mend}", mend)
 
 
 def trial_table(out: Path, experiment: Experiment, trials: list[Trial]) -> pd.DataFrame:
     """A row a trial: arm, fold, seed, gan_seed, status, seconds, leaky, metrics by `part/name`."""
     rows = []
     for trial in trials:
-        folder = trial.folder(out)
-        metrics = read_json(folder / "metrics.json")
+        sealed = finished_trial(trial.folder(out))
+        metrics, facts = read_metrics(sealed), read_facts(sealed)
         row: dict[str, Any] = {
             "arm": trial.arm.name,
             "fold": experiment.fold,
             "seed": trial.seed,
             "gan_seed": trial.gan_seed,
             "status": "done",
-            "seconds": read_json(folder / "trial.json")["seconds"],
-            "leaky": read_json(folder / "run.json")["leaky"] is not None,
+            "seconds": facts.training_seconds,
+            "leaky": facts.leaky is not None,
             "auc_val": metrics["val"]["auc"],
         }
         for part, values in metrics.items():
@@ -102,7 +131,7 @@ def trial_predictions(out: Path, experiment: Experiment, trials: list[Trial]) ->
     """Test and external scores of all trials, one row an image and trial."""
     frames = []
     for trial in trials:
-        frame = pd.read_parquet(trial.folder(out) / "predictions.parquet")
+        frame = finished_trial(trial.folder(out)).table("predictions.parquet", SCORE_COLUMNS)
         frame = frame[frame["part"] != "val"].rename(columns={"part": "test_set"})
         frame.insert(0, "arm", trial.arm.name)
         frame.insert(1, "seed", trial.seed)
@@ -111,6 +140,31 @@ def trial_predictions(out: Path, experiment: Experiment, trials: list[Trial]) ->
     joined = pd.concat(frames, ignore_index=True)
     joined["fold"] = experiment.fold
     return joined
+
+
+def check_alike(predictions: pd.DataFrame) -> None:
+    """Every trial was tested on the same images with the same targets and groups.
+
+    Raises UserError that names two trials that were not: their difference would mean nothing.
+    """
+    what = ["image_id", "target", "group"]
+    for test_set, part in predictions.groupby("test_set", sort=False):
+        first: tuple[str, pd.DataFrame] | None = None
+        for (arm, seed, gan_seed), trial in part.groupby(["arm", "seed", "gan_seed"], dropna=False):
+            rows = trial[what].sort_values("image_id").reset_index(drop=True)
+            name = f"arm {arm}, seed {seed}" + ("" if pd.isna(gan_seed) else f", gan {gan_seed}")
+            if rows["image_id"].duplicated().any():
+                raise UserError(f"{name}: an image of {test_set} was scored twice")
+            if first is None:
+                first = name, rows
+            elif not rows.equals(first[1]):
+                differ = [
+                    column for column in what if rows[column].tolist() != first[1][column].tolist()
+                ]
+                raise UserError(
+                    f"{name} and {first[0]} were not tested on the same {test_set}: other "
+                    f"{', '.join(differ)}. Remove the older trial's folder, then --resume"
+                )
 
 
 def compare_arms(experiment: Experiment, predictions: pd.DataFrame) -> list[dict[str, Any]]:
@@ -176,43 +230,49 @@ def part_counts(dataset: Dataset, fold: int) -> dict[str, dict[str, int]]:
     return counts
 
 
-def generators(out: Path, experiment: Experiment) -> list[dict[str, Any]]:
+def generators(out: Path, experiment: Experiment) -> list[GeneratorFacts]:
     """What the report says of each generator that was trained."""
     trained = []
     for seed in experiment.gan_seeds:
         folder = gan_folder(out, seed)
-        if (folder / "evaluation.json").exists():
-            generator = read_json(folder / "generator.json")
-            generator["n_training"] = len(generator.pop("training_ids"))
-            trained.append(
-                {
-                    "seed": seed,
-                    "run": str(folder),
-                    "kimg": generator["kimg"],
-                    "seconds": 60 * generator["minutes"],
-                    "evaluation": read_json(folder / "evaluation.json"),
-                    "generator": generator,
-                }
+        if not is_finished(folder / "evaluation", "generator-evaluation"):
+            continue
+        record = read_description(folder)
+        facts = record.model_dump(mode="json")
+        facts["n_training"] = len(facts.pop("training_ids"))
+        trained.append(
+            GeneratorFacts(
+                seed=seed,
+                run=folder.relative_to(out).as_posix(),
+                kimg=record.kimg,
+                seconds=60 * record.minutes,
+                evaluation=read_evaluation(folder).model_dump(mode="json"),
+                generator=facts,
             )
+        )
     return trained
 
 
-def grids(out: Path, experiment: Experiment, dataset: Dataset, pools: list[Path]) -> dict[str, str]:
+def grids(
+    out: Path, experiment: Experiment, dataset: Dataset, trials: list[Trial]
+) -> dict[str, str]:
     """Write a grid of real malignant training images and one of the first pool's images."""
     rows = dataset.rows("train", experiment.fold)
     malignant = rows[dataset.targets(rows) == 1]
     (out / "grids").mkdir(exist_ok=True)
     paths = {"real": save_grid(out, "real", dataset.images, malignant)}
-    if pools:
+    if pools := sorted({pool for trial in trials if (pool := trial.pool_folder(out))}):
         images = load_pool(pools[0]).images
         paths["synthetic"] = save_grid(out, "synthetic", images, np.arange(len(images)))
     return paths
 
 
-def save_grid(out: Path, name: str, images: np.ndarray | NativeImages, rows: np.ndarray) -> str:
+def save_grid(out: Path, name: str, images: ImageStore, rows: np.ndarray) -> str:
     """GRID x GRID images, evenly chosen from `rows`, as `grids/NAME.png`; its relative path."""
     chosen = rows[np.linspace(0, len(rows) - 1, GRID * GRID).round().astype(int)]
     size = images.shape[1]
     tiles = images[chosen].reshape(GRID, GRID, size, size, 3).transpose(0, 2, 1, 3, 4)
-    Image.fromarray(tiles.reshape(GRID * size, GRID * size, 3)).save(out / "grids" / f"{name}.png")
+    content = io.BytesIO()
+    Image.fromarray(tiles.reshape(GRID * size, GRID * size, 3)).save(content, "png")
+    write_bytes(out / "grids" / f"{name}.png", content.getvalue())
     return f"grids/{name}.png"

@@ -10,7 +10,6 @@ not done again. Without --out it writes to runs/exp/ and the experiment's name.
 from pathlib import Path
 
 from dermsynth import cli
-from dermsynth.files import read_json
 from experiments.options import ExperimentOptions
 
 
@@ -26,18 +25,16 @@ def run_experiment(options: ExperimentOptions) -> Path:
 
 def main(options: ExperimentOptions) -> None:
     """Run and say the verdict last."""
-    import pandas as pd
-
+    from experiments.page import open_experiment, read_results
     from experiments.wording import summary
 
     try:
         report = run_experiment(options)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("what is done is kept; add --resume to go on") from None
-    trials = pd.read_parquet(report.parent / "trials.parquet")
-    leaky = sorted(trials.loc[trials["leaky"], "arm"].unique())
-    comparisons = read_json(report.parent / "comparisons.json")
-    print("\n" + "\n".join(summary(comparisons, leaky)) + f"\n\nreport: {report}")
+    results = read_results(open_experiment(report.parent))
+    leaky = sorted(results.trials.loc[results.trials["leaky"], "arm"].unique())
+    print("\n" + "\n".join(summary(results.comparisons, leaky)) + f"\n\nreport: {report}")
     cli.say_next(f"python -m webbrowser {report}")
 
 

@@ -160,4 +160,16 @@ def test_first_signal_asks_and_the_second_interrupts():
         assert stop.requested
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGTERM)
+        stop.requested = False  # seen
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_the_last_step_is_not_forgotten(number):
+    def work():
+        with stop_request() as stop:
+            stop.message = "kept in runs/a"
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(KeyboardInterrupt, match="kept in runs/a"):
+        work()

@@ -12,8 +12,10 @@ from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from dermsynth.errors import UserError
+from dermsynth.manifest import digest, seal
 from experiments import page as report
 from experiments import plots
+from experiments.records import KIND
 
 SEEDS, GAN_SEEDS = (0, 1, 2), (0, 1)
 SETS = {"test": (412, 58, 310, 44), "external/isic2019": (2065, 411, 2065, 411)}
@@ -158,7 +160,8 @@ def write_experiment(folder, sets=("test", "external/isic2019"), **changes):
     content["trials"].to_parquet(folder / "trials.parquet", index=False)
     for name in ("real", "synthetic"):
         grid(folder / "grids" / f"{name}.png", rng)
-    grid(folder / "gan" / "fold0-seed0" / "memorisation.png", rng)
+    grid(folder / "gan" / "fold0-seed0" / "evaluation" / "memorisation.png", rng)
+    seal(folder, KIND, {"comparisons": digest(content["comparisons"])})
     return folder
 
 
@@ -350,21 +353,38 @@ def test_same_experiment_gives_the_same_bytes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("harm", "message"),
+    ("name", "content", "message"),
     [
-        (lambda folder: (folder / "experiment.json").unlink(), "no experiment there"),
-        (lambda folder: (folder / "comparisons.json").write_text("[{"), "not JSON"),
-        (lambda folder: (folder / "comparisons.json").write_text('[{"arm": "a"}]'), "reference"),
-        (lambda folder: (folder / "trials.parquet").write_bytes(b""), "trials.parquet"),
-        (lambda folder: (folder / "trials.parquet").unlink(), "trials.parquet"),
+        ("manifest.json", None, "no finished experiment there"),
+        ("experiment.json", None, "experiment.json: cannot be read"),
+        ("comparisons.json", b"[]", "comparisons.json: it is not what was written"),
+        ("trials.parquet", b"", "trials.parquet: it is not what was written"),
+        ("trials.parquet", None, "trials.parquet: cannot be read"),
     ],
 )
-def test_damaged_folder_is_refused(tmp_path, harm, message):
+def test_damaged_folder_is_refused(tmp_path, name, content, message):
     folder = write_experiment(tmp_path, ["test"])
-    harm(folder)
+    (folder / name).unlink() if content is None else (folder / name).write_bytes(content)
     with pytest.raises(UserError, match=message):
         report.write_report(folder)
     assert not (folder / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("comparisons.json", b"[{", "comparisons.json: not JSON"),
+        ("comparisons.json", b'[{"arm": "a"}]', "comparisons.json: 0.reference: field required"),
+        ("experiment.json", b"[]", "experiment.json: the whole file"),
+        ("trials.parquet", b"PAR1", "trials.parquet: damaged"),
+    ],
+)
+def test_what_another_program_wrote_is_checked(tmp_path, name, content, message):
+    folder = write_experiment(tmp_path, ["test"])
+    (folder / name).write_bytes(content)
+    seal(folder, KIND, {})
+    with pytest.raises(UserError, match=message):
+        report.write_report(folder)
 
 
 def test_command(tmp_path):

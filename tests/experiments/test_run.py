@@ -4,27 +4,35 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
+from classifier.options import TrainOptions
+from classifier.train import train
 from data.prepare import PrepareOptions, prepare
+from data.store import load_dataset, write_dataset
 from dermsynth.errors import UserError
 from dermsynth.options import replace
+from dermsynth.verify import verify
 from experiments.options import ExperimentOptions
+from experiments.page import write_report
+from experiments.results import check_alike
 from experiments.run import run_experiment
 
+CLASSIFIER = {
+    "backbone": "efficientnet-lite0",
+    "weights": "none",
+    "frozen": 5,
+    "epochs": 1,
+    "size": 32,
+    "views": 2,
+}
 EXPERIMENT = {
     "seeds": [0, 1],
     "gan": {"kimg": 0.032, "batch": 8},
-    "classifier": {
-        "backbone": "efficientnet-lite0",
-        "weights": "none",
-        "frozen": 5,
-        "epochs": 1,
-        "size": 32,
-        "views": 2,
-    },
+    "classifier": CLASSIFIER,
     "arms": {
         "real": {},
         "real_oversampled": {"oversample": 0.3},
@@ -97,7 +105,6 @@ def test_only_what_is_missing_is_done_again_and_gives_the_same(finished: Experim
     before, trials = results(finished.run.out)
     folders = sorted((finished.run.out / "trials").iterdir())
     shutil.rmtree(folders[0])
-    (folders[1] / "trial.json").unlink()  # killed between the training and the runner's note
     times = {path: path.stat().st_mtime_ns for path in finished.run.out.rglob("model.safetensors")}
     run_experiment(resumed(finished))
     after, trials_after = results(finished.run.out)
@@ -110,8 +117,77 @@ def test_only_what_is_missing_is_done_again_and_gives_the_same(finished: Experim
 
 def test_a_changed_experiment_is_not_resumed(finished: ExperimentOptions, tmp_path: Path):
     (tmp_path / "e.yaml").write_text(yaml.safe_dump(EXPERIMENT | {"margin": 0.02}))
-    with pytest.raises(UserError, match="changed since it began"):
+    with pytest.raises(UserError, match=r"margin: was 0.01, now 0.02"):
         run_experiment(resumed(finished, experiment=tmp_path / "e.yaml"))
+
+
+def test_a_moved_experiment_goes_on_and_its_report_is_written_again(
+    finished: ExperimentOptions, tmp_path: Path
+):
+    before = results(finished.run.out)[0]
+    shutil.copytree(finished.run.out, tmp_path / "moved")
+    shutil.copytree(finished.data, tmp_path / "elsewhere")
+    shutil.rmtree(tmp_path / "moved" / "trials" / "real-seed0")
+    run_experiment(resumed(finished, out=tmp_path / "moved", data=tmp_path / "elsewhere"))
+    assert results(tmp_path / "moved")[0] == before
+    (tmp_path / "moved" / "report.html").unlink()
+    write_report(tmp_path / "moved")
+    assert all(not check.faults for check in verify(tmp_path / "moved"))
+
+
+def test_labels_that_change_between_two_trials_are_refused(
+    finished: ExperimentOptions, tmp_path: Path
+):
+    shutil.copytree(finished.run.out, tmp_path / "out")
+    shutil.rmtree(tmp_path / "out" / "trials" / "synthetic-seed0-gan0")
+    data = load_dataset(finished.data)
+    inverted = data.table.assign(target=1 - data.table["target"])
+    write_dataset(tmp_path / "d", np.asarray(data.images), inverted, {})
+    with pytest.raises(UserError, match="dataset: other targets"):
+        run_experiment(resumed(finished, out=tmp_path / "out", data=tmp_path / "d"))
+
+
+def test_a_trial_of_another_dataset_is_not_taken_for_one_of_this(
+    finished: ExperimentOptions, tmp_path: Path
+):
+    shutil.copytree(finished.run.out, tmp_path / "out")
+    data = load_dataset(finished.data)
+    inverted = data.table.assign(target=1 - data.table["target"])
+    other = write_dataset(tmp_path / "d", np.asarray(data.images), inverted, {})
+    trial = tmp_path / "out" / "trials" / "real-seed0"
+    shutil.rmtree(trial)
+    train(replace(TrainOptions(), **CLASSIFIER, data=other.path, out=trial, tracking="none"))
+    with pytest.raises(UserError, match=r"real-seed0: .*dataset: other targets"):
+        run_experiment(resumed(finished, out=tmp_path / "out"))
+
+
+@pytest.mark.parametrize("column", ["target", "group", "image_id"])
+def test_trials_of_other_images_are_not_compared(column: str):
+    rows = {"arm": "real", "seed": 0, "gan_seed": pd.NA, "test_set": "test"}
+    images = pd.DataFrame({"image_id": ["a", "b"], "target": [0, 1], "group": ["1", "2"]})
+    other = images.assign(**{column: images[column].to_numpy()[::-1]})
+    other = other if column != "image_id" else images.assign(image_id=["a", "c"])
+    both = pd.concat([images.assign(**rows), other.assign(**rows | {"arm": "synthetic"})])
+    with pytest.raises(UserError, match=f"not tested on the same test: other {column}"):
+        check_alike(both.reset_index(drop=True))
+
+
+def test_few_malignant_images_are_told_before_a_generator_trains(
+    finished: ExperimentOptions, tmp_path: Path
+):
+    data = tmp_path / "data"
+    prepare(replace(PrepareOptions(), patients=60, prevalence=0.2, size=32, out=data))
+    with pytest.raises(UserError, match="the evaluation of a generator needs 8"):
+        run_experiment(resumed(finished, data=data, out=tmp_path / "out", resume=False))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["../../outside", "/tmp/outside", "a b", "", "\x1b[31m", 1, None])
+def test_an_arm_has_a_name(finished: ExperimentOptions, tmp_path: Path, name: object):
+    arms = EXPERIMENT["arms"] | {name: {"oversample": 0.2}}
+    (tmp_path / "e.yaml").write_text(yaml.safe_dump(EXPERIMENT | {"arms": arms}))
+    with pytest.raises(UserError, match=r"name|quote"):
+        run_experiment(ExperimentOptions(tmp_path / "e.yaml", data=finished.data))
 
 
 def test_a_taken_folder_is_refused(finished: ExperimentOptions):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from commands import make_inputs
-from fault_harness import TABLE, Table
+from fault_harness import TABLE, Table, preload
 
 
 @pytest.fixture
@@ -17,6 +17,7 @@ def table() -> Table:
 @pytest.fixture(scope="session")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working directory with what the commands read."""
+    preload()
     folder = tmp_path_factory.mktemp("inputs")
     make_inputs(folder)
     return folder

@@ -6,6 +6,7 @@ exit code 2, or it is a failure. `FAULTS=all` tries every step instead of a samp
 """
 
 import errno
+import importlib
 import os
 import runpy
 import signal
@@ -100,6 +101,17 @@ def run(
         time.sleep(0.02)
     steps = int(counted.read_text()) if counted.exists() else 0
     return Outcome(os.waitstatus_to_exitcode(status), _read(log), steps)
+
+
+def preload() -> None:
+    """Import what takes seconds here, once, and not in every process that is forked."""
+    for name in (
+        *("data.preparation.images", "data.preparation.phantom", "data.preparation.pool"),
+        *("data.card.page", "gan.training_run", "gan.evaluation.scoring", "gan.exploration"),
+        *("classifier.training.run", "classifier.evaluation.page", "experiments.steps"),
+        *("classifier.evaluation.members", "classifier.training.metadata_models"),
+    ):
+        importlib.import_module(name)
 
 
 def _read(log: Path) -> str:
