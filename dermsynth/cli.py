@@ -18,6 +18,7 @@ import yaml
 
 from dermsynth.errors import UserError, some
 from dermsynth.files import write_text
+from dermsynth.interrupts import terminate_as_interrupt
 from dermsynth.leaving import leave, leave_quietly
 from dermsynth.options import as_plain, check_bounds, flag, flat_hints
 from dermsynth.screen import screens, visible
@@ -104,6 +105,7 @@ def run(
     doc : its docstring, for `--help`
     """
     prog, description = f"python -m {module}", (doc or "").strip()
+    terminate_as_interrupt()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
