@@ -14,7 +14,9 @@ import tyro
 
 from dermsynth import cli
 from dermsynth.errors import UserError
-from dermsynth.files import write_text
+from dermsynth.files import check_free, write_text
+from dermsynth.leaving import DISK_FULL
+from dermsynth.locks import locked
 from dermsynth.options import OutputOptions, Seed, check_bounds
 
 
@@ -39,20 +41,32 @@ def write_report(options: ReportOptions) -> Path:
     page = dataset_card(options.dataset, options.seed)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_text(out, page)
+        _write(out, page, options.dataset)
     except OSError as error:
+        if error.errno in DISK_FULL:
+            raise
         raise UserError(f"--out {out}: cannot be written ({error.strerror})") from None
     return out
+
+
+def _write(out: Path, page: str, dataset: Path) -> None:
+    """Write the page; inside the dataset's folder the manifest takes it up."""
+    from data.store import open_dataset_folder
+
+    if not out.resolve().is_relative_to(dataset.resolve()):
+        write_text(out, page)
+        return
+    with locked(dataset):
+        write_text(out, page)
+        name = out.resolve().relative_to(dataset.resolve()).as_posix()
+        open_dataset_folder(dataset).seal_again(name)
 
 
 def _check_out(options: ReportOptions) -> Path:
     out = options.output.out or options.dataset / "report.html"
     if out.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"--out {out}: expected a name that ends in .html")
-    if out.is_dir():
-        raise UserError(f"--out {out}: a folder of that name exists; choose another name")
-    if options.output.out and out.exists() and not options.output.overwrite:
-        raise UserError(f"--out {out}: exists already; choose another name or add --overwrite")
+    check_free(out, options.output.overwrite or options.output.out is None)
     folder = next(folder for folder in out.absolute().parents if folder.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         raise UserError(f"--out {out}: {folder} cannot be written to; choose another --out")

@@ -1,5 +1,6 @@
 """Reading a prepared dataset's folder for its card: nothing else is looked at."""
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ import pandas as pd
 
 from data import store
 from data.card.counts import with_rows
-from dermsynth.errors import UserError
+from data.store import DatasetRecord
+from dermsynth.manifest import Sealed
 
+PAIRS, SKIPPED, CLEANING = "duplicates.parquet", "skipped.csv", "cleaning-"
 PAIR_COLUMNS = ["image_id_1", "image_id_2", "kind", "across_lesions"]
 
 
@@ -21,16 +24,17 @@ class CardData:
     path: Path
     table: pd.DataFrame  # data.store.COLUMNS; target float (NaN: no label), group int codes
     images: Any  # indexable by row: uint8 [size, size, 3]; None where the dataset has only tables
-    info: dict[str, Any]  # dataset.json
+    info: DatasetRecord
     pairs: pd.DataFrame | None  # duplicates.parquet, with the rows of its images
     skipped: pd.DataFrame | None  # skipped.csv
+    cleaning: dict[str, bytes]  # PNG of each cleaner, before and after, by its name
 
 
 def read_card_data(path: Path) -> CardData:
     """Everything in a prepared dataset's folder. Raises UserError naming what is damaged."""
-    table, info = store.load_table(path)
-    tables_only = info.get("options", {}).get("tables_only")
-    images = None if tables_only else store.load_dataset(path).images
+    sealed = store.open_dataset_folder(path)
+    table, info, _ = store.load_table(path)
+    images = None if info.options.get("tables_only") else store.load_dataset(path).images
     for column in ("target", "age"):
         table[column] = table[column].to_numpy(float, na_value=np.nan)
     for column in ("width", "height"):
@@ -39,24 +43,19 @@ def read_card_data(path: Path) -> CardData:
         words = table[column].astype(object)
         table[column] = words.where(words.notna() & (words != ""), None)
     table["group"] = pd.factorize(table["group"])[0]
-    pairs = _read(path / "duplicates.parquet", pd.read_parquet, PAIR_COLUMNS)
-    skipped = _read(path / "skipped.csv", _read_csv, ["image_id", "where", "reason"])
-    if pairs is not None:
-        pairs = with_rows(table, pairs)
-    return CardData(path, table, images, info, pairs, skipped)
+    pairs = None
+    if sealed.has(PAIRS):
+        pairs = with_rows(table, sealed.table(PAIRS, PAIR_COLUMNS))
+    pictures = {
+        name.removeprefix(CLEANING).removesuffix(".png"): sealed.bytes(name)
+        for name in sorted(sealed.manifest.files)
+        if name.startswith(CLEANING) and name.endswith(".png")
+    }
+    return CardData(path, table, images, info, pairs, _read_skipped(sealed), pictures)
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path, dtype=str, keep_default_na=False)
-
-
-def _read(path: Path, reader: Any, columns: list[str]) -> pd.DataFrame | None:
-    if not path.exists():
+def _read_skipped(sealed: Sealed) -> pd.DataFrame | None:
+    if not sealed.has(SKIPPED):
         return None
-    try:
-        table = reader(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: damaged ({error}); prepare the dataset again") from None
-    if lacking := [column for column in columns if column not in table]:
-        raise UserError(f"{path}: no column {', '.join(lacking)}; prepare the dataset again")
-    return table
+    content = io.BytesIO(sealed.bytes(SKIPPED))  # as it was written: nothing else can be in it
+    return pd.read_csv(content, dtype=str, keep_default_na=False)

@@ -30,7 +30,10 @@ READING = {  # what the parts that are no fold are for
     "no part": "no label, or external and tied to an image of the first source; not used",
 }
 CITED = ("licence", "licence_url", "citation", "attribution")
-SHOWN = ("folds_hash", "counts", "duplicates", "dropped", "conflicts", "sources", "options", "look")
+SHOWN = (
+    *("folds_hash", "counts", "duplicates", "dropped", "conflicts", "sources", "options", "look"),
+    "enlarged",
+)
 
 
 def dataset_card(path: Path, seed: int) -> str:
@@ -54,14 +57,15 @@ def percent(value: Any) -> str:
 def _context(card: CardData, seed: int) -> dict[str, Any]:
     table, info = card.table, card.info
     checks = leak_checks(table, card.pairs)
-    look = info.get("look") or info.get("options") or {}
+    look = info.look.model_dump() if info.look else info.options
+    said = info.model_dump()
     native = card.images is not None and "shard" in table
     size = None if native or card.images is None else card.images.shape[1]
     parts = breakdown(table, part_names(table["fold"]), ordered=True)
     folds = [part for part in parts if part["name"].startswith("fold ")]
     return {
         "name": card.path.resolve().name,
-        "info": info,
+        "info": said,
         "seed": seed,
         "whole": figures(table),
         "sources": _sources(card),
@@ -88,14 +92,14 @@ def _context(card: CardData, seed: int) -> dict[str, Any]:
         "kinds": KINDS,
         "pairs": pair_pictures(card),
         "skipped": _skipped(card),
-        "conflicts": list(info.get("conflicts") or []),
+        "conflicts": info.conflicts,
         "look": look | {"size": size},
         "resolutions": _resolutions(table, size),
         "samples": samples(card, seed),
         "tones": skin_tones(card, seed),
         "bands": skin_tone.BANDS,
-        "cleaning": _cleaning(card.path),
-        "rest": {key: value for key, value in info.items() if key not in (*SHOWN, *CITED)},
+        "cleaning": {name: pictures.png(content) for name, content in card.cleaning.items()},
+        "rest": {key: value for key, value in said.items() if key not in (*SHOWN, *CITED)},
     }
 
 
@@ -127,20 +131,20 @@ def _resolutions(table: pd.DataFrame, size: int | None) -> dict[str, Any] | None
 
 
 def _sources(card: CardData) -> list[dict[str, Any]]:
-    """Where the images come from, each with its licence; older datasets have one, unnamed."""
-    listed = card.info.get("sources")
+    """Where the images come from, each with its licence; what was drawn here has no list."""
+    facts = card.info.facts
+    listed = facts.get("sources")
     if isinstance(listed, list) and all(isinstance(source, dict) for source in listed):
         return [{"name": "–"} | source for source in listed]
-    facts = {key: card.info[key] for key in CITED if key in card.info}
-    return [{"name": card.info.get("source", "–"), **facts}]
+    return [{"name": card.info.source, **{key: facts[key] for key in CITED if key in facts}}]
 
 
 def _duplicates(card: CardData) -> list[dict[str, Any]]:
-    """Pairs by kind: of the list or, in datasets prepared before there was one, of the sums."""
+    """Pairs by kind: of the list or, where there is none, of the sums."""
     if card.pairs is not None:
         lines = duplicate_counts(card.pairs)
         return [line for line in lines if line["pairs"] or card.images is not None]
-    sums = card.info.get("duplicates") or {}
+    sums = card.info.duplicates
     across = {"near": sums.get("near_pairs_across_lesions")}
     return [
         {"kind": kind, "pairs": sums[f"{kind}_pairs"], "across": across.get(kind), "differ": None}
@@ -159,15 +163,7 @@ def _skipped(card: CardData) -> list[dict[str, Any]]:
         copies = card.pairs[(card.pairs["kind"] == "identical") & (card.pairs["other"] < 0)]
         if len(copies):
             reasons["byte for byte the same as another image"] = copies["image_id_2"].tolist()
-    for reason, names in (card.info.get("dropped") or {}).items():
+    for reason, names in card.info.dropped.items():
         reasons.setdefault(reason, list(names))
     lines = [{"reason": why, "n": len(names), "first": names[:5]} for why, names in reasons.items()]
     return sorted(lines, key=lambda line: -line["n"])
-
-
-def _cleaning(folder: Path) -> dict[str, str]:
-    """Picture of each cleaner, before and after, by its name."""
-    return {
-        path.stem.removeprefix("cleaning-"): pictures.png(path.read_bytes())
-        for path in sorted(folder.glob("cleaning-*.png"))
-    }

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data.images.files import SUFFIXES, find_files, find_images
+from data.images.files import NO_TEXT, RENAME, SUFFIXES, find_files, find_images
 from data.sources import vocabulary
 from data.sources.listing import MALIGNANT, Fault, Listing, SourceOptions, packed_hint
 from data.sources.rows import Rows, check_positive, from_sheet, listing, positive_codes
@@ -100,6 +100,8 @@ def _first(names: Names) -> str:
 
 def _from_folders(root: Path, options: SourceOptions) -> Listing:
     paths = find_images(root)
+    unnamed = {path for path in paths if NO_TEXT.search(str(path.relative_to(root)))}
+    paths = [path for path in paths if path not in unnamed]
     if not paths:
         raise UserError(
             f"--root {root}: no image below it; expected {', '.join(SUFFIXES)} files in class "
@@ -109,7 +111,9 @@ def _from_folders(root: Path, options: SourceOptions) -> Listing:
     parts = [path.relative_to(root).parts for path in paths]
     loose = [path for path, steps in zip(paths, parts, strict=True) if len(steps) == 1]
     faults = [
-        Fault(printable(path.stem), printable(path.name), "not in a class folder") for path in loose
+        Fault(printable(path.stem), printable(str(path.relative_to(root))), reason)
+        for reason, bad in (("not in a class folder", loose), (RENAME, sorted(unnamed)))
+        for path in bad
     ]
     inside = [row for row, steps in enumerate(parts) if len(steps) > 1]
     if not inside:

@@ -153,7 +153,7 @@ def _check_names(rows: Rows) -> None:
     rows.raw = rows.raw.assign(image_id=names)
     rows.reject(rows.raw["image_id"] == "", "image_id is empty")
     unsafe = [bool(UNSAFE.search(n)) or len(n) > MAX_NAME for n in rows.raw["image_id"]]
-    rows.reject(unsafe, "unsafe file name: expected a plain name without folders; rename it")
+    rows.reject(unsafe, "unsafe file name: expected a plain name without folders")
 
 
 def _check_numbers(rows: Rows) -> None:

@@ -10,12 +10,13 @@ from PIL import Image
 from data.images.decoding import Preprocessing, decode
 from data.images.files import Encoded
 from data.images.native import NativeImages, ShardWriter, shard_path
+from data.images.stored import IMAGES
 from data.preparation import ingest as module
-from data.preparation.ingest import PIXELS, fingerprint, forget, ingest
+from data.preparation.ingest import fingerprint, forget, ingest
 from dermsynth.errors import UserError
 
 LOOK = Preprocessing(32)
-FULL = {"fit": "crop", "clean": []}
+FULL = ("crop", ())
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def test_what_becomes_of_each_file(files, work, native):
     assert taken.kept["row"].tolist() == [0, 1, 3, 5, 6, 8, 9]
     assert taken.copies.to_numpy().tolist() == [[7, 0]]
     assert list(taken.bad) == [4]
-    images = np.load(work / PIXELS)
+    images = np.load(work / IMAGES)
     assert len(images) == len(taken.kept)
     for image, row in zip(images, taken.kept.itertuples(), strict=True):
         decoded = decode(files[row.row], LOOK)
@@ -79,7 +80,7 @@ def test_stopped_anywhere_it_goes_on_to_the_same(files, tmp_path, work, monkeypa
     monkeypatch.setattr(module, "decode_all", stopping)
     with pytest.raises(KeyboardInterrupt):
         ingest(work, NAMES, files, LOOK, native)
-    with open(work / PIXELS, "ab") as file:
+    with open(work / IMAGES, "ab") as file:
         file.write(b"what a kill in the middle of a write leaves")
     monkeypatch.setattr(module, "decode_all", counting)
     again = ingest(work, NAMES, files, LOOK, native)
@@ -88,14 +89,14 @@ def test_stopped_anywhere_it_goes_on_to_the_same(files, tmp_path, work, monkeypa
     pd.testing.assert_frame_equal(again.copies, expected.copies)
     assert again.bad == expected.bad
     for path in unbroken.rglob("*"):
-        if path.is_file() and path.suffix != ".parquet":
+        if path.is_file():
             assert path.read_bytes() == (work / path.relative_to(unbroken)).read_bytes()
 
 
 def test_nothing_to_do(work):
     taken = ingest(work, ["a"], [None], LOOK)
     assert len(taken.kept) == len(taken.copies) == len(taken.bad) == 0
-    assert np.load(work / PIXELS).shape == (0, 32, 32, 3)
+    assert np.load(work / IMAGES).shape == (0, 32, 32, 3)
 
 
 def test_fingerprint_tells_other_inputs_apart(files):
@@ -118,7 +119,7 @@ def test_fingerprint_tells_other_inputs_apart(files):
 def native(files, work):
     taken = ingest(work, NAMES, files, LOOK, native=True)
     forget(work, pixels_too=True)
-    return NativeImages(work, taken.kept, FULL, 48), taken.kept["row"].tolist()
+    return NativeImages(work, taken.kept, *FULL, 48), taken.kept["row"].tolist()
 
 
 def test_files_stay_as_they_are_and_are_read_at_any_size(native, files, work):
@@ -161,6 +162,6 @@ def test_damaged_shards_are_named(native, work):
     with pytest.raises(UserError, match=r"00002\.tar: cut off; prepare the dataset again"):
         images[:]
     shard_path(work, 2).unlink()
-    table = pd.DataFrame({"shard": [2], "offset": [0], "length": [1]})
+    table = pd.DataFrame({"shard": [2], "offset": [0], "length": [1], "sha256": [""]})
     with pytest.raises(UserError, match=r"00002\.tar: missing"):
-        NativeImages(work, table, FULL, 32)
+        NativeImages(work, table, *FULL, 32)

@@ -12,11 +12,13 @@ from PIL import Image
 
 from data import prepare as module
 from data import store
+from data.images import stored
 from data.images.decoding import Preprocessing, decode, perceptual_hash
 from data.pool import leak
 from data.preparation import assemble
 from data.preparation import images as images_module
 from data.prepare import PrepareOptions, default_dataset, prepare
+from data.provenance import Provenance
 from data.store import TEST, load_dataset
 from dermsynth.cli import parse
 from dermsynth.options import replace
@@ -54,10 +56,10 @@ def test_dataset(options, ham, capsys):
     assert row["sha256"] == decoded.sha256
     assert row["phash"] == decoded.phash == perceptual_hash(dataset.images[7])
     info = dataset.info
-    assert info["licence"] == "CC BY-NC 4.0"
-    assert info["counts"]["images"] == info["rows"] == 48
-    assert info["counts"]["parts"]["test"]["groups"] == table[table.fold == TEST].group.nunique()
-    assert info["options"]["folds"] == 3
+    assert info.facts["licence"] == "CC BY-NC 4.0"
+    assert info.counts["images"] == info.facts["rows"] == 48
+    assert info.counts["parts"]["test"]["groups"] == table[table.fold == TEST].group.nunique()
+    assert info.options["folds"] == 3
     printed = capsys.readouterr().out
     for words in ("rows in the metadata", "near-duplicate pairs", "fold 2", "test", "malignant"):
         assert words in printed
@@ -68,7 +70,7 @@ def test_config_yaml_makes_the_same_dataset_again(options, tmp_path):
     argv = ["--config", str(first.path / "config.yaml"), "--out", str(tmp_path / "again")]
     again = prepare(parse(PrepareOptions, argv, "x", "x"))
     pd.testing.assert_frame_equal(again.table, first.table)
-    assert (again.images == first.images).all()
+    assert (again.images[:] == first.images[:]).all()
     assert again.folds_hash == first.folds_hash
 
 
@@ -77,7 +79,7 @@ def test_row_order_of_the_csv_does_not_matter(options, edit_csv, tmp_path):
     edit_csv(lambda table: table.sample(frac=1, random_state=3))
     again = prepare(replace(options, out=tmp_path / "again"))
     assert again.folds_hash == first.folds_hash
-    assert (again.images == first.images).all()
+    assert (again.images[:] == first.images[:]).all()
 
 
 def test_seed_and_test_fraction(options, tmp_path):
@@ -102,7 +104,7 @@ def test_same_bytes_and_same_picture_under_another_lesion_are_one_group(options,
         four = [f"ISIC_{k:07d}" for k in (one, one + 1, other, other + 1)]
         views = {group[name] for name in four if name in group}
         assert len(views) == 1
-    assert dataset.info["duplicates"] == {
+    assert dataset.info.duplicates == {
         "identical_pairs": 1,
         "near_pairs": 1,
         "near_pairs_across_lesions": 1,
@@ -136,9 +138,9 @@ def test_a_folder_held_twice_and_stray_files_are_counted(options, ham):
     shutil.copy(ham / "HAM10000_metadata.csv", ham / "copy")
     shutil.copy(ham / "HAM10000_images_part_1" / "ISIC_0000000.jpg", ham / "stray.jpg")
     info = prepare(options).info
-    assert info["second_copies"] == 24
-    assert info["files_without_row"] == 1
-    assert info["counts"]["images"] == 48
+    assert info.facts["second_copies"] == 24
+    assert info.facts["files_without_row"] == 1
+    assert info.counts["images"] == 48
 
 
 def test_tab_separated_metadata_with_byte_order_mark(options, ham):
@@ -152,14 +154,14 @@ def test_tab_separated_metadata_with_byte_order_mark(options, ham):
 def test_phantom(tmp_path):
     dataset = prepare(replace(TINY_PHANTOM, out=tmp_path / "p"))
     table = dataset.table
-    assert dataset.info["best_auc"] == 0.90
+    assert dataset.info.facts["best_auc"] == 0.90
     assert table["image_id"].is_unique
     assert never_split(table, "patient_id", "group")
     assert table["group"].nunique() == 40
     assert "factor_probability" in table
     again = prepare(replace(TINY_PHANTOM, out=tmp_path / "again"))
     assert again.folds_hash == dataset.folds_hash
-    assert (again.images == dataset.images).all()
+    assert (again.images[:] == dataset.images[:]).all()
 
 
 def test_default_dataset_is_made_once(tmp_path, monkeypatch):
@@ -188,11 +190,11 @@ def test_pool_declared_and_undeclared(foreign, options, tmp_path, capsys):
     pool = prepare(ask)
     assert pool.images.shape == (5, 64, 64, 3)
     assert (pool.images[3] == decode(foreign / "sub" / "3.png", Preprocessing(64)).pixels).all()
-    assert pool.info["provenance"] == {"kind": "declared", "statement": "by X from Y"}
-    assert leak(pool, dataset, 0) is None
+    assert pool.info.provenance == Provenance(kind="declared", statement="by X from Y")
+    assert leak(pool.info.provenance, pool.path, dataset, 0) is None
     unknown = prepare(replace(ask, out=tmp_path / "unknown", provenance=None))
     assert "provenance unknown" in capsys.readouterr().out
-    assert "does not say where" in leak(unknown, dataset, 0)
+    assert "does not say where" in leak(unknown.info.provenance, unknown.path, dataset, 0)
 
 
 def test_pool_skips_and_names_bad_files(foreign, tmp_path, refused):
@@ -203,7 +205,7 @@ def test_pool_skips_and_names_bad_files(foreign, tmp_path, refused):
     assert "sub/3.png" in refused(ask, "1 of 5 images cannot be used")
     pool = prepare(replace(ask, on_error="skip"))
     assert len(pool.images) == 4
-    assert list(pool.info["dropped"].values()) == [["sub/3.png"]]
+    assert list(pool.info.dropped.values()) == [["sub/3.png"]]
 
 
 def test_a_pool_is_not_laundered(foreign, tmp_path, refused):
@@ -237,8 +239,7 @@ def test_too_little_space_is_seen_before_decoding(options, monkeypatch, refused)
 def test_full_disk_keeps_the_old_dataset(options, monkeypatch, moment):
     first = prepare(options)
     if moment == "images":
-        full = open("/dev/full", "wb")  # noqa: SIM115 - closed by the writer
-        monkeypatch.setattr(store, "open", lambda path, mode: full, raising=False)
+        monkeypatch.setattr(stored, "open", lambda *_: open("/dev/full", "wb"), raising=False)  # noqa: SIM115
     else:
 
         def fail(path, content):
@@ -295,7 +296,7 @@ def test_all_of_ham10000(real_ham, tmp_path):
     )
     cpu_seconds = time.process_time() - start  # of all threads: a busy machine does not matter
     table = dataset.table
-    assert dataset.info["rows"] == 10_015
+    assert dataset.info.facts["rows"] == 10_015
     assert len(table) == 10_013  # two are byte-identical to another one
     assert table["target"].sum() == 1_113
     assert 7_400 < table["group"].nunique() <= 7_470
@@ -305,7 +306,7 @@ def test_all_of_ham10000(real_ham, tmp_path):
     shares = table.groupby("fold")["target"].mean()
     assert shares.max() / shares.min() < 1.05
     assert (table["fold"] == TEST).mean() == pytest.approx(0.2, abs=0.005)
-    duplicates = dataset.info["duplicates"]
+    duplicates = dataset.info.duplicates
     assert duplicates["identical_pairs"] == 2
     assert 5 <= duplicates["near_pairs_across_lesions"] <= 12
     assert table["group"].value_counts().max() < 20

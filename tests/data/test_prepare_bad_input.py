@@ -22,10 +22,10 @@ TINY_PHANTOM = replace(PrepareOptions(), size=32, patients=40, folds=3)
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"folds": 1}, "--folds 1: expected at least 2"),
+        ({"folds": 1}, "--folds 1: expected a whole number from 2 to 1000"),
         ({"test_fraction": 1.0}, "--test-fraction 1.0"),
         ({"test_fraction": -0.2}, "--test-fraction -0.2"),
-        ({"size": 16}, "--size 16: expected 32 to 1024 px"),
+        ({"size": 16}, "--size 16: expected a whole number from 32 to 1024, or native"),
         ({"size": 5000}, "--size 5000"),
         ({"size": -1}, "--size -1"),
         ({"positive": "bcc"}, r"--positive bcc: no such diagnosis .* mel \(16\)"),
@@ -48,9 +48,9 @@ def test_bad_options(options, change, expected, refused):
     [
         ({"root": (Path("/"),)}, "--root: --source phantom does not use it"),
         ({"positive": "bcc", "on_error": "skip"}, "--on-error, --positive: --source phantom"),
-        ({"patients": 0}, "patients 0"),
-        ({"prevalence": 1.5}, "prevalence 1.5"),
-        ({"best_auc": 0.2}, "best_auc 0.2"),
+        ({"patients": 0}, "--patients 0"),
+        ({"prevalence": 1.5}, "--prevalence 1.5"),
+        ({"best_auc": 0.2}, "--best-auc 0.2: expected"),
         ({"patients": 5, "prevalence": 0.5}, "need at least"),
         ({"prevalence": 0.03}, "malignant groups"),
     ],
@@ -110,9 +110,9 @@ def test_unreadable_folder(options, monkeypatch):
 def test_out_is_taken(options, tmp_path, refused):
     first = prepare(options)
     refused(options, "exists already; .* --overwrite")
-    options.out.joinpath("dataset.json").rename(options.out / "kept.json")
-    refused(replace(options, overwrite=True), "holds no dataset.json")
-    options.out.joinpath("kept.json").rename(options.out / "dataset.json")
+    options.out.joinpath("manifest.json").rename(options.out / "kept.json")
+    refused(replace(options, overwrite=True), "holds no manifest.json")
+    options.out.joinpath("kept.json").rename(options.out / "manifest.json")
     again = prepare(replace(options, overwrite=True, seed=5))
     assert again.folds_hash != first.folds_hash
 
@@ -219,8 +219,8 @@ def test_skip_drops_and_counts(options, ham, capsys):
     dataset = prepare(replace(options, on_error="skip"))
     ids = dataset.table["image_id"].tolist()
     assert set(ids) == {f"ISIC_{k:07d}" for k in range(48)} - bad
-    assert {name for names in dataset.info["dropped"].values() for name in names} == bad
-    assert dataset.info["dropped"]["absent"] == ["ISIC_0000000", "ISIC_0000004"]
+    assert {name for names in dataset.info.dropped.values() for name in names} == bad
+    assert dataset.info.dropped["absent"] == ["ISIC_0000000", "ISIC_0000004"]
     path = ham / "HAM10000_images_part_1" / "ISIC_0000010.jpg"
     assert (
         dataset.images[ids.index("ISIC_0000010")] == decode(path, Preprocessing(64)).pixels

@@ -1,6 +1,5 @@
 """Joined sources, native files, tables alone, own folds, and going on after a kill."""
 
-import json
 import os
 import shutil
 import signal
@@ -16,7 +15,7 @@ from PIL import Image
 from data.images.decoding import Preprocessing, decode
 from data.preparation import ingest as ingest_module
 from data.prepare import prepare
-from data.store import EXTRA, NO_PART, load_dataset
+from data.store import EXTRA, NO_PART, Look, load_dataset
 from dermsynth.errors import UserError
 from dermsynth.options import replace
 
@@ -53,10 +52,10 @@ def test_external_images_join_the_training_parts_only(joined):
         assert set(external) < set(dataset.rows("train", number))
         for part in ("val", "test"):
             assert not set(external) & set(dataset.rows(part, number))
-    parts = dataset.info["counts"]["parts"]
+    parts = dataset.info.counts["parts"]
     assert parts["extra"]["images"] == 5
     assert parts["no part"]["images"] == 1
-    assert [source["name"] for source in dataset.info["sources"]] == ["ham10000", "ham10000"]
+    assert [source["name"] for source in dataset.info.facts["sources"]] == ["ham10000", "ham10000"]
 
 
 def test_each_source_needs_its_root(options, joined, refused):
@@ -86,7 +85,7 @@ def test_native_keeps_the_files(options, ham):
 def test_letterbox_and_cleaning_are_remembered(options):
     look = {"fit": "letterbox", "clean": "colour,frame"}
     dataset = prepare(replace(options, **look))
-    assert dataset.info["look"] == {"size": 64, "fit": "letterbox", "clean": ["frame", "colour"]}
+    assert dataset.info.look == Look(size=64, fit="letterbox", clean=("frame", "colour"))
     assert (dataset.images[0][:4] == 0).all()  # black above: 60 of 80 px are high
     pictures = {path.name for path in dataset.path.glob("cleaning-*.png")}
     assert pictures == {"cleaning-frame.png", "cleaning-colour.png"}
@@ -124,7 +123,7 @@ def test_a_lesion_of_both_targets(options, edit_csv, refused):
     assert "HAM_0000000" in refused(options, "1 lesions have images of both targets")
     dataset = prepare(replace(options, conflicts="malignant"))
     assert dataset.targets(np.array([0, 1])).tolist() == [1, 1]
-    assert dataset.info["conflicts"][0]["lesion_id"] == "HAM_0000000"
+    assert dataset.info.conflicts[0]["lesion_id"] == "HAM_0000000"
 
 
 def test_skipped_rows_are_listed(options, ham):
@@ -157,13 +156,13 @@ KILLED = """
 import os, signal, sys
 from data.preparation import ingest
 ingest.CHUNK = 8
-real, written = ingest.store.write_parquet, []
+real, written = ingest.journal.write_scratch, []
 def write(path, content):
     real(path, content)
     written.append(path)
     if len(written) == 3:
         os.kill(os.getpid(), signal.SIGKILL)
-ingest.store.write_parquet = write
+ingest.journal.write_scratch = write
 from data.prepare import PrepareOptions, prepare
 from dermsynth.cli import parse
 prepare(parse(PrepareOptions, sys.argv[1:], "x", "x"))
@@ -231,4 +230,6 @@ def test_ctrl_c_says_how_to_go_on(options, tmp_path):
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 130
     assert f"what was done waits in {work}; the same command goes on from there" in said
-    assert json.loads((work / "process.json").read_text())["pid"] == process.pid
+    assert (work / "images.npy").exists()
+    assert prepare(options).identity == load_dataset(options.out).identity
+    assert [path.name for path in options.out.parent.iterdir()] == [options.out.name]

@@ -1,3 +1,4 @@
+import hashlib
 import html
 import re
 import shutil
@@ -15,8 +16,10 @@ from data.card import samples
 from data.card.counts import breakdown, leak_checks, with_rows
 from data.images.native import ShardWriter
 from data.report import ReportOptions, write_report
+from data.store import Look
 from dermsynth.errors import UserError
 from dermsynth.options import OutputOptions
+from dermsynth.verify import verify
 
 ROOT = Path(__file__).parents[2]
 FOLDS = [0, 1, 2, -1, -2, -3]
@@ -62,20 +65,27 @@ def make_dataset(folder: Path, table: pd.DataFrame | None = None, **info) -> Pat
     folder.mkdir(parents=True)
     said = {"source": "siim2020", "options": {"source": "siim2020", "size": 64, "folds": 3}}
     said |= {
-        "look": {"size": 64, "fit": "crop", "clean": []},
+        "look": Look(size=64, fit="crop", clean=()),
         "dropped": {},
         "licence": "CC BY 4.0",
     }
     said |= info
     if not said["options"].get("tables_only"):
-        store.save_images(folder / "images.npy", make_images(len(table)))
-    store.save_table(folder, table, said)
+        store.save_images(folder, make_images(len(table)))
+    store.seal_dataset(folder, table, said)
     return folder
 
 
 def add_pairs(folder: Path, pairs: list[tuple]) -> None:
     columns = ["image_id_1", "image_id_2", "kind", "across_lesions"]
     pd.DataFrame(pairs, columns=columns).to_parquet(folder / "duplicates.parquet")
+    store.open_dataset_folder(folder).seal_again("duplicates.parquet")
+
+
+def add_skipped(folder: Path, rows: list[tuple]) -> None:
+    skipped = pd.DataFrame(rows, columns=["image_id", "where", "reason"])
+    skipped.to_csv(folder / "skipped.csv", index=False)
+    store.open_dataset_folder(folder).seal_again("skipped.csv")
 
 
 def page_of(folder: Path) -> str:
@@ -262,8 +272,7 @@ def test_skipped_and_conflicts(tmp_path):
     folder = make_dataset(tmp_path / "d", conflicts=[conflict], dropped={"absent": ["A", "B"]})
     rows = [(f"X{i}", "train.csv line 9", "target is neither 0 nor 1") for i in range(7)]
     rows.append(("", "odd/name.jpg", "unsafe file name"))
-    skipped = pd.DataFrame(rows, columns=["image_id", "where", "reason"])
-    skipped.to_csv(folder / "skipped.csv", index=False)
+    add_skipped(folder, rows)
     page = page_of(folder)
     found = rows_under(page, "reason")
     assert found["target is neither 0 nor 1"] == ["7", "X0, X1, X2, X3, X4 and 2 more"]
@@ -302,8 +311,7 @@ def test_content_is_escaped(tmp_path):
     info |= {"options": {NASTY: NASTY}, "sources": [{"name": NASTY, "licence": NASTY}]}
     folder = make_dataset(tmp_path / "<b>set", table, **info)
     add_pairs(folder, [(f"{NASTY} 0", f"{NASTY} 1", NASTY, True)])
-    skipped = pd.DataFrame([[NASTY] * 3], columns=["image_id", "where", "reason"])
-    skipped.to_csv(folder / "skipped.csv", index=False)
+    add_skipped(folder, [(NASTY,) * 3])
     page = page_of(folder)
     assert NASTY not in page
     assert "<script" not in page
@@ -334,11 +342,11 @@ def test_native_dataset(tmp_path):
             content = cv2.imencode(".jpg", cv2.resize(image, (300, 200)))[1].tobytes()
             table.loc[row, "offset"] = shard.add(f"{row}.jpg", content)
             table.loc[row, ["shard", "length"]] = 0, len(content)
+            table.loc[row, "sha256"] = hashlib.sha256(content).hexdigest()
     table = table.astype({"shard": "int32", "offset": "int64", "length": "int64"})
-    look = {"size": "native", "fit": "crop", "clean": []}
-    store.save_table(
-        folder, table, {"source": "folder", "options": {"size": "native"}, "look": look}
-    )
+    look = Look(size="native", fit="crop", clean=())
+    info = {"source": "folder", "options": {"size": "native"}, "look": look}
+    store.seal_dataset(folder, table, info, {shard.name: shard.entry})
     page = page_of(folder)
     words = words_of(page)
     assert "stored at original size" in words
@@ -385,18 +393,21 @@ def test_prepared_dataset(options):
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
-        (lambda d: (d / "dataset.json").unlink(), "no prepared dataset there"),
-        (lambda d: (d / "dataset.json").write_text("[1"), "not JSON"),
-        (lambda d: (d / "table.parquet").write_bytes(b"PAR1"), "damaged"),
+        (lambda d: (d / "manifest.json").unlink(), "no prepared dataset there"),
+        (lambda d: (d / "manifest.json").write_text("[1"), "manifest.json: not JSON"),
+        (lambda d: (d / "dataset.json").unlink(), "dataset.json: cannot be read"),
+        (lambda d: (d / "dataset.json").write_text("[1"), "dataset.json: it is not what was"),
+        (lambda d: (d / "table.parquet").write_bytes(b"PAR1"), "table.parquet: it is not what was"),
         (lambda d: (d / "images.npy").unlink(), "images.npy"),
-        (lambda d: (d / "duplicates.parquet").write_bytes(b"x"), "duplicates.parquet: damaged"),
-        (lambda d: (d / "skipped.csv").write_bytes(b"\xff\x00"), "skipped.csv"),
-        (lambda d: (d / "skipped.csv").write_text("a,b\n1,2\n"), "no column image_id"),
+        (lambda d: (d / "duplicates.parquet").write_bytes(b"x"), "duplicates.parquet: it is not"),
+        (lambda d: (d / "skipped.csv").write_bytes(b"\xff\x00"), "skipped.csv: it is not what was"),
         (lambda d: (d / "report.html").mkdir(), "a folder of that name exists"),
         (lambda d: shutil.rmtree(d), "no prepared dataset there"),
     ],
 )
 def test_damaged_dataset_is_refused(folder, harm, message):
+    add_pairs(folder, [("IMG_0000", "IMG_0001", "near", False)])
+    add_skipped(folder, [("a", "b", "c")])
     harm(folder)
     with pytest.raises(UserError, match=message):
         write_report(ReportOptions(folder))
@@ -407,8 +418,25 @@ def test_changed_table_is_refused(folder):
     table = make_table()
     table.loc[0, "fold"] = 1
     table.to_parquet(folder / "table.parquet")
-    with pytest.raises(UserError, match="changed after"):
+    with pytest.raises(UserError, match=r"table\.parquet: it is not what was written"):
         write_report(ReportOptions(folder))
+
+
+def test_one_image_damaged_is_refused(folder):
+    content = bytearray((folder / "images.npy").read_bytes())
+    content[-5] ^= 1
+    (folder / "images.npy").write_bytes(content)
+    with pytest.raises(UserError, match=r"images\.npy: image 239 .* is not what was written"):
+        write_report(ReportOptions(folder))
+
+
+def test_the_card_belongs_to_the_folder(folder):
+    before = store.load_dataset(folder).identity
+    write_report(ReportOptions(folder))
+    write_report(ReportOptions(folder, seed=1))
+    (check,) = verify(folder)
+    assert check.faults == []
+    assert store.load_dataset(folder).identity == before
 
 
 def test_out_is_not_taken_from_anybody(folder, tmp_path):

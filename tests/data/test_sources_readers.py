@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
+from data.images.files import RENAME
 from data.sources import read_source
 from data.sources.listing import SourceOptions
 from dermsynth.errors import UserError
@@ -60,7 +61,7 @@ GOOD = ("a,l1,mel,40", "b,l2,nv,")
         (["..,l,nv,1"], ("..", 4, "unsafe file name")),
         ([".hidden,l,nv,1"], (".hidden", 4, "unsafe file name")),
         (["x/y.jpg,l,nv,1"], ("x/y", 4, "unsafe file name")),
-        (["x\u202egpj,l,nv,1"], ("x?gpj", 4, "unsafe file name")),
+        (["x\u202egpj,l,nv,1"], ("x\\u202egpj", 4, "unsafe file name")),
         (["x" * 300 + ",l,nv,1"], ("x" * 200 + "...", 4, "unsafe file name")),
         ([".jpg,l,nv,1"], ("", 4, "image_id is empty")),
         ([",l,nv,1"], ("", 4, "image_id is empty")),
@@ -428,10 +429,11 @@ def test_class_folders_with_names_that_are_no_text(root):
         path.parent.mkdir(exist_ok=True)
         path.write_text("x")
     listing = read_source("folder", root, SourceOptions())
-    assert listing.table["image_id"].tolist() == ["a", "b", "c"]
+    assert listing.table["image_id"].tolist() == ["a", "b"]
     assert {fault.where for fault in listing.faults} == {
-        *("?.jpg", "benign/?.jpg", "benign/x?y.jpg"),
+        *("\\udcff.jpg", "benign/\\udcff.jpg", "benign/x\\ny.jpg", "b\\udcffd/c.jpg"),
     }
+    assert {fault.reason for fault in listing.faults} == {RENAME}
     listing.table.to_parquet(io.BytesIO())
 
 
