@@ -44,11 +44,11 @@ def clear(work: Path, inputs: Path) -> None:
 
 
 def left_over(work: Path) -> list[str]:
-    """Half-written files and locks."""
+    """Half-written files. (A lock that nobody holds is no obstacle, and goes at the next entry.)"""
     return [
         str(path.relative_to(work))
         for path in work.rglob(".*")
-        if path.name.endswith((".partial", ".lock", ".unfinished", ".old", ".complete", ".key"))
+        if path.name.endswith((".partial", ".unfinished", ".old", ".complete", ".key"))
     ]
 
 
