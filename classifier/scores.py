@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from dermsynth.errors import UserError, some
-from dermsynth.files import read_bytes, write_bytes
+from dermsynth.files import read_bytes, write_text
 
 GUARDED = ("=", "+", "-", "@", "\t", "\r", "'")  # first characters of names that get GUARD in front
 GUARD = "'"
@@ -34,9 +34,18 @@ def unguard(name: str) -> str:
 
 def write_scores(path: Path, names: Sequence[str], scores: np.ndarray) -> None:
     """Replace a CSV atomically: a row an image, `scores` float [n]; folders are made."""
-    table = pd.DataFrame({COLUMNS[0]: [guard(str(name)) for name in names], COLUMNS[1]: scores})
+    lines = [",".join(COLUMNS)]
+    for name, score in zip(names, scores.tolist(), strict=True):
+        lines.append(f"{_cell(guard(name))},{score!r}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, table.to_csv(index=False).encode())
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def _cell(text: str) -> str:
+    """Quoted where it must be; csv and pandas forget carriage returns."""
+    if any(character in text for character in ',"\r\n'):
+        return '"' + text.replace('"', '""') + '"'
+    return text
 
 
 def read_scores(path: Path) -> pd.DataFrame:

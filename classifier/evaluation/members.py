@@ -77,12 +77,15 @@ def _read_member(word: str) -> Member:
         raise UserError(f"--scores {word}: expected NAME=FILE or NAME=FILE:WEIGHT")
     if weight is not None and not 0 <= weight < float("inf"):
         raise UserError(f"--scores {word}: expected a weight of 0 or more, found {weight:g}")
-    path = Path(file) / PREDICTIONS if Path(file).is_dir() else Path(file)
+    path, of_run = Path(file), Path(file).is_dir()
+    if of_run:
+        path = path / PREDICTIONS
     if not path.exists():
         raise UserError(f"--scores {word}: no {path}; expected NAME=FILE or NAME=FILE:WEIGHT")
     if path.suffix not in (".csv", ".parquet"):
         raise UserError(f"--scores {word}: expected a run, its {PREDICTIONS} or a .csv file")
-    return Member(name, path, weight, _read_csv(path) if path.suffix == ".csv" else _read_run(path))
+    read = _read_csv if path.suffix == ".csv" else _read_run if of_run else _read_parquet
+    return Member(name, path, weight, read(path))
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
@@ -90,12 +93,19 @@ def _read_csv(path: Path) -> pd.DataFrame:
 
 
 def _read_run(path: Path) -> pd.DataFrame:
-    """PREDICTIONS, of a run's folder or taken out of one."""
+    """PREDICTIONS in a run's folder."""
+    return _checked(read_predictions(open_run(path.parent, (KIND, FOLDS, METADATA))), path)
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    """The same file, or one that was taken out of its folder."""
     if path.name == PREDICTIONS and (path.parent / manifest.NAME).exists():
-        table = read_predictions(open_run(path.parent, (KIND, FOLDS, METADATA)))
-    else:
-        content = read_bytes(path, manifest.MOST_BYTES, MEND)
-        table = read_table(content, COLUMNS, path, MEND)
+        return _read_run(path)
+    content = read_bytes(path, manifest.MOST_BYTES, MEND)
+    return _checked(read_table(content, COLUMNS, path, MEND), path)
+
+
+def _checked(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     scores = pd.to_numeric(table["score"], errors="coerce")
     if len(bad := table.loc[~np.isfinite(scores), "image_id"]):
         raise UserError(f"{path}: {len(bad)} scores are not finite: {some(bad.tolist())}")
@@ -154,8 +164,8 @@ def read_truth(path: Path, part: str, ids: pd.Index) -> pd.Series:
             wanted = wanted[wanted["fold"] == TEST if part == "test" else wanted["fold"] >= 0]
         wanted = wanted[wanted.index.isin(ids)] if part == "val" else wanted
     else:
-        file = path / PREDICTIONS if path.is_dir() else path
-        table = wanted = Member("truth", path, None, _read_run(file)).rows_of(part)
+        rows = _read_run(path / PREDICTIONS) if path.is_dir() else _read_parquet(path)
+        table = wanted = Member("truth", path, None, rows).rows_of(part)
     if len(odd := ids.difference(table.index)):
         raise UserError(f"--truth {path}: does not know {len(odd)} images: {some(odd.tolist())}")
     if len(odd := wanted.index.difference(ids)):

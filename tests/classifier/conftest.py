@@ -4,7 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from data.provenance import ArchitectureRecord, GeneratorRecord
 from data.store import COLUMNS, write_dataset
+from dermsynth.files import sha256
+from dermsynth.manifest import seal
 
 
 def _table(targets, folds, seed=0):
@@ -49,3 +52,46 @@ def make_table():
 @pytest.fixture(scope="session")
 def make_images():
     return _images
+
+
+def _seal_run(folder, kind="classifier", inputs=None, options=None):
+    """Finish a folder as a run's, or again after its files were changed."""
+    parts = (
+        {"predictions": sha256(path)} if (path := folder / "predictions.parquet").exists() else {}
+    )
+    seal(folder, kind, parts, inputs or {}, options or {})
+
+
+@pytest.fixture(scope="session")
+def seal_run():
+    return _seal_run
+
+
+def _generator_record(dataset, fold=0, training_ids=None, **changes):
+    """What a generator that was trained on a fold says of itself."""
+    if training_ids is None:
+        rows = dataset.rows("train", fold)
+        training_ids = dataset.table["image_id"].to_numpy()[rows].tolist()
+    return GeneratorRecord(
+        **{
+            "architecture": ArchitectureRecord(name="dcgan", config={}),
+            "dataset": str(dataset.path),
+            "dataset_identity": dataset.identity,
+            "folds_hash": dataset.folds_hash,
+            "fold": fold,
+            "targets": "malignant",
+            "classes": [],
+            "training_ids": training_ids,
+            "seed": 0,
+            "size": 32,
+            "kimg": 1.0,
+            "minutes": 1.0,
+            "versions": {},
+        }
+        | changes
+    )
+
+
+@pytest.fixture(scope="session")
+def generator_record():
+    return _generator_record

@@ -10,15 +10,30 @@ from sklearn.metrics import roc_auc_score
 
 from classifier.blend import BlendOptions, blend
 from classifier.evaluation.blending import auc, fit_weights, fold_auc, mix
-from data.store import save_table
+from classifier.scores import guard, read_scores, unguard, write_scores
+from data.store import seal_dataset
 from dermsynth import cli
 from dermsynth.errors import UserError
+from dermsynth.files import sha256
+from dermsynth.manifest import seal
 
 
 def _predictions(targets, scores, folds, part):
     ids = [f"{part}{i}" for i in range(len(targets))]
     columns = {"image_id": ids, "group": ids, "fold": folds, "part": part}
     return pd.DataFrame(columns | {"target": targets, "score": scores})
+
+
+def _save(run, frame):
+    """Write a run's predictions, and finish its folder."""
+    frame.to_parquet(run / "predictions.parquet")
+    seal(run, "classifier-folds", {"predictions": sha256(run / "predictions.parquet")})
+
+
+def _dataset(folder, table):
+    """A dataset of tables alone, new or again."""
+    folder.mkdir(exist_ok=True)
+    seal_dataset(folder, table, {})
 
 
 @pytest.fixture
@@ -37,7 +52,7 @@ def runs(tmp_path):
             ignore_index=True,
         )
         (tmp_path / name).mkdir()
-        frame.to_parquet(tmp_path / name / "predictions.parquet")
+        _save(tmp_path / name, frame)
     return tmp_path
 
 
@@ -65,7 +80,7 @@ def _change(run, part="oof", **values):
     frame = pd.read_parquet(path)
     for column, value in values.items():
         frame.loc[frame["part"] == part, column] = value
-    frame.to_parquet(path)
+    _save(run, frame)
 
 
 def test_nine_parts_of_one_and_one_of_the_other(csvs):
@@ -194,6 +209,31 @@ def test_the_nested_figure_shows_what_fitting_noise_is_worth():
     assert fold_auc(columns, np.where(folds == 1, 0, targets), folds, None) is None
 
 
+NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1)
+NAMES |= st.builds(str.__add__, st.sampled_from(list("=+-@\t\r'")), NAMES)
+
+
+@settings(max_examples=100)
+@given(st.dictionaries(NAMES, st.floats(0, 1), min_size=1))
+def test_scores_are_safe_in_a_spreadsheet_and_read_back(tmp_path_factory, scores):
+    path = tmp_path_factory.mktemp("csv") / "s.csv"
+    write_scores(path, list(scores), np.array(list(scores.values())))
+    read = read_scores(path)
+    assert read["image_id"].tolist() == list(scores)
+    assert read["score"].tolist() == list(scores.values())
+    cells = pd.read_csv(path, dtype=str, keep_default_na=False)["image_name"]
+    assert not cells.str.startswith(("=", "+", "-", "@", "\t", "\r")).any()
+
+
+def test_which_names_get_a_quote_in_front():
+    for name in ("=1+1", "+1", "-1", "@x", "\tx", "\rx", "'x", "'=x"):
+        assert guard(name) == f"'{name}"
+        assert unguard(guard(name)) == name
+    for name in ("x", "x=1", " =1", "ISIC_1", ""):
+        assert guard(name) == unguard(name) == name
+    assert unguard("'x") == "'x"  # written by somebody else
+
+
 @settings(max_examples=50)
 @given(st.lists(st.tuples(st.booleans(), st.sampled_from([0.0, 0.1, 0.5, 0.9])), min_size=2))
 def test_auc_is_that_of_scikit_learn_ties_included(rows):
@@ -216,8 +256,7 @@ def test_truth_gives_the_answer_on_its_part(runs, make_table, tmp_path):
     assert record["blend"]["auc_truth"] == 1
     frame = pd.read_parquet(runs / "a" / "predictions.parquet")
     table = make_table(frame["target"], frame["fold"]).assign(image_id=frame["image_id"])
-    (tmp_path / "data").mkdir()
-    save_table(tmp_path / "data", table.sample(frac=1, random_state=0), {})
+    _dataset(tmp_path / "data", table.sample(frac=1, random_state=0))
     data = {"truth": tmp_path / "data"}
     record, _ = _blend(runs, "a={}/a", **data)
     test = frame[frame["part"] == "test"]
@@ -229,13 +268,12 @@ def test_truth_gives_the_answer_on_its_part(runs, make_table, tmp_path):
     assert len(found) == 360
     assert record["blend"]["auc_truth"] == pytest.approx(expected)
     one_class = table.assign(target=0)
-    (tmp_path / "benign").mkdir()
-    save_table(tmp_path / "benign", one_class, {})
+    _dataset(tmp_path / "benign", one_class)
     assert _blend(runs, "a={}/a", truth=tmp_path / "benign")[0]["blend"]["auc_truth"] is None
     everything.iloc[:350][["image_name", "target"]].to_csv(runs / "few.csv", index=False)
     with pytest.raises(UserError, match="10 images of part test have no score: test50"):
         _blend(runs, "a={}/few.csv", **data)
-    save_table(tmp_path / "data", table.iloc[5:], {})
+    _dataset(tmp_path / "data", table.iloc[5:])
     with pytest.raises(UserError, match="does not know 5 images: oof0"):
         _blend(runs, "a={}/all.csv", **data)
 
@@ -245,7 +283,7 @@ def test_weights_found_on_one_folds_validation_part(runs, capsys):
         frame = pd.read_parquet(runs / name / "predictions.parquet")
         frame = frame[(frame["part"] == "test") | (frame["fold"] == 0)]
         frame["part"] = frame["part"].replace("oof", "val")
-        frame.to_parquet(runs / name / "predictions.parquet")
+        _save(runs / name, frame)
     record, _ = _blend(runs, "a={}/a", "b={}/b", fit_on="val")
     assert record["members"]["a"]["weight"] == pytest.approx(0.7, abs=0.04)
     assert record["blend"]["fold_auc_nested"] is None
@@ -298,8 +336,13 @@ def test_bad_files_are_told(csvs, runs):
     refused("--scores a=.*/no.csv: no .*no.csv; expected NAME=FILE", "a={}/no.csv")
     refused("no .*one.csv:x; expected NAME=FILE or NAME=FILE:WEIGHT", "a={}/one.csv:x")
     (csvs / "bad.parquet").write_bytes(b"PAR1 and no more")
-    refused("bad.parquet: .*cannot be read", "a={}/bad.parquet")
+    refused("bad.parquet: damaged, no parquet table", "a={}/bad.parquet")
     refused("no .*predictions.parquet; expected", "a={}")
+    (runs / "of-before").mkdir()
+    (runs / "of-before" / "predictions.parquet").write_bytes(
+        (runs / "a" / "predictions.parquet").read_bytes()
+    )
+    refused("Folders of earlier versions have no manifest.json", "a={}/of-before")
     (csvs / "scores.xlsx").write_bytes(b"PK")
     refused("expected a run, its predictions.parquet or a .csv", "a={}/scores.xlsx")
     pd.DataFrame({"image_id": ["a"]}).to_parquet(csvs / "bad.parquet")
@@ -344,7 +387,7 @@ def test_bad_options_are_told(csvs, runs):
 def test_what_is_there_is_kept(csvs):
     for name in ("out.csv", "out.json"):
         (csvs / name).write_text("mine")
-        with pytest.raises(UserError, match=f"{name} exists already"):
+        with pytest.raises(UserError, match=f"{name}: exists already"):
             _blend(csvs, "a={}/one.csv", overwrite=False)
         assert (csvs / name).read_text() == "mine"
         (csvs / name).unlink()

@@ -8,7 +8,6 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 from scipy.special import softmax
 from sklearn.metrics import recall_score
 
@@ -18,10 +17,12 @@ from classifier.run_folder import COLUMNS
 from classifier.train import train
 from classifier.training import outputs
 from classifier.training.setup import TrainOptions
-from data.store import write_dataset
+from data.store import load_dataset, write_dataset
 from dermsynth import cli
 from dermsynth.errors import UserError
+from dermsynth.manifest import open_sealed, read_manifest
 from dermsynth.options import replace
+from dermsynth.verify import verify
 
 FIGURES = [
     *("auc", "average_precision", "balanced_accuracy", "sensitivity_at_95_specificity"),
@@ -76,18 +77,38 @@ def predictions_of(dataset, parts, seed=0):
     return pd.concat(found, ignore_index=True)
 
 
-def write_run(folder, predictions, **config):
-    """A finished run's folder, without a model."""
-    folder.mkdir()
-    predictions.to_parquet(folder / "predictions.parquet")
-    config = {key: str(value) if key == "data" else value for key, value in config.items()}
-    (folder / "config.yaml").write_text(yaml.safe_dump({"size": 32, "external": [], **config}))
-    (folder / "metrics.json").write_text("{}")
-    return EvaluateOptions(run=folder, replicates=200)
+@pytest.fixture
+def write_run(seal_run):
+    def write_run(folder, predictions, data, external=(), kind="classifier"):
+        """A finished run's folder, without a model. `external`: NAME=FOLDER."""
+        folder.mkdir()
+        predictions.to_parquet(folder / "predictions.parquet")
+        (folder / "metrics.json").write_text("{}")
+        inputs = {"dataset": load_dataset(data).as_input}
+        for text in external:
+            name, _, place = text.partition("=")
+            inputs[f"external/{name}"] = load_dataset(data).as_input.model_copy(
+                update={"path": place}
+            )
+        seal_run(folder, kind, inputs, {"size": 32, "external": list(external)})
+        return EvaluateOptions(run=folder, replicates=200)
+
+    return write_run
 
 
 @pytest.fixture
-def options(described, tmp_path):
+def reseal(seal_run):
+    """Finish a run's folder again after its files were changed."""
+
+    def reseal(folder):
+        before = read_manifest(folder, "")
+        seal_run(folder, before.kind, before.inputs, before.options)
+
+    return reseal
+
+
+@pytest.fixture
+def options(described, tmp_path, write_run):
     parts = {"val": described.rows("val", 0), "test": described.rows("test", 0)}
     return write_run(tmp_path / "run", predictions_of(described, parts), data=described.path)
 
@@ -124,21 +145,22 @@ def test_the_page_is_one_file_that_says_what_was_asked(options, drawn):
     names = {"roc", "precision-recall", "failures"}
     names |= {f"{kind}-{part}" for kind in ("reliability", "subgroups") for part in ("val", "test")}
     assert {path.stem for path in out.glob("*.png")} == names
-    assert "model.safetensors: missing or damaged" in found["gallery"]["cam_missing"]
-    assert "model.safetensors: missing or damaged" in page
+    assert "model.json: not in manifest.json" in found["gallery"]["cam_missing"]
+    assert "model.json: not in manifest.json" in page
     variables = ["sex", "age", "site", "skin_tone", "source"]
     assert list(found["parts"]["test"]["subgroups"]) == variables
     for lines in found["parts"]["test"]["subgroups"].values():
         assert sum(line["n"] for line in lines) == found["parts"]["test"]["n"]
 
 
-def test_thresholds_and_temperature_come_from_validation_alone(options):
+def test_thresholds_and_temperature_come_from_validation_alone(options, reseal):
     before = evaluate(options)
     path = options.run / "predictions.parquet"
     predictions = pd.read_parquet(path)
     test = predictions["part"] == "test"
     predictions.loc[test, "score"] = 1 - predictions.loc[test, "score"]
     predictions.to_parquet(path)
+    reseal(options.run)
     after = evaluate(dataclasses.replace(options, overwrite=True))
     for key in ("thresholds", "temperature"):
         assert after[key] == before[key]
@@ -146,7 +168,7 @@ def test_thresholds_and_temperature_come_from_validation_alone(options):
     assert after["parts"]["test"]["auc"] != before["parts"]["test"]["auc"]
 
 
-def test_a_cross_validated_run_of_several_diagnoses(described, tmp_path, drawn):
+def test_a_cross_validated_run_of_several_diagnoses(described, tmp_path, drawn, write_run):
     inside = np.flatnonzero(described.table["fold"] >= 0)
     parts = {"test": described.rows("test", 0), "oof": inside}
     predictions = predictions_of(described, parts)
@@ -158,7 +180,7 @@ def test_a_cross_validated_run_of_several_diagnoses(described, tmp_path, drawn):
     predictions = predictions.assign(**{f"score_{c}": p[:, at] for at, c in enumerate(CLASSES)})
     other = predictions["part"].eq("test") & predictions["diagnosis"].eq("bcc")
     predictions.loc[other, "diagnosis"] = "scc"  # no class of this run
-    options = write_run(tmp_path / "run", predictions, data=described.path)
+    options = write_run(tmp_path / "run", predictions, data=described.path, kind="classifier-folds")
     found = evaluate(options)
     assert list(found["parts"]) == ["oof", "test"]
     assert found["validation_part"] == "oof"
@@ -195,7 +217,7 @@ def test_a_cross_validated_run_of_several_diagnoses(described, tmp_path, drawn):
     ],
 )
 def test_the_part_that_the_page_is_about_is_shown_in_full(
-    described, tmp_path, names, headings, words
+    described, tmp_path, names, headings, words, write_run
 ):
     parts = dict(zip(names, (described.rows("val", 0), described.rows("test", 0)), strict=True))
     there = {"data": described.path, "external": [f"e={described.path}"]}
@@ -207,7 +229,7 @@ def test_the_part_that_the_page_is_about_is_shown_in_full(
     assert f'<p class="lead">{words}' in page
 
 
-def test_one_class_and_lost_datasets_cost_their_sections_alone(described, tmp_path):
+def test_one_class_and_lost_datasets_cost_their_sections_alone(described, tmp_path, write_run):
     benign = np.flatnonzero(described.table["target"] == 0)[:30]
     test = described.rows("test", 0)
     parts = {"val": benign, "test": test, "external/lost": test, "external/other": test}
@@ -226,7 +248,7 @@ def test_one_class_and_lost_datasets_cost_their_sections_alone(described, tmp_pa
     assert of["test"]["auc"]["value"] is not None
     assert of["test"]["balanced_accuracy"]["value"] is None
     assert of["test"]["missing"] is None
-    assert "images.npy is damaged" in of["external/lost"]["missing"]
+    assert "images.npy: damaged" in of["external/lost"]["missing"]
     assert "skin_tone" not in of["external/lost"]["subgroups"]
     assert "no prepared dataset there" in of["external/other"]["missing"]
     assert of["external/other"]["subgroups"] is None
@@ -240,21 +262,53 @@ def test_another_dataset_in_the_same_place_is_not_taken_for_the_first(options, d
     swapped = described.table.assign(target=1 - described.table["target"])
     write_dataset(described.path, np.asarray(described.images), swapped, {}, overwrite=True)
     found = evaluate(options)
-    n = found["parts"]["test"]["n"]
-    assert f"not the dataset that was scored: {n} of {n}" in found["parts"]["test"]["missing"]
+    assert "not what it began with (dataset: other targets)" in found["parts"]["test"]["missing"]
     assert found["parts"]["test"]["subgroups"] is None
 
 
-def test_a_leaky_run_is_marked(options):
+def test_datasets_that_moved_are_named_and_others_are_told(described, tmp_path, write_run, other):
+    test = described.rows("test", 0)
+    parts = {"val": described.rows("val", 0), "test": test, "external/far": test}
+    external = [f"far={tmp_path / 'far'}"]
+    shutil.copytree(described.path, tmp_path / "far")
+    options = write_run(
+        tmp_path / "run", predictions_of(described, parts), data=described.path, external=external
+    )
+    whole = evaluate(options)
+    moved, far = tmp_path / "moved", tmp_path / "far2"
+    described.path.rename(moved)
+    (tmp_path / "far").rename(far)
+    options = dataclasses.replace(options, overwrite=True)
+    lost = evaluate(options)["parts"]
+    assert "say with --data FOLDER where" in lost["test"]["missing"]
+    assert "say with --external far=FOLDER where" in lost["external/far"]["missing"]
+    there = dataclasses.replace(options, data=moved, external=(f"far={far}",))
+    assert evaluate(there)["parts"] == whole["parts"]
+    swapped = evaluate(dataclasses.replace(there, data=other.path))["parts"]
+    assert "dataset: other ids, targets" in swapped["test"]["missing"]
+    assert swapped["external/far"] == whole["parts"]["external/far"]
+    with pytest.raises(UserError, match="NAME one of the run's test sets: far"):
+        evaluate(dataclasses.replace(options, external=("near=x",)))
+
+
+def test_an_evaluation_is_a_sealed_folder_of_its_run(options):
+    evaluate(options)
+    sealed = open_sealed(options.run / "evaluation", "classifier-evaluation", "", "")
+    assert sealed.manifest.inputs["run"].id == read_manifest(options.run, "").id
+    assert [check.faults for check in verify(options.run)] == [[], []]
+
+
+def test_a_leaky_run_is_marked(options, reseal):
     marked = {"val": {"auc": 0.9, "leaky": "the pool saw <test> images"}}
     (options.run / "metrics.json").write_text(json.dumps(marked))
+    reseal(options.run)
     assert evaluate(options)["leaky"] == "the pool saw <test> images"
     page = (options.run / "evaluation" / "evaluation.html").read_text()
     assert "not results" in page
     assert "the pool saw &lt;test&gt; images" in page
 
 
-def test_bad_input_is_told_in_one_line_and_nothing_is_written(options, tmp_path):
+def test_bad_input_is_told_in_one_line_and_nothing_is_written(options, tmp_path, reseal):
     def refused(match, **changes):
         with pytest.raises(UserError, match=match):
             evaluate(dataclasses.replace(options, **changes))
@@ -264,11 +318,13 @@ def test_bad_input_is_told_in_one_line_and_nothing_is_written(options, tmp_path)
 
     def refused_with(match, table):
         table.to_parquet(path)
+        reseal(options.run)
         refused(match)
         good.to_parquet(path)
+        reseal(options.run)
 
     refused("no finished run", run=tmp_path)
-    refused("expected 200 or more", replicates=20)
+    refused("--replicates 20: expected a whole number from 200", replicates=20)
     refused("--seed -1", seed=-1)
     for column in COLUMNS:
         refused_with(f"no column {column}", good.drop(columns=column))
@@ -281,13 +337,16 @@ def test_bad_input_is_told_in_one_line_and_nothing_is_written(options, tmp_path)
     refused_with("found val and oof", both)
     refused_with("no column diagnosis", good.assign(score_mel=0.5))
     path.write_bytes(b"no parquet")
-    refused("predictions.parquet: missing or damaged")
+    refused("predictions.parquet: it is not what was written")
+    path.unlink()
+    refused("predictions.parquet: cannot be read")
     good.to_parquet(path)
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.txt").write_text("years of work")
     refused("exists already", out=mine)
     refused("not made by this command", out=mine, overwrite=True)
+    refused("a classifier, not a classifier-evaluation", out=options.run, overwrite=True)
     assert (mine / "thesis.txt").read_text() == "years of work"
     assert not (options.run / "evaluation").exists()
     assert not list(options.run.glob(".*"))

@@ -6,7 +6,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-import yaml
 from safetensors.torch import save_file
 
 from classifier import onnx_graph
@@ -14,35 +13,83 @@ from classifier.export import ExportOptions, export
 from classifier.model.classifier import Classifier, ModelSpec
 from classifier.model.metadata_inputs import MetadataInputs
 from classifier.model.weights import load_weights
+from classifier.records import (
+    VERSION,
+    MetricsRecord,
+    ModelRecord,
+    RunRecord,
+    SpecRecord,
+    TargetRecord,
+)
 from classifier.targets import BINARY, Target
 from classifier.trained import load_trained
 from data.metadata import MetadataEncoder
-from data.store import write_dataset
+from data.store import Look, write_dataset
 from dermsynth import cli, device
 from dermsynth.errors import UserError
+from dermsynth.manifest import seal
+from dermsynth.records import write_record
 
 onnx = pytest.importorskip("onnx", reason="the extra `onnx` is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
 
 
-@pytest.fixture(scope="module")
-def run(tiny, tmp_path_factory):
+def write_run(out, model, target, data, metrics=None, leaky=None, inputs=None, epoch=3):
     """A run's folder as classifier.train leaves it, without the training."""
-    out = tmp_path_factory.mktemp("cls") / "run"
     out.mkdir()
+    state = {name: value.contiguous() for name, value in model.state_dict().items()}
+    save_file(state, out / "model.safetensors")
+    about = ModelRecord(
+        schema_version=VERSION,
+        spec=SpecRecord(**dataclasses.asdict(model.spec)),
+        target=TargetRecord(**dataclasses.asdict(target)),
+        augment="none",
+        leaky=leaky,
+        look=data.info.look,
+        mean=tuple(model.backbone.mean.flatten().tolist()),
+        std=tuple(model.backbone.std.flatten().tolist()),
+        temperature=None,
+        class_temperature=None,
+        thresholds=None,
+        columns=(),
+    )
+    facts = RunRecord(
+        best_epoch=epoch,
+        epochs=epoch,
+        steps=epoch,
+        training_seconds=1.0,
+        weights_sha256="0" * 64,
+        computed_on="cpu",
+        folds_hash=data.folds_hash,
+        externals={},
+        training_images={},
+        pool=None,
+        licence=data.info.facts.get("licence"),
+        leaky=leaky,
+        versions={},
+    )
+    write_record(out / "model.json", about)
+    write_record(out / "run.json", facts)
+    write_record(out / "metrics.json", MetricsRecord(metrics or {}))
+    if inputs:
+        inputs.save(out)
+    seal(out, "classifier", {}, {"dataset": data.as_input})
+    return out
+
+
+@pytest.fixture(scope="module")
+def model():
     torch.manual_seed(0)
     spec = ModelSpec("efficientnet-lite0", 32, 7)
     model = Classifier(spec)
     load_weights(model.backbone, spec.backbone, "imagenet", 32)
-    about = {"spec": dataclasses.asdict(spec), "target": dataclasses.asdict(BINARY)}
-    about |= {"augment": "none", "leaky": None}
-    state = {name: value.contiguous() for name, value in model.state_dict().items()}
-    save_file(state, out / "model.safetensors", {"classifier": json.dumps(about)})
-    (out / "config.yaml").write_text(yaml.safe_dump({"data": str(tiny.path)}))
-    (out / "run.json").write_text(json.dumps({"best_epoch": 3, "leaky": None}))
-    metrics = {"val": {"auc": 0.91234}, "test": {"auc": None}}
-    (out / "metrics.json").write_text(json.dumps(metrics))
-    return out
+    return model
+
+
+@pytest.fixture(scope="module")
+def run(tiny, tmp_path_factory, model):
+    out = tmp_path_factory.mktemp("cls") / "run"
+    return write_run(out, model, BINARY, tiny, {"val": {"auc": 0.91234}, "test": {"auc": None}})
 
 
 @pytest.fixture(scope="module")
@@ -79,16 +126,12 @@ def test_the_file_gives_the_scores_of_predict_for_any_number_of_images(file, run
     onnx.checker.check_model(onnx.load(file), full_check=True)
 
 
-def test_a_run_of_several_diagnoses_gives_all_of_them(run, tmp_path):
-    out = tmp_path / "run"
-    shutil.copytree(run, out)
+def test_a_run_of_several_diagnoses_gives_all_of_them(tiny, tmp_path):
     torch.manual_seed(1)
     target = Target("diagnosis", ("bcc", "mel", "nv"), (True, True, False))
     spec = ModelSpec("vanilla-cnn", 32, outputs=3)
     model = Classifier(spec)
-    about = {"spec": dataclasses.asdict(spec), "target": dataclasses.asdict(target)}
-    about |= {"augment": "none", "leaky": None}
-    save_file(model.state_dict(), out / "model.safetensors", {"classifier": json.dumps(about)})
+    out = write_run(tmp_path / "run", model, target, tiny)
     assert export(ExportOptions(out, tmp_path / "m.onnx")) < 1e-4
     session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
     images = np.random.default_rng(0).random((4, 3, 32, 32), np.float32)
@@ -100,9 +143,7 @@ def test_a_run_of_several_diagnoses_gives_all_of_them(run, tmp_path):
     assert session.get_modelmeta().custom_metadata_map["classes"] == "bcc,mel,nv"
 
 
-def test_age_sex_and_site_are_a_second_input_that_the_file_explains(run, tiny, tmp_path):
-    out = tmp_path / "run"
-    shutil.copytree(run, out)
+def test_age_sex_and_site_are_a_second_input_that_the_file_explains(tiny, tmp_path):
     rng = np.random.default_rng(0)
     n = len(tiny.table)
     table = tiny.table.assign(
@@ -111,13 +152,8 @@ def test_age_sex_and_site_are_a_second_input_that_the_file_explains(run, tiny, t
     data = write_dataset(tmp_path / "people", np.asarray(tiny.images), table, {})
     fitted = data.table[["image_id", "age", "sex", "site"]]
     metadata_inputs = MetadataInputs(fitted, MetadataEncoder().fit(fitted), np.empty(0, np.int64))
-    metadata_inputs.save(out)
     spec = ModelSpec("vanilla-cnn", 32, head="metadata", columns=metadata_inputs.width)
-    about = {"spec": dataclasses.asdict(spec), "target": dataclasses.asdict(BINARY)}
-    about |= {"augment": "none", "leaky": None}
-    model = Classifier(spec)
-    save_file(model.state_dict(), out / "model.safetensors", {"classifier": json.dumps(about)})
-    (out / "config.yaml").write_text(yaml.safe_dump({"data": str(data.path)}))
+    out = write_run(tmp_path / "run", Classifier(spec), BINARY, data, inputs=metadata_inputs)
     export(ExportOptions(out, tmp_path / "m.onnx"))
     session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
     assert [each.name for each in session.get_inputs()] == ["images", "columns"]
@@ -155,18 +191,13 @@ def test_the_file_says_how_to_prepare_images_and_what_it_is_worth(file):
     assert not {"test_auc", "leaky"} & set(about)
 
 
-def test_leak_licence_and_another_crop_are_in_the_file(
-    file, run, tiny, tmp_path, monkeypatch, make_images
-):
+def test_leak_licence_and_another_crop_are_in_the_file(file, model, tiny, tmp_path, monkeypatch):
     _known_graph(file, monkeypatch)
-    info = {"look": {"size": 32, "fit": "letterbox", "clean": ["hair"]}, "licence": "CC-0"}
+    look = Look(size=32, fit="letterbox", clean=("hair",))
+    info = {"look": look, "licence": "CC-0"}
     data = write_dataset(tmp_path / "boxed", np.asarray(tiny.images), tiny.table, info)
-    other = tmp_path / "run"
-    other.mkdir()
-    for name in ("model.safetensors", "metrics.json"):
-        (other / name).write_bytes((run / name).read_bytes())
-    (other / "config.yaml").write_text(yaml.safe_dump({"data": str(data.path)}))
-    (other / "run.json").write_text(json.dumps({"best_epoch": 1, "leaky": "it saw s0-0001"}))
+    other = write_run(tmp_path / "run", model, BINARY, data, leaky="it saw s0-0001", epoch=1)
+    write_dataset(data.path, np.asarray(tiny.images), tiny.table, {}, overwrite=True)
     export(ExportOptions(other, tmp_path / "other.onnx"))
     about = _metadata(tmp_path / "other.onnx")
     assert about["leaky"].endswith("it saw s0-0001")
@@ -211,10 +242,13 @@ def test_bad_input_is_told_and_nothing_is_written(file, run, tmp_path, monkeypat
 
     refused("no finished run", run=tmp_path)
     refused("ends in .onnx", out=tmp_path / "model.pt")
-    (tmp_path / "metrics.json").write_text("{}")
-    refused("holds no model.safetensors; give a run of one fold", run=tmp_path)
-    (tmp_path / "model.safetensors").write_bytes(b"0" * 100)
-    refused("missing or damaged", run=tmp_path)
+    folds = tmp_path / "folds"
+    folds.mkdir()
+    seal(folds, "classifier-folds", {})
+    refused("holds no model.safetensors; give a run of one fold", run=folds)
+    damaged = shutil.copytree(run, tmp_path / "damaged")
+    (damaged / "model.safetensors").write_bytes(b"0" * 100)
+    refused("model.safetensors: it is not what was written", run=damaged)
     out.write_bytes(b"mine")
     monkeypatch.setattr("sys.argv", ["export", "--run", str(run), "--out", str(out)])
     with pytest.raises(SystemExit) as stop:

@@ -10,12 +10,13 @@ from sklearn.naive_bayes import GaussianNB
 
 from classifier.metadata import MetadataOptions, train
 from classifier.training.metadata_models import fit
-from data.store import EXTRA, save_table
+from data.store import EXTRA, seal_dataset
 from dermsynth import cli, files
 from dermsynth.errors import UserError
 from dermsynth.options import replace
+from dermsynth.verify import verify
 
-TABLE_ONLY = {"options": {"tables_only": True}}
+TABLE_ONLY = {"options": {"tables_only": True}}  # of dataset.json
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def save(tmp_path):
     def save(table, name="people"):
         folder = tmp_path / name
         folder.mkdir()
-        save_table(folder, table, TABLE_ONLY)
+        seal_dataset(folder, table, TABLE_ONLY)
         return folder
 
     return save
@@ -203,8 +204,9 @@ def test_a_kill_while_writing_keeps_the_run_that_was_there(people, save, tmp_pat
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files, "write_json", full)
+    monkeypatch.setattr(files, "write_bytes", full)
     with pytest.raises(OSError, match="No space"):
         train(replace(options, overwrite=True, seed=1))
-    assert not (options.output.out / "metrics.json").exists()  # so nobody takes it for finished
-    assert (tmp_path / "run.previous" / "metrics.json").read_bytes() == before
+    assert (options.output.out / "metrics.json").read_bytes() == before
+    assert verify(options.output.out)[0].faults == []
+    assert not list(tmp_path.glob(".*"))

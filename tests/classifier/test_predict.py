@@ -1,5 +1,6 @@
 import dataclasses
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,21 +12,31 @@ from classifier.predict import PredictOptions, predict
 from classifier.train import train
 from classifier.training import outputs
 from data.images.decoding import Preprocessing, decode
-from data.store import write_dataset
+from data.store import Look, write_dataset
 from dermsynth import cli
 from dermsynth.errors import UserError
 from dermsynth.options import ComputeOptions, replace
 
 
+@pytest.fixture(autouse=True)
+def no_plots(monkeypatch):
+    monkeypatch.setattr(outputs, "draw_plots", lambda *_: None)
+
+
 @pytest.fixture(scope="module")
-def run(tiny, tmp_path_factory):
-    """A finished run; tests must not change it."""
-    out = tmp_path_factory.mktemp("cls") / "run"
+def settings():
     cpu = {"device": "cpu", "precision": "fp32", "tracking": "none"}
     small = {"backbone": "efficientnet-lite0", "size": 32, "frozen": 7, "batch": 16, "views": 2}
+    return replace(TrainOptions(), **small, **cpu)
+
+
+@pytest.fixture(scope="module")
+def run(tiny, tmp_path_factory, settings):
+    """A finished run; tests must not change it."""
+    out = tmp_path_factory.mktemp("cls") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(outputs, "draw_plots", lambda *_: None)
-        train(replace(TrainOptions(), data=tiny.path, epochs=2, out=out, **small, **cpu))
+        train(replace(settings, data=tiny.path, epochs=2, out=out))
     return out
 
 
@@ -67,20 +78,23 @@ def test_a_folder_of_the_same_images_gets_the_same_scores(options, folder):
     np.testing.assert_allclose(rows["target"], by_name[names], atol=1e-6)
 
 
-def test_files_are_cut_and_cleaned_as_the_training_images_were(run, tmp_path, make_images, options):
-    """A run whose dataset was letterboxed shows a wide file letterboxed."""
-    table = pd.read_parquet(options.data / "table.parquet")
-    images = make_images(table["target"], 32)
-    info = {"look": {"size": 32, "fit": "letterbox", "clean": []}}
-    data = write_dataset(tmp_path / "boxed", images, table, info)
-    other = shutil.copytree(run, tmp_path / "run")
-    text = (other / "config.yaml").read_text().replace(str(options.data), str(data.path))
-    (other / "config.yaml").write_text(text)
+def test_files_are_cut_and_cleaned_as_the_training_images_were(
+    tmp_path, make_images, options, tiny, settings, capsys
+):
+    """A run whose dataset was letterboxed shows a wide file letterboxed, wherever that lies now."""
+    images = make_images(tiny.table["target"], 32)
+    info = {"look": Look(size=32, fit="letterbox", clean=())}
+    data = write_dataset(tmp_path / "boxed", images, tiny.table, info)
+    other = tmp_path / "run"
+    train(replace(settings, data=data.path, epochs=1, out=other))
+    cut = {"look": Look(size=32, fit="crop", clean=())}
+    write_dataset(data.path, images, tiny.table, cut, overwrite=True)
     wide = tmp_path / "wide"
     wide.mkdir()
     rng = np.random.default_rng(0)
     cv2.imwrite(str(wide / "one.png"), rng.integers(0, 256, (60, 120, 3), np.uint8))
-    found = predict(dataclasses.replace(options, run=other, data=wide))["target"].item()
+    options = dataclasses.replace(options, run=other)
+    found = predict(dataclasses.replace(options, data=wide))["target"].item()
 
     pixels = decode(wide / "one.png", Preprocessing(32, "letterbox")).pixels
     square = tmp_path / "square"
@@ -88,6 +102,10 @@ def test_files_are_cut_and_cleaned_as_the_training_images_were(run, tmp_path, ma
     cv2.imwrite(str(square / "one.png"), pixels[..., ::-1])
     expected = dataclasses.replace(options, data=square, overwrite=True)
     assert found == pytest.approx(predict(expected)["target"].item(), abs=1e-6)
+    predict(dataclasses.replace(options, data=data.path, overwrite=True))
+    assert "with --fit crop, the images that the model was trained on with --fit letterbox" in (
+        capsys.readouterr().out
+    )
 
 
 def test_eight_views_see_no_difference_between_an_image_and_its_mirror(options, tiny, tmp_path):
@@ -111,7 +129,7 @@ def test_bad_input_is_told_in_one_line_and_nothing_is_written(options, run, fold
         with pytest.raises(UserError, match=match):
             predict(dataclasses.replace(options, **changes))
 
-    refused("--tta 0: expected 1", tta=0)
+    refused("--tta 0: expected a whole number from 1", tta=0)
     refused("no finished run", run=tmp_path)
     refused("no such folder", data=tmp_path / "no")
     (tmp_path / "empty").mkdir()
@@ -125,7 +143,11 @@ def test_bad_input_is_told_in_one_line_and_nothing_is_written(options, run, fold
     refused("several files of one name: cut", data=folder)
     damaged = shutil.copytree(run, tmp_path / "damaged")
     (damaged / "model.safetensors").write_bytes(b"0" * 100)
-    refused("model.safetensors: missing or damaged", run=damaged)
+    refused("model.safetensors: it is not what was written", run=damaged)
+    (damaged / "model.safetensors").unlink()
+    refused("model.safetensors: cannot be read", run=damaged)
+    refused("a folder of that name exists", out=tmp_path)
+    refused("expected the name of a file", out=Path())
     assert not options.out.exists()
     options.out.write_text("mine")
     refused("exists already")

@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from safetensors import safe_open
 from sklearn.metrics import roc_auc_score
 
 from classifier.options import TrainOptions
@@ -20,6 +19,7 @@ from classifier.training.losses import Loss
 from classifier.training.schedule import learning_rate
 from classifier.training.trunk_cache import FeatureCache
 from data.pool import write_pool
+from data.provenance import Provenance
 from data.store import write_dataset
 from dermsynth import cli
 from dermsynth.device import resolve
@@ -55,7 +55,9 @@ def no_plots(monkeypatch, request):
 @pytest.fixture
 def pool(tiny, tmp_path, make_images):
     images = make_images(np.ones(80), 32, seed=5)
-    return write_pool(tmp_path / "pool", images, {"kind": "declared", "statement": "drawn"}).path
+    return write_pool(
+        tmp_path / "pool", images, Provenance(kind="declared", statement="drawn")
+    ).path
 
 
 def change(options, **changes):
@@ -89,7 +91,7 @@ def test_a_run_from_end_to_end(options, tiny, other, pool):
 
 
 def assert_rebuilds(out, dataset, table):
-    """model.safetensors and its header give the same scores as predictions.parquet."""
+    """model.safetensors and model.json give the same scores as predictions.parquet."""
     trained = load_trained(out)
     scores = trained.scores(dataset.images[dataset.rows("test", 0)], resolve("cpu", "fp32"))
     expected = table.loc[table["part"] == "test", "score"].to_numpy()
@@ -175,7 +177,7 @@ def test_resume_refuses_other_options(options, monkeypatch):
         train(change(options, resume=True, lr=0.1))
     with pytest.raises(UserError, match="exists already"):
         train(options)
-    with pytest.raises(UserError, match=r"holds no config\.yaml"):
+    with pytest.raises(UserError, match=r"holds no manifest\.json"):
         train(change(options, resume=True, out=options.run.out.parent / "absent"))
 
 
@@ -209,10 +211,10 @@ def test_early_stopping_keeps_the_best_epoch(options, monkeypatch):
     assert (facts["best_epoch"], facts["epochs"]) == (2, 4)
 
 
-def test_an_allowed_leak_marks_every_output(options, tiny, tmp_path, make_images):
+def test_an_allowed_leak_marks_every_output(options, tiny, tmp_path, make_images, generator_record):
     held_out = tiny.table["image_id"].to_numpy()[tiny.rows("val", 0)].tolist()
-    made = {"folds_hash": tiny.folds_hash, "fold": 1, "training_ids": held_out}
-    provenance = {"kind": "generator", "generator": made, "sha256": "0" * 64, "seed": 0}
+    made = generator_record(tiny, 1, held_out)
+    provenance = Provenance(kind="generator", generator=made, generator_id="0" * 64, seed=0)
     pool = write_pool(tmp_path / "leaky", make_images(np.ones(30), 32), provenance).path
     options = change(options, synthetic="0.3", pool=pool, epochs=1)
     with pytest.raises(UserError, match=held_out[0]):
@@ -224,8 +226,8 @@ def test_an_allowed_leak_marks_every_output(options, tiny, tmp_path, make_images
     config = (options.run.out / "config.yaml").read_text()
     assert config.startswith("# LEAKY")
     assert yaml.safe_load(config)["allow_leakage"] is True
-    with safe_open(options.run.out / "model.safetensors", "pt") as file:
-        assert held_out[0] in json.loads(file.metadata()["classifier"])["leaky"]
+    for name in ("model.json", "run.json"):
+        assert held_out[0] in json.loads((options.run.out / name).read_text())["leaky"]
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_last_good_state(options, monkeypatch):
@@ -316,7 +318,7 @@ def test_one_class_in_validation_is_an_error(options, tmp_path, make_images, mak
         ({"backbone": "resnet18"}, "--backbone resnet18: unknown; choose one of efficientnet-b0"),
         ({"fold": 9}, r"--fold 9: .* has folds \[0, 1, 2\]"),
         ({"fold": -1}, "--fold -1"),
-        ({"size": 16}, "--size 16: expected 32 or more"),
+        ({"size": 16}, "--size 16: expected a whole number from 32"),
         ({"epochs": 0}, "--epochs 0"),
         ({"batch": 1}, "--batch 1"),
         ({"lr": -1.0}, "--lr -1.0"),
@@ -378,5 +380,5 @@ def test_rerun_replaces_only_when_asked(options):
         train(change(options, epochs=1, seed=1))
     train(change(options, epochs=1, seed=1, overwrite=True))
     assert (options.run.out / "model.safetensors").read_bytes() != before
-    assert not options.run.out.with_name("run.previous").exists()
+    assert [path.name for path in options.run.out.parent.iterdir()] == ["run"]
     shutil.rmtree(options.run.out)

@@ -7,6 +7,7 @@ import pytest
 
 from classifier.model.metadata_inputs import load_metadata_inputs
 from classifier.options import TrainOptions
+from classifier.run_folder import open_run
 from classifier.targets import BINARY
 from classifier.training.training_set import build_training_set, fit_metadata
 from data.store import write_dataset
@@ -58,16 +59,20 @@ def test_a_column_that_is_left_out_says_nothing(people):
     assert len(np.unique(only.numbers(people, np.arange(90)))) == 2
 
 
-def test_what_is_saved_gives_the_same_numbers(people, tmp_path):
+def test_what_is_saved_gives_the_same_numbers(people, tmp_path, seal_run):
     for metadata in ("age,sex,site", "sex"):
         inputs = fit_metadata(replace(OPTIONS, metadata=metadata), people, listed(people))
         inputs.save(tmp_path)
+        seal_run(tmp_path)
         rows = np.arange(89, -1, -1)
-        again = load_metadata_inputs(tmp_path).numbers(people, rows)
+        again = load_metadata_inputs(open_run(tmp_path)).numbers(people, rows)
         np.testing.assert_array_equal(again, inputs.numbers(people, rows))
     (tmp_path / "metadata.parquet").write_bytes(b"x")
-    with pytest.raises(UserError, match=r"metadata\.parquet: missing or damaged"):
-        load_metadata_inputs(tmp_path)
+    with pytest.raises(UserError, match=r"metadata\.parquet: it is not what was written"):
+        load_metadata_inputs(open_run(tmp_path))
+    seal_run(tmp_path)
+    with pytest.raises(UserError, match=r"metadata\.parquet: damaged, no parquet table"):
+        load_metadata_inputs(open_run(tmp_path))
 
 
 def test_validation_images_do_not_enter(people, tmp_path):

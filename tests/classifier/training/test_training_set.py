@@ -7,21 +7,30 @@ from classifier.options import TrainOptions
 from classifier.targets import BINARY
 from classifier.training import pools, training_set
 from data.pool import write_pool
+from data.provenance import GeneratorRecord, Provenance
 from dermsynth.errors import UserError
-from dermsynth.files import sha256, write_json
+from dermsynth.manifest import begin, digest, open_sealed, seal
 from dermsynth.options import flat, replace
+from dermsynth.records import write_record
 from gan import generate
 
 OPTIONS = replace(TrainOptions(), seed=3, device="cpu")
 LEAKY = replace(OPTIONS, allow_leakage=True)
 
 
-def provenance(dataset, fold=0, training_ids=None, **changes):
-    if training_ids is None:
-        rows = dataset.rows("train", fold)
-        training_ids = dataset.table["image_id"].to_numpy()[rows].tolist()
-    made = {"folds_hash": dataset.folds_hash, "fold": fold, "training_ids": training_ids} | changes
-    return {"kind": "generator", "generator": made, "sha256": "0" * 64, "seed": 0}
+@pytest.fixture
+def provenance(generator_record):
+    def provenance(dataset, fold=0, training_ids=None, **changes):
+        made = generator_record(dataset, fold, training_ids, **changes)
+        return Provenance(kind="generator", generator=made, generator_id="0" * 64, seed=0)
+
+    return provenance
+
+
+def other_folds(dataset):
+    """The identity of the same images in other folds."""
+    parts = dataset.identity.parts | {"folds": "f" * 64}
+    return dataset.identity.model_copy(update={"id": "e" * 64, "parts": parts})
 
 
 def pool_at(path, count, provenance, size=32):
@@ -78,27 +87,35 @@ def test_order_goes_through_the_list_evenly_and_from_any_step():
     assert len(training_set.DataOrder(0, 3, 8).positions(5)[0]) == 8  # a batch of several rounds
 
 
-def test_pool_from_other_folds_is_refused_with_ids(tiny, tmp_path):
+def test_pool_from_other_folds_is_refused_with_ids(tiny, tmp_path, provenance):
     held_out = tiny.table["image_id"].to_numpy()[tiny.rows("val", 0)].tolist()
     path = pool_at(tmp_path / "p", 30, provenance(tiny, 1, held_out)).path
     with pytest.raises(UserError, match=held_out[0]):
         pools.open_pool(OPTIONS, tiny, path, 10)
     _, reason = pools.open_pool(LEAKY, tiny, path, 10)
     assert held_out[0] in reason
-    path = pool_at(tmp_path / "q", 30, provenance(tiny, folds_hash="f" * 64)).path
-    with pytest.raises(UserError, match="other folds"):
+    path = pool_at(tmp_path / "q", 30, provenance(tiny, dataset_identity=other_folds(tiny))).path
+    with pytest.raises(UserError, match=r"other folds \(other folds than"):
         pools.open_pool(OPTIONS, tiny, path, 10)
 
 
-def test_pool_without_provenance_is_refused_unless_declared(tiny, tmp_path):
-    path = pool_at(tmp_path / "p", 30, {"kind": "unknown"}).path
-    with pytest.raises(UserError, match="does not say where its images come from"):
-        pools.open_pool(OPTIONS, tiny, path, 10)
-    path = pool_at(tmp_path / "p", 30, {"kind": "declared", "statement": "drawn by hand"}).path
+def test_a_generator_of_the_same_split_may_have_seen_other_pixels(tiny, tmp_path, provenance):
+    """The same images prepared at another size: what is held out is held out there, too."""
+    parts = tiny.identity.parts | {"images": "1" * 64, "look": "2" * 64}
+    other = tiny.identity.model_copy(update={"id": "3" * 64, "parts": parts})
+    path = pool_at(tmp_path / "p", 30, provenance(tiny, dataset_identity=other)).path
     assert pools.open_pool(OPTIONS, tiny, path, 10)[1] is None
 
 
-def test_pool_too_small_names_the_command(tiny, tmp_path):
+def test_pool_without_provenance_is_refused_unless_declared(tiny, tmp_path):
+    path = pool_at(tmp_path / "p", 30, Provenance(kind="unknown")).path
+    with pytest.raises(UserError, match="does not say where its images come from"):
+        pools.open_pool(OPTIONS, tiny, path, 10)
+    path = pool_at(tmp_path / "p", 30, Provenance(kind="declared", statement="drawn by hand")).path
+    assert pools.open_pool(OPTIONS, tiny, path, 10)[1] is None
+
+
+def test_pool_too_small_names_the_command(tiny, tmp_path, provenance):
     path = pool_at(tmp_path / "p", 5, provenance(tiny)).path
     with pytest.raises(UserError, match=r"holds 5 images, 6 are needed.*gan.generate.*--count 6"):
         pools.open_pool(OPTIONS, tiny, path, 6)
@@ -112,34 +129,45 @@ def generators(tmp_path, monkeypatch):
     return tmp_path / "runs" / "gan"
 
 
-def generator_run(folder, dataset, fold=0, age=0, **changes):
-    folder.mkdir(parents=True)
-    write_json(folder / "generator.json", provenance(dataset, fold, **changes)["generator"])
-    (folder / "generator.safetensors").write_bytes(b"weights")
-    when = 1_700_000_000 - age
-    os.utime(folder / "generator.json", (when, when))
-    return folder
+@pytest.fixture
+def generator_run(generator_record):
+    def generator_run(folder, dataset, fold=0, age=0, **changes):
+        folder.mkdir(parents=True)
+        write_record(folder / "generator.json", generator_record(dataset, fold, **changes))
+        seal(folder, "generator", {"name": digest(folder.name)})
+        when = 1_700_000_000 - age
+        os.utime(folder / "manifest.json", (when, when))
+        return folder
+
+    return generator_run
 
 
-def test_newest_generator_that_fits(tiny, generators):
+def test_newest_generator_that_fits(tiny, generators, generator_run):
     with pytest.raises(UserError, match=r"python -m gan.train --data \S+ --fold 0"):
         pools.newest_generator(tiny, 0)
     generator_run(generators / "old", tiny, age=50)
     generator_run(generators / "best", tiny, age=10)
     generator_run(generators / "other-fold", tiny, fold=1)
-    generator_run(generators / "other-data", tiny, folds_hash="0" * 64)
-    (generator_run(generators / "unfinished", tiny) / "generator.safetensors").unlink()
+    generator_run(generators / "other-data", tiny, dataset_identity=other_folds(tiny))
+    begin(generator_run(generators / "unfinished", tiny), "generator", {}, {})
+    (generator_run(generators / "damaged", tiny) / "generator.json").write_text("[]")
+    generator_run(generators / "of-before", tiny).joinpath("manifest.json").unlink()
     assert pools.newest_generator(tiny, 0).name == "best"
     assert pools.newest_generator(tiny, 1).name == "other-fold"
 
 
-def test_pool_of_a_generator_is_made_once(tiny, generators, monkeypatch):
+def test_pool_of_a_generator_is_made_once(tiny, generators, generator_run, monkeypatch):
     run = generator_run(generators / "g", tiny)
     calls = []
 
     def make(options):
         calls.append(flat(options))
-        made = provenance(tiny) | {"sha256": sha256(run / "generator.safetensors")}
+        sealed = open_sealed(run, "generator", "", "")
+        record = sealed.record("generator.json", GeneratorRecord)
+        asked = {"seed": options.seed, "truncation": options.truncation}
+        made = Provenance(
+            kind="generator", generator=record, generator_id=sealed.identity.id, **asked
+        )
         pool_at(calls[-1]["out"], calls[-1]["count"], made)
 
     monkeypatch.setattr(generate, "generate", make)
@@ -152,12 +180,14 @@ def test_pool_of_a_generator_is_made_once(tiny, generators, monkeypatch):
     assert len(calls) == 1
     assert pools.pool_of_generator(replace(OPTIONS, seed=4), tiny, run, 5).name == "5-seed4"
     assert len(calls) == 2
-    (run / "generator.safetensors").write_bytes(b"trained further")
+    seal(run, "generator", {"name": digest("trained further")})
     pools.pool_of_generator(OPTIONS, tiny, run, 7)
     assert len(calls) == 3
 
 
-def test_leaky_generator_is_refused_before_anything_is_made(tiny, generators, monkeypatch):
+def test_leaky_generator_is_refused_before_anything_is_made(
+    tiny, generators, generator_run, monkeypatch
+):
     held_out = tiny.table["image_id"].to_numpy()[tiny.rows("test", 0)].tolist()
     run = generator_run(generators / "g", tiny, training_ids=held_out)
     monkeypatch.setattr(generate, "generate", None)
@@ -168,9 +198,9 @@ def test_leaky_generator_is_refused_before_anything_is_made(tiny, generators, mo
 
 
 def test_images_of_another_class_are_no_malignant_ones(tiny, tmp_path):
-    provenance = {"kind": "declared", "statement": "drawn"}
     for label, allowed in (("benign", False), ("nv", False), ("mel", True), ("malignant", True)):
-        path = write_pool(tmp_path / label, tiny.images[:6], provenance | {"label": label}).path
+        made = Provenance(kind="declared", statement="drawn", label=label)
+        path = write_pool(tmp_path / label, tiny.images[:6], made).path
         if allowed:
             assert pools.open_pool(OPTIONS, tiny, path, 5)[1] is None
         else:

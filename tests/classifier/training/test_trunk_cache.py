@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -6,6 +8,7 @@ from classifier.augment import Views, draw_views, load_batch
 from classifier.model.classifier import Classifier, ModelSpec
 from classifier.options import AugmentationOptions
 from classifier.training.trunk_cache import PLAIN, FeatureCache, ImageSet, Trunk
+from data.store import load_dataset, write_dataset
 from dermsynth.device import resolve
 
 
@@ -17,7 +20,7 @@ def make_trunk(cache, frozen=4, views=3, precision="fp32", batch_norm="fixed", s
 
 @pytest.fixture
 def images(tiny):
-    return ImageSet.stored("real", tiny.path, tiny.images)
+    return ImageSet.stored("real", tiny)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -57,8 +60,21 @@ def test_nothing_is_computed_twice(images, monkeypatch):
     assert len(make_trunk(cache, frozen=5).missing(images, rows, views)) == 10
 
 
+def test_features_belong_to_the_images_wherever_they_lie(tiny, tmp_path):
+    moved, swapped = tmp_path / "moved", tmp_path / "swapped"
+    shutil.copytree(tiny.path, moved)
+    images = np.asarray(tiny.images)[::-1].copy()
+    write_dataset(swapped, images, tiny.table, {})
+    one, same, other = (load_dataset(path) for path in (tiny.path, moved, swapped))
+    cache, rows, views = FeatureCache(1), np.arange(10), np.zeros(10, int)
+    make_trunk(cache).features(ImageSet.stored("real", one), rows, views)
+    again = make_trunk(cache)
+    assert len(again.missing(ImageSet.stored("real", same), rows, views)) == 0
+    assert len(again.missing(ImageSet.stored("real", other), rows, views)) == 10
+
+
 def test_old_features_make_room_but_not_those_in_use(images, other):
-    external = ImageSet.stored("real", other.path, other.images)
+    external = ImageSet.stored("real", other)
     one = make_trunk(FeatureCache(1))
     size = one._store(images).nbytes
     cache = FeatureCache(1.1 * size / 2**30)
