@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data.provenance import GeneratorRecord, PoolRecord, Provenance
+from data.provenance import CIRCUMSTANCES, GeneratorRecord, PoolRecord, Provenance
 from data.store import (
     SPLIT_PARTS,
     Dataset,
@@ -87,7 +87,7 @@ def seal_pool(folder: Path, record: PoolRecord, inputs: dict[str, Input] | None 
     write_record(folder / HEADER, record)
     parts = {
         "images": digest(stored_hashes(folder)),
-        "provenance": digest(record.provenance.model_dump()),
+        "provenance": digest(record.provenance.model_dump(exclude={"generator": CIRCUMSTANCES})),
     }
     return manifest.seal(folder, KIND, parts, inputs, hashes=image_entries(folder))
 

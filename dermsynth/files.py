@@ -1,5 +1,6 @@
 """Files, written so that a kill leaves the old content or the new, and read with a bound."""
 
+import glob
 import hashlib
 import json
 import os
@@ -55,13 +56,30 @@ def read_bytes(path: Path, most: int, mend: str) -> bytes:
 
 
 def check_free(out: Path, overwrite: bool, option: str = "--out") -> None:
-    """Raise UserError where a file cannot be written to `out`, or one is there already."""
+    """Raise UserError where a file cannot be written to `out`, or one is there already.
+
+    What a killed process left half-written beside it is removed.
+    """
     if not out.name:
         raise UserError(f"{option} {str(out)!r}: expected the name of a file")
     if out.is_dir():
         raise UserError(f"{option} {out}: a folder of that name exists; give the name of a file")
     if out.exists() and not overwrite:
         raise UserError(f"{option} {out}: exists already; give another or --overwrite")
+    for left in out.parent.glob(f".{glob.escape(out.name)}.*.partial"):
+        pid = left.name.split(".")[-2]
+        if pid.isdigit() and not _is_alive(int(pid)):
+            left.unlink(missing_ok=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def free_space(path: Path) -> int:

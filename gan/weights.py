@@ -6,7 +6,7 @@ from pathlib import Path
 import safetensors.torch
 from torch import nn
 
-from data.provenance import GeneratorRecord
+from data.provenance import CIRCUMSTANCES, GeneratorRecord
 from dermsynth import manifest
 from dermsynth.errors import UserError
 from dermsynth.files import sha256, write_bytes
@@ -23,7 +23,8 @@ def write_generator(folder: Path, network: nn.Module, record: GeneratorRecord) -
     tensors = {name: t.detach().cpu().contiguous() for name, t in network.state_dict().items()}
     write_bytes(folder / WEIGHTS, safetensors.torch.save(tensors))
     write_record(folder / DESCRIPTION, record)
-    return {"weights": sha256(folder / WEIGHTS), "description": digest(record.model_dump())}
+    said = record.model_dump(exclude=CIRCUMSTANCES)
+    return {"weights": sha256(folder / WEIGHTS), "description": digest(said)}
 
 
 def open_generator(run: Path) -> Sealed:

@@ -88,7 +88,7 @@ READERS = [
     Reader("p", "data.report p --out card.html", "card.html"),
     Reader("p", "classifier.predict --run c --data p --out s.csv", "s.csv"),
     Reader("p", f"gan.train --data p {GAN} --out new", "new/generator.safetensors"),
-    Reader("pool", f"classifier.train --data p {SMALL} --synthetic 0.3 --pool pool --out new",
+    Reader("pool", f"classifier.train --data p2 {SMALL} --synthetic 0.3 --pool pool --out new",
            "new/predictions.parquet"),
     Reader("g", "gan.generate --generator g --count 20 --out new", "new/images.npy"),
     Reader("c", "classifier.predict --run c --data p --out s.csv", "s.csv"),
