@@ -4,6 +4,7 @@ Run the same command again after a cut: what is complete is not fetched twice, a
 on where it stopped. `download.json` in the folder says what was got, from where, and its SHA-256.
 """
 
+import shlex
 from pathlib import Path
 
 from data.transfer.published import SOURCES, DownloadOptions
@@ -35,7 +36,8 @@ def _check_options(options: DownloadOptions) -> None:
 def main(options: DownloadOptions) -> None:
     """Fetch, and say how to prepare it."""
     out, source = download(options), options.source
-    cli.say_next(f"python -m data.prepare --source {source} --root {out} --out datasets/{source}")
+    root = shlex.quote(str(out))
+    cli.say_next(f"python -m data.prepare --source {source} --root {root} --out datasets/{source}")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ group is ever split over folds. The folder appears at --out complete or not at a
 same command goes on where it was.
 """
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,34 +54,41 @@ def default_dataset() -> Path:
 
     Where another process is preparing it, waits for that. Raises UserError for anything else there.
     """
-    from data.store import KIND  # imported here: --help does not wait for pandas and OpenCV
-
     path = DATASETS / "phantom"
+    if _is_there(path):
+        return path
+    with locked(path, wait=True):
+        if not _is_there(path):
+            print(f"no --data given: preparing the phantom in {path}", flush=True)
+            prepare(PrepareOptions())
+    return path
+
+
+def _is_there(path: Path) -> bool:
+    """Whether a dataset lies there; False where nothing does. Raises UserError for the rest."""
+    from data.store import KIND
+
     try:
-        if is_finished(path, KIND):
-            return path
-        with locked(path, wait=True):
-            if not is_finished(path, KIND):
-                check_replaceable(path, KIND, overwrite=False)
-                print(f"no --data given: preparing the phantom in {path}", flush=True)
-                prepare(PrepareOptions())
+        if not (there := is_finished(path, KIND)):
+            check_replaceable(path, KIND, overwrite=False)
     except UserError as error:
         raise UserError(
-            f"no --data given, and the phantom cannot be used ({error}); move {path} away, or "
-            "give --data"
+            f"no --data given, and {path} is not the phantom that is taken then ({error}); move it "
+            "away, or give --data"
         ) from None
-    return path
+    return there
 
 
 def main(options: PrepareOptions) -> None:
     """Prepare, and say what to do with it."""
     prepare(options)
+    out = shlex.quote(str(options.out))
     if options.input.source == "pool":
-        cli.say_next(f"python -m gan.evaluate --pool {options.out} --data datasets/NAME")
+        cli.say_next(f"python -m gan.evaluate --pool {out} --data datasets/NAME")
     elif options.labels.tables_only:
-        cli.say_next(f"python -m classifier.metadata --data {options.out}")
+        cli.say_next(f"python -m classifier.metadata --data {out}")
     else:
-        cli.say_next(f"python -m data.report {options.out}")
+        cli.say_next(f"python -m data.report {out}")
 
 
 if __name__ == "__main__":

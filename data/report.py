@@ -7,6 +7,7 @@ that no group lies in two parts is checked there, not taken over. Pictures are e
 """
 
 import os
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def _check_out(options: ReportOptions) -> Path:
 def main(options: ReportOptions) -> None:
     """Write the card and say where it is."""
     print(write_report(options))
-    cli.say_next(f"python -m gan.train --data {options.dataset} --fold 0")
+    cli.say_next(f"python -m gan.train --data {shlex.quote(str(options.dataset))} --fold 0")
 
 
 if __name__ == "__main__":

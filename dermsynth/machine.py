@@ -6,10 +6,27 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from dermsynth.errors import UserError
+
 
 def cores() -> int:
     """CPU cores that this process may use, at least 1."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_memory(need: int, what: str, mend: str) -> None:
+    """Raise UserError where `need` bytes are more than can be had now, as far as that is known.
+
+    `what` needs them, and `mend` is what to do about it.
+    """
+    meminfo = Path("/proc/meminfo")
+    lines = meminfo.read_text().splitlines() if meminfo.exists() else []
+    free = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    if free and need > free[0]:
+        raise UserError(
+            f"{what} need {need / 2**30:,.1f} GiB of memory, {free[0] / 2**30:,.1f} GiB are free; "
+            f"{mend}"
+        )
 
 
 def machine() -> dict[str, Any]:

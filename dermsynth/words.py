@@ -4,6 +4,7 @@ A W&B sweep agent writes `--upsample=True` and `--weight_decay=0.1`; the parser 
 """
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
@@ -16,6 +17,7 @@ from dermsynth.options import HOLDS_PATH, Between, flag, flat, flat_hints, parts
 Options = TypeVar("Options")
 TRUTH = {**dict.fromkeys(("true", "1", "yes"), True), **dict.fromkeys(("false", "0", "no"), False)}
 POSITIONAL = get_args(tyro.conf.Positional[str])[1]
+NOT_UTF8 = re.compile(r"[\ud800-\udfff]")  # how Python holds such bytes
 LONGEST_NUMBER = 400  # characters; more make an error message of many lines
 
 
@@ -91,6 +93,8 @@ def _check_value(name: str, hint: Any, value: str) -> None:
     kinds = list(parts(hint))
     if Path in kinds and (not value.strip() or "\0" in value):
         raise UserError(f"{flag(name)} {value!r}: expected a path, found none")
+    if Path in kinds and NOT_UTF8.search(value):  # it could not be written into any record
+        raise UserError(f"{flag(name)} {value!r}: a name that is not UTF-8; rename it")
     if any(isinstance(kind, Between) for kind in kinds) and len(value) > LONGEST_NUMBER:
         shown = f"{value[:20]}... ({len(value):,} characters)"
         raise UserError(f"{flag(name)} {shown}: too long for a number")

@@ -5,6 +5,8 @@
 `oracle` is what a perfect GAN would make; `broken` is degraded, as by one that must never help.
 """
 
+import shlex
+
 from data.phantom.config import PhantomPoolOptions
 from dermsynth import cli
 
@@ -17,7 +19,8 @@ def main(options: PhantomPoolOptions) -> None:
     print(
         f"wrote {len(pool.images):,} {options.quality} images of {options.size} px to {pool.path}"
     )
-    cli.say_next(f"python -m classifier.train --synthetic 0.3 --pool {pool.path}")
+    path = shlex.quote(str(pool.path))
+    cli.say_next(f"python -m classifier.train --synthetic 0.3 --pool {path}")
 
 
 if __name__ == "__main__":

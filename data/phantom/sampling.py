@@ -27,6 +27,7 @@ from data.provenance import Provenance
 from dermsynth.errors import UserError
 from dermsynth.folders import check_replaceable
 from dermsynth.locks import locked
+from dermsynth.machine import check_memory
 from dermsynth.options import check_bounds
 from dermsynth.seeds import derive, generator
 
@@ -300,6 +301,8 @@ def write_phantom_pool(options: PhantomPoolOptions) -> Pool:
     )
     out = options.output.out or Path("datasets") / options.quality
     check_replaceable(out, KIND, options.output.overwrite)
+    need = options.count * options.size**2 * 3 * (2 if options.quality == "broken" else 1)
+    check_memory(need, f"--count {options.count}: images", "lower --count or --size")
     provenance = Provenance(
         kind="phantom",
         quality=options.quality,

@@ -17,6 +17,7 @@ from data.preparation.join import JoinedListing
 from data.preparation.options import PrepareOptions
 from data.store import Dataset, load_dataset
 from dermsynth.folders import whole_folder
+from dermsynth.machine import check_memory
 
 
 def prepare_phantom(options: PrepareOptions) -> Dataset:
@@ -25,7 +26,9 @@ def prepare_phantom(options: PrepareOptions) -> Dataset:
     config = PhantomConfig(**vars(options.phantom), size=size)
     drawn = sample_table(config, seed)  # cheap: what is wrong shows before the drawing
     check_enough(drawn, options.split)
-    check_space(len(drawn) * size * size * 3, options)
+    need = len(drawn) * size * size * 3
+    check_space(need, options)
+    check_memory(need, f"--patients {config.patients}: images", "lower --patients or --size")
     with whole_folder(out, store.KIND, options.output.overwrite) as folder:
         _draw(folder, config, options)
     dataset = load_dataset(out)

@@ -1,3 +1,4 @@
+import errno
 import io
 import os
 import signal
@@ -19,6 +20,7 @@ from data.images.files import Encoded, find_images
 from data.phantom.sampling import PhantomConfig, sample_dataset
 from data.preparation import duplicates, likeness
 from data.preparation.duplicates import identical_pairs, near_duplicates
+from data.preparation.scratch import mapped
 
 # The same lesion under two lesion ids, seen by eye in HAM10000.
 ACROSS_LESIONS = {
@@ -216,6 +218,55 @@ def test_killed_and_continued_is_unbroken(phantom, tmp_path, monkeypatch, sign):
     monkeypatch.setattr(duplicates, "ROWS", 16)
     assert np.array_equal(near_duplicates(images, tmp_path / "work"), near_duplicates(images))
     assert all(path.stat().st_mtime_ns == was for path, was in before.items())
+
+
+@pytest.mark.parametrize("name", ["waves", "fine", "state", "looked-*"])
+@pytest.mark.parametrize("harm", ["flip", "cut", "empty"])
+def test_damaged_scratch_is_found_again(phantom, tmp_path, monkeypatch, name, harm):
+    monkeypatch.setattr(duplicates, "ROWS", 16)
+    images = np.concatenate([phantom[0][:30], phantom[0][:20, ::-1]])
+    whole = near_duplicates(images, tmp_path)
+    assert len(whole) >= 19
+    for path in (tmp_path / "duplicates").glob("pairs-*"):
+        path.unlink()  # so that what is damaged is needed
+    for path in (tmp_path / "duplicates").glob(name):
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 64
+        path.write_bytes({"flip": content, "cut": content[:-9], "empty": b""}[harm])
+    assert np.array_equal(near_duplicates(images, tmp_path), whole)
+
+
+def test_damaged_pairs_are_found_again(phantom, tmp_path):
+    images = np.concatenate([phantom[0][:30], phantom[0][:20, ::-1]])
+    whole = near_duplicates(images, tmp_path)
+    for path in (tmp_path / "duplicates").glob("pairs-*"):
+        path.write_bytes(path.read_bytes()[:-16])
+    assert np.array_equal(near_duplicates(images, tmp_path), whole)
+
+
+def test_a_full_disk_is_an_error_before_anything_is_mapped(phantom, tmp_path, monkeypatch):
+    """Writing into a map that the disk cannot hold would kill the process."""
+
+    def full(file, start, size):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match=r"No space left on device: .*waves") as caught:
+        near_duplicates(phantom[0][:30], tmp_path)
+    assert caught.value.errno == errno.ENOSPC
+
+
+@pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.EINVAL])
+def test_without_allocation_the_space_is_written(tmp_path, monkeypatch, number):
+    def unknown(file, start, size):
+        raise OSError(number, "not supported")
+
+    monkeypatch.setattr(os, "posix_fallocate", unknown)
+    values = mapped(tmp_path / "a", np.float32, (300_000, 4))
+    assert (tmp_path / "a").stat().st_blocks * 512 >= values.nbytes
+    assert not values.any()
+    values[7] = 1
+    assert mapped(tmp_path / "a", np.float32, (300_000, 4))[7].tolist() == [1, 1, 1, 1]
 
 
 def test_other_images_start_anew(phantom, tmp_path):

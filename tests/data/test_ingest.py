@@ -1,5 +1,8 @@
 """Files into pixels, chunk by chunk, whatever interrupts it; and native stores."""
 
+import hashlib
+import io
+import os
 import tarfile
 
 import numpy as np
@@ -93,6 +96,46 @@ def test_stopped_anywhere_it_goes_on_to_the_same(files, tmp_path, work, monkeypa
             assert path.read_bytes() == (work / path.relative_to(unbroken)).read_bytes()
 
 
+@pytest.mark.parametrize("native", [False, True])
+@pytest.mark.parametrize(
+    ("name", "redone"),
+    [
+        *((IMAGES, 6), ("images.sha256", 6), ("journal/000001", 6), ("shards/00001.tar", 6)),
+        ("journal/000000", 9),
+    ],
+)
+@pytest.mark.parametrize("harm", ["flip", "cut", "gone"])
+def test_damaged_work_is_done_again(files, work, monkeypatch, name, redone, native, harm, capsys):
+    """Damage in the middle chunk: from there on all is decoded again, to the same files."""
+    if name.startswith("shards") and not native:
+        pytest.skip("only in native stores")
+    expected = ingest(work, NAMES, files, LOOK, native)
+    before = {path: path.read_bytes() for path in work.rglob("*") if path.is_file()}
+    content = before[work / name]
+    at = 1000 if name.startswith("shards") else 6 * len(content) // 10
+    flipped = bytearray(content)
+    flipped[at] ^= 1
+    (work / name).write_bytes(flipped if harm == "flip" else content[:at])
+    if harm == "gone":
+        (work / name).unlink()
+        redone = 9 if name.startswith("images") else redone
+    decoded, real = [], module.decode_all
+
+    def counting(sources, *args, **more):
+        decoded.extend(sources)
+        return real(sources, *args, **more)
+
+    monkeypatch.setattr(module, "decode_all", counting)
+    capsys.readouterr()
+    again = ingest(work, NAMES, files, LOOK, native)
+    assert len(decoded) == redone
+    assert "chunks are damaged and done again" in capsys.readouterr().out
+    pd.testing.assert_frame_equal(again.kept, expected.kept)
+    pd.testing.assert_frame_equal(again.copies, expected.copies)
+    assert again.bad == expected.bad
+    assert {path: path.read_bytes() for path in work.rglob("*") if path.is_file()} == before
+
+
 def test_nothing_to_do(work):
     taken = ingest(work, ["a"], [None], LOOK)
     assert len(taken.kept) == len(taken.copies) == len(taken.bad) == 0
@@ -165,3 +208,45 @@ def test_damaged_shards_are_named(native, work):
     table = pd.DataFrame({"shard": [2], "offset": [0], "length": [1], "sha256": [""]})
     with pytest.raises(UserError, match=r"00002\.tar: missing"):
         NativeImages(work, table, *FULL, 32)
+
+
+def test_one_flipped_bit_in_a_shard_is_named(native, work):
+    images, _ = native
+    content = bytearray(shard_path(work, 0).read_bytes())
+    content[1000] ^= 1
+    shard_path(work, 0).write_bytes(content)
+    with pytest.raises(UserError, match=r"00000\.tar: image 0 .* is not what was written"):
+        images[0]
+    assert images[6].shape == (48, 48, 3)
+
+
+def test_a_jpeg_that_came_damaged_is_named(tmp_path, make_texture):
+    """Its hash is right: it was damaged before it was sealed."""
+    file = io.BytesIO()
+    Image.fromarray(make_texture(0)).save(file, "JPEG")
+    content = file.getvalue()[:-400]
+    with ShardWriter(tmp_path, 0) as shard:
+        offset = shard.add("a.jpg", content)
+    digest = hashlib.sha256(content).hexdigest()
+    places = {"shard": [0], "offset": [offset], "length": [len(content)], "sha256": [digest]}
+    images = NativeImages(tmp_path, pd.DataFrame(places), *FULL, 48)
+    with pytest.raises(UserError, match=r"00000\.tar: image 0 .*: damaged or cut off; prepare"):
+        images[0]
+
+
+@pytest.mark.usefixtures("native")
+def test_a_named_pipe_in_place_of_a_shard_is_not_waited_for(work):
+    shard_path(work, 1).unlink()
+    os.mkfifo(shard_path(work, 1))
+    table = pd.DataFrame({"shard": [1], "offset": [0], "length": [1], "sha256": [""]})
+    with pytest.raises(UserError, match=r"00001\.tar: missing, or no file"):
+        NativeImages(work, table, *FULL, 32)
+
+
+def test_what_the_manifest_says_of_a_shard_is_hashed_while_it_is_written(files, work):
+    taken = ingest(work, NAMES, files, LOOK, native=True)
+    assert len(taken.shards) == 3
+    for name, entry in taken.shards.items():
+        content = (work / name).read_bytes()
+        assert entry.size == len(content)
+        assert entry.sha256 == hashlib.sha256(content).hexdigest()

@@ -1,7 +1,9 @@
 import json
+import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,13 +16,15 @@ from data import prepare as module
 from data import store
 from data.images import stored
 from data.images.decoding import Preprocessing, decode, perceptual_hash
-from data.pool import leak
+from data.pool import leak, write_pool
 from data.preparation import assemble
 from data.preparation import images as images_module
+from data.preparation import phantom as phantom_module
 from data.prepare import PrepareOptions, default_dataset, prepare
 from data.provenance import Provenance
 from data.store import TEST, load_dataset
 from dermsynth.cli import parse
+from dermsynth.errors import UserError
 from dermsynth.options import replace
 
 TINY_PHANTOM = replace(PrepareOptions(), size=32, patients=40, folds=3)
@@ -174,6 +178,42 @@ def test_default_dataset_is_made_once(tmp_path, monkeypatch):
     assert (made.path / "images.npy").stat().st_mtime_ns == stamp
 
 
+def test_a_second_start_waits_for_the_default_dataset(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(module, "PrepareOptions", lambda: TINY_PHANTOM)
+    real, made = module.prepare, []
+    second = threading.Thread(target=lambda: made.append(default_dataset()))
+
+    def slow(options):
+        second.start()
+        second.join(1.5)  # it finds the lock taken
+        assert made == []
+        return real(options)
+
+    monkeypatch.setattr(module, "prepare", slow)
+    assert default_dataset() == Path("datasets/phantom")
+    second.join(60)
+    assert made == [Path("datasets/phantom")]
+    assert capsys.readouterr().out.count("waiting for process") == 1
+
+
+@pytest.mark.parametrize("there", ["damaged", "foreign", "file", "pool"])
+def test_what_is_no_phantom_is_not_taken_for_it(tmp_path, monkeypatch, there):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(module, "prepare", lambda _: pytest.fail("prepared"))
+    path = Path("datasets/phantom")
+    path.parent.mkdir()
+    if there == "file":
+        path.write_text("x")
+    elif there == "pool":
+        write_pool(path, np.zeros((2, 32, 32, 3), np.uint8), Provenance(kind="unknown"))
+    else:
+        path.mkdir()
+        (path / ("manifest.json" if there == "damaged" else "a.txt")).write_text("{")
+    with pytest.raises(UserError, match=r"^no --data given, .* move it away, or give --data$"):
+        default_dataset()
+
+
 # ------------------------------------------------------------------------------------------ pools
 
 
@@ -208,6 +248,24 @@ def test_pool_skips_and_names_bad_files(foreign, tmp_path, refused):
     assert list(pool.info.dropped.values()) == [["sub/3.png"]]
 
 
+def test_files_whose_names_are_no_text_are_faults(foreign, tmp_path, refused):
+    content = (foreign / "sub" / "0.png").read_bytes()
+    for name in (b"caf\xe9.png", b"a\nb.png", b"\x1b[31m.png"):
+        (foreign / "sub" / os.fsdecode(name)).write_bytes(content)
+    ask = replace(
+        PrepareOptions(), source="pool", root=(foreign,), out=tmp_path / "o" / "pool", size=64
+    )
+    said = refused(ask, "3 of 8 images cannot be used")
+    assert "3 a name that is not UTF-8 or holds control characters; rename it" in said
+    for shown in (r"sub/caf\udce9.png", r"sub/a\nb.png", r"sub/\x1b[31m.png"):
+        assert shown in said
+    pool = prepare(replace(ask, on_error="skip"))
+    assert len(pool.images) == 5
+    assert list(pool.info.dropped.values()) == [
+        [r"sub/\x1b[31m.png", r"sub/a\nb.png", r"sub/caf\udce9.png"]
+    ]
+
+
 def test_a_pool_is_not_laundered(foreign, tmp_path, refused):
     pool = prepare(
         replace(PrepareOptions(), source="pool", root=(foreign,), out=tmp_path / "pool", size=64)
@@ -233,6 +291,12 @@ def test_too_little_space_is_seen_before_decoding(options, monkeypatch, refused)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     monkeypatch.setattr(images_module, "ingest", lambda *_: pytest.fail("decoded in vain"))
     refused(options, r"images of --size 64 need 0\.0 GB, 0\.0 GB are free")
+
+
+def test_too_little_memory_is_seen_before_drawing(tmp_path, refused, monkeypatch):
+    monkeypatch.setattr(phantom_module, "check_space", lambda *_: None)
+    ask = replace(PrepareOptions(), out=tmp_path / "o" / "p", size=1024, patients=1_000_000)
+    refused(ask, r"--patients 1000000: images need [0-9,.]+ GiB of memory")
 
 
 @pytest.mark.parametrize("moment", ["images", "table"])
