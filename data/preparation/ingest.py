@@ -9,7 +9,7 @@ import hashlib
 import itertools
 import json
 import shutil
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -79,7 +79,10 @@ def ingest(
     shards: dict[str, FileEntry] = {}
     rest = [files[row] for row in rows[len(entries) * CHUNK :]]
     results = decode_all(rest, preprocessing, keep_content=native, roots=roots)
-    with store.image_writer(folder, preprocessing.size, done) as append:
+    with (
+        closing(results),  # on an error too: its bar ends before the error is told
+        store.image_writer(folder, preprocessing.size, done) as append,
+    ):
         for number, chunk in enumerate(chunks[len(entries) :], len(entries)):
             pixels: list[np.ndarray] = []
             with ShardWriter(folder, number) if native else nullcontext() as shard:
