@@ -328,6 +328,15 @@ def test_what_is_overwritten_stays_until_the_new_run_is_finished(tmp_path):
     assert left(tmp_path) == ["a"]
 
 
+def test_a_second_overwrite_does_not_lose_the_last_finished_run(tmp_path):
+    out = tmp_path / "a"
+    run(out, text="precious")
+    for seed in (2, 3):  # both are killed before they finish
+        run(out, overwrite=True, finish=False, seed=seed)
+    assert (out / "model.txt").read_text() == "precious"
+    assert manifest.is_finished(out, "thing")
+
+
 def test_a_stopped_run_can_be_overwritten_and_keeps_nothing(tmp_path):
     out = tmp_path / "a"
     run(out, finish=False)

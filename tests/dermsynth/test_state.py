@@ -1,8 +1,7 @@
-"""Checkpoints, run folders, seeds, signals."""
+"""Checkpoints, seeds, signals."""
 
 import os
 import signal
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,6 @@ from hypothesis import strategies as st
 from dermsynth import checkpoint, seeds
 from dermsynth.errors import UserError
 from dermsynth.interrupts import stop_request
-from dermsynth.runs import finish_run, free_name, open_run
 
 
 def trained(steps: int) -> tuple[torch.nn.Linear, torch.optim.Optimizer]:
@@ -90,52 +88,6 @@ def test_no_checkpoint_is_none_and_a_failed_save_keeps_the_newest(tmp_path: Path
         checkpoint.save(tmp_path, {"step": 2})
     assert checkpoint.load(tmp_path)["step"] == 1
     assert [path.name for path in tmp_path.iterdir()] == [checkpoint.NEWEST]
-
-
-@dataclass(frozen=True)
-class Options:
-    kimg: int = 1
-    device: str = "cpu"
-    resume: bool = False
-
-
-def test_resume_refuses_changed_options_and_shows_them(tmp_path: Path):
-    out = tmp_path / "run"
-    open_run(out, Options(), resume=False, overwrite=False)
-    open_run(out, Options(device="cuda", resume=True), True, False, may_change=("device",))
-    with pytest.raises(UserError, match="kimg: was 1, now 2"):
-        open_run(out, Options(kimg=2), resume=True, overwrite=False)
-    with pytest.raises(UserError, match="holds no"):
-        open_run(tmp_path / "other", Options(), resume=True, overwrite=False)
-    with pytest.raises(UserError, match="--overwrite"):
-        open_run(out, Options(), resume=False, overwrite=False)
-
-
-def test_overwritten_run_is_kept_until_the_new_one_is_complete(tmp_path: Path):
-    out = tmp_path / "run"
-    open_run(out, Options(), resume=False, overwrite=False)
-    (out / "weights").write_text("precious")
-    open_run(out, replace(Options(), kimg=2), resume=False, overwrite=True)
-    assert (tmp_path / "run.previous" / "weights").read_text() == "precious"
-    finish_run(out)
-    assert [path.name for path in tmp_path.iterdir()] == ["run"]
-
-
-def test_a_second_overwrite_does_not_lose_the_last_complete_run(tmp_path: Path):
-    out = tmp_path / "run"
-    open_run(out, Options(), resume=False, overwrite=False)
-    (out / "weights").write_text("precious")
-    finish_run(out)
-    for kimg in (2, 3):  # both are killed before they finish
-        open_run(out, Options(kimg=kimg), resume=False, overwrite=True)
-    assert (tmp_path / "run.previous" / "weights").read_text() == "precious"
-
-
-def test_free_name_counts_up(tmp_path: Path):
-    assert free_name(tmp_path, "a").name == "a"
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a-2").mkdir()
-    assert free_name(tmp_path, "a").name == "a-3"
 
 
 @given(st.lists(st.integers() | st.text(max_size=5), min_size=1, max_size=4))
