@@ -12,7 +12,7 @@ from pathlib import Path
 
 from dermsynth.threads import wait_passively
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 PACKAGES = ("data", "gan", "classifier", "experiments")
 
