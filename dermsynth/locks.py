@@ -22,7 +22,7 @@ from dermsynth.errors import UserError
 from dermsynth.records import Record, parse_record
 
 POLL = 0.5  # seconds between two looks at a lock that is waited for
-_held: set[tuple[int, Path]] = set()
+_held: set[tuple[int, int, Path]] = set()  # process (a fork has none), thread, lock
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 
 
@@ -69,7 +69,7 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
     UserError where another process holds it; with `wait`, says so once and waits.
     """
     path = _lock_path(folder)
-    mine = (threading.get_ident(), path)
+    mine = (os.getpid(), threading.get_ident(), path)
     if mine in _held:
         yield
         return
