@@ -25,10 +25,11 @@ from benchmarks.provenance import provenance
 from classifier.model.backbones import LITE
 from classifier.model.classifier import Classifier, ModelSpec
 from classifier.options import TrainOptions
+from classifier.run_folder import open_run, read_facts
 from classifier.train import train
 from classifier.training.trunk_cache import FeatureCache
 from dermsynth import cli, device
-from dermsynth.files import read_json, write_json
+from dermsynth.files import write_json
 from dermsynth.options import replace
 
 CASES = [("efficientnet-lite0", 7), ("efficientnet-lite0", 11), ("efficientnet-b3", 18)]
@@ -140,7 +141,7 @@ def compare_views(options: Options, data: Path) -> list[dict[str, object]]:
                 row = {"views": views, "seed": seed, "test_auc": metrics["test"]["auc"]}
                 row |= {"val_auc": metrics["val"]["auc"]}
                 row |= {"cpu_seconds": round(time.process_time() - start, 1)}
-                row |= {"steps": read_json(out / "run.json")["steps"]}
+                row |= {"steps": read_facts(open_run(out)).steps}
                 rows.append(row)
                 print(json.dumps(row))
     return rows

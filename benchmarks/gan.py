@@ -22,12 +22,12 @@ import numpy as np
 import torch
 import tyro
 
-from benchmarks.provenance import provenance
+from benchmarks.provenance import provenance, read_result
 from dermsynth import cli
 from dermsynth.cli import Repeatable
 from dermsynth.device import resolve
 from dermsynth.errors import UserError
-from dermsynth.files import read_json, write_json
+from dermsynth.files import write_json
 from dermsynth.folders import can_resume
 from dermsynth.options import replace
 from gan.evaluate import EvaluateOptions, evaluate
@@ -111,7 +111,7 @@ def generation_rate(run: Path) -> float:
 
 def collect(options: Options) -> dict[str, Any]:
     """All cells under --runs, of every piece, with machine and versions."""
-    cells = [read_json(path) for path in sorted(options.runs.glob("*/cell.json"))]
+    cells = [read_result(path) for path in sorted(options.runs.glob("*/cell.json"))]
     return {
         **provenance("benchmarks.gan", "torch", "numpy"),
         "threads": torch.get_num_threads(),

@@ -1,7 +1,9 @@
 """How a result came about: the head of every file in benchmarks/results."""
 
+import json
 import shlex
 import sys
+from pathlib import Path
 from typing import Any
 
 from dermsynth.machine import machine, versions
@@ -14,3 +16,8 @@ def provenance(module: str, *packages: str) -> dict[str, Any]:
         "machine": machine(),
         "versions": versions(*packages),
     }
+
+
+def read_result(path: Path) -> Any:
+    """What a benchmark wrote before, as JSON."""
+    return json.loads(path.read_text(encoding="utf-8"))

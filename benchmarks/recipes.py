@@ -24,14 +24,16 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 
+from benchmarks.provenance import read_result
 from classifier.evaluate import MARKER, EvaluateOptions, evaluate
 from classifier.model.classifier import Classifier
 from classifier.options import RECIPES, TrainOptions
-from classifier.run_folder import METRICS, RUN
+from classifier.run_folder import open_fold_runs, open_run, read_facts, read_metrics
 from classifier.training.setup import resolve
 from dermsynth import cli, device
 from dermsynth.errors import UserError
-from dermsynth.files import read_json, write_json
+from dermsynth.files import write_json
+from dermsynth.folders import can_resume
 from dermsynth.machine import machine, versions
 
 LITE = "--backbone efficientnet-lite2"
@@ -81,15 +83,15 @@ def run_one(options: Options, name: str) -> None:
     words += ["--data", str(options.data), "--fold", str(options.fold), *FITS[name].split()]
     words += [word for name in options.external for word in ("--external", name)]
     command = ["-m", "classifier.train", *words, "--out", str(run), "--tracking", "none"]
-    resume = ["--resume"] if (run / "config.yaml").exists() else []
+    resume = ["--resume"] if can_resume(run) else []
     load = os.getloadavg()[0]
     if code := subprocess.run([sys.executable, *command, *resume]).returncode:
         sys.exit(code)  # it has said why
     if not (run / "evaluation" / MARKER).exists():
         evaluate(EvaluateOptions(run=run))
-    evaluated = read_json(run / "evaluation" / MARKER)["parts"]
-    folds = sorted(run.glob("fold*")) or [run]
-    facts = [read_json(fold / RUN) for fold in folds]
+    evaluated = read_result(run / "evaluation" / MARKER)["parts"]
+    sealed = open_run(run)
+    facts = [read_facts(fold) for fold in open_fold_runs(sealed).values() or [sealed]]
     parts = {}
     for part, figures in evaluated.items():
         parts[part] = {key: figures[key] for key in FIGURES}
@@ -100,10 +102,10 @@ def run_one(options: Options, name: str) -> None:
         "recipe": name,
         "fold": options.fold,
         "command": shlex.join(["python", *command]),
-        "epochs": [fold["epochs"] for fold in facts],
-        "minutes": [round(fold["training_seconds"] / 60, 1) for fold in facts],
+        "epochs": [fold.epochs for fold in facts],
+        "minutes": [round(fold.training_seconds / 60, 1) for fold in facts],
         "parts": parts,
-        "val_mean": read_json(run / METRICS).get("val_mean"),
+        "val_mean": read_metrics(sealed).get("val_mean"),
         "as_published": as_published(options, name),
         "load_before": round(load, 1),
         "machine": machine(),
@@ -145,8 +147,8 @@ def as_published(options: Options, name: str) -> dict[str, Any]:
 
 def collect(options: Options) -> list[dict[str, Any]]:
     """The cells in --out, and in their place and beside them those under --runs."""
-    known = read_json(options.out)["cells"] if options.out.exists() else []
-    new = [read_json(path) for path in options.runs.glob("*/cell.json")]
+    known = read_result(options.out)["cells"] if options.out.exists() else []
+    new = [read_result(path) for path in options.runs.glob("*/cell.json")]
     cells = {(cell["recipe"], str(cell["fold"])): cell for cell in known + new}
     return [cells[key] for key in sorted(cells)]
 
