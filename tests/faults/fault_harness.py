@@ -1,8 +1,8 @@
 """The fault harness: commands run in forked processes that are killed, starved or fed with damage.
 
 Every fault that was injected is counted: it gave the same result as without it, or one line and
-exit code 2, or it is a failure. `FAULTS=all` tries every step instead of a sample, and
-`FAULTS_JSON=FILE` writes the counts, which docs/measurements/faults.md shows.
+exit code 2, or it is a failure. `FAULTS=all`, or a number, tries every step, or so many, instead of
+a small sample. `FAULTS_JSON=FILE` writes the counts, which docs/measurements/faults.md shows.
 """
 
 import errno
@@ -22,7 +22,7 @@ from pathlib import Path
 from dermsynth import manifest
 
 STEPS = ("replace", "rename", "mkdir", "unlink", "remove", "rmdir", "fsync")
-SAMPLE = 12  # steps of a command at which a fault is injected, unless FAULTS=all
+SAMPLE = 6  # steps of a command at which a fault is injected, unless FAULTS=all or a number
 LIMIT = 180  # seconds a command may take
 SAME, REFUSED, FAILED = "same result", "one line, exit 2", "failed"
 
@@ -193,9 +193,11 @@ def identity(folder: Path) -> str | None:
 
 def sampled(count: int) -> list[int]:
     """Step numbers 1..count at which a fault is tried."""
-    if os.environ.get("FAULTS") == "all" or count <= SAMPLE:
+    asked = os.environ.get("FAULTS", str(SAMPLE))
+    number = count if asked == "all" else int(asked)
+    if count <= number:
         return list(range(1, count + 1))
-    return sorted({round(1 + i * (count - 1) / (SAMPLE - 1)) for i in range(SAMPLE)})
+    return sorted({round(1 + i * (count - 1) / (number - 1)) for i in range(number)})
 
 
 @dataclass
