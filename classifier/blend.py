@@ -15,7 +15,7 @@ import tyro
 
 from dermsynth import cli
 from dermsynth.errors import UserError
-from dermsynth.files import check_free
+from dermsynth.files import check_free, json_text, write_text
 from dermsynth.options import HOLDS_PATH
 
 Words = Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction, HOLDS_PATH]
@@ -48,7 +48,6 @@ def blend(options: BlendOptions) -> dict[str, Any]:
     from classifier.evaluation import blending
     from classifier.evaluation.members import read_members, read_truth, same_rows
     from classifier.scores import write_scores
-    from dermsynth.files import write_json
 
     fit_on = options.fit_on or ("oof" if options.by == "search" else None)
     _check(options, fit_on)
@@ -62,7 +61,10 @@ def blend(options: BlendOptions) -> dict[str, Any]:
         value = blending.auc(truth.to_numpy(), mixed[truth.index].to_numpy())
         record["blend"]["auc_truth"] = value
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(options.out.with_suffix(".json"), record)
+    beside, text = options.out.with_suffix(".json"), json_text(record)
+    if beside.exists() and not options.overwrite and beside.read_bytes() != text.encode():
+        check_free(beside, options.overwrite)  # else a killed process left it, without its CSV
+    write_text(beside, text)
     write_scores(options.out, mixed.index.tolist(), mixed.to_numpy())
     print(blending.screen_table(record))
     print(f"{len(mixed):,} rows: {options.out}")
@@ -86,8 +88,9 @@ def _check(options: BlendOptions, fit_on: str | None) -> None:
         )
     if options.out.suffix != ".csv":
         raise UserError(f"--out {options.out}: expected a name that ends in .csv")
-    for path in (options.out, options.out.with_suffix(".json")):
-        check_free(path, options.overwrite)
+    check_free(options.out, options.overwrite)
+    if (beside := options.out.with_suffix(".json")).is_dir():
+        check_free(beside, options.overwrite)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,12 @@ def write_text(path: Path, content: str) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Replace a JSON file atomically. NaN is refused: JSON has none, say null."""
-    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+    write_text(path, json_text(content))
+
+
+def json_text(content: Any) -> str:
+    """JSON as `write_json` writes it."""
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
 
 def read_bytes(path: Path, most: int, mend: str) -> bytes:

@@ -38,8 +38,8 @@ class Outcome:
     @property
     def is_one_line(self) -> bool:
         """Exit code 2, an error that names the mend in its own words, no traceback."""
-        said = [line for line in self.output.splitlines() if line.startswith("error:")]
-        return self.code == 2 and len(said) == 1 and "Traceback" not in self.output
+        said = self.output.count("error:")  # it may stand behind a progress bar
+        return self.code == 2 and said == 1 and "Traceback" not in self.output
 
     def __str__(self) -> str:
         return f"exit {self.code}\n{self.output[-2000:]}"

@@ -86,7 +86,7 @@ def judge(
     elif left := left_over(work):
         table.add(fault, FAILED, f"{where}: left {left}")
     else:
-        table.add(fault, SAME if first.code == 0 or first.code < 0 else REFUSED)
+        table.add(fault, REFUSED if first.code == 2 else SAME)
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
