@@ -10,7 +10,7 @@ import sys
 from importlib.machinery import PathFinder
 from pathlib import Path
 
-from dermsynth.threads import wait_passively
+from dermsynth.threads import choose_waiting
 
 __version__ = "0.3.0"
 
@@ -30,5 +30,5 @@ def _claim_packages() -> None:
         spec.loader.exec_module(module)
 
 
-wait_passively()
+choose_waiting()
 _claim_packages()
