@@ -2,13 +2,15 @@
 
 With batch norm fixed, the frozen blocks are a pure function of the image. So every training image
 gets a fixed number of augmented views, and the trunk's output for a view is computed once, in eval
-mode, batch norm folded, in bf16 where the machine is faster so, and kept in memory. Epochs, seeds
-and arms then train the tail alone. `--views 0` draws fresh augmentation instead and keeps nothing.
+mode, batch norm folded, in bf16 where the machine is faster so, and kept. Epochs, seeds, arms and
+folds then train the tail alone. `--views 0` draws fresh augmentation instead and keeps nothing.
 """
 
 import math
+import os
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,12 +19,14 @@ from classifier.augment import Views, draw_views, load_batch
 from classifier.model.classifier import Classifier
 from classifier.options import AugmentationOptions
 from classifier.published_augment import SeededViews
+from classifier.training.kept_features import KeptFeatures, SharedFeatures
 from data.pool import Pool
 from data.store import Dataset, ImageStore
 from dermsynth.device import Compute
 from dermsynth.seeds import generator
 
 PLAIN = -1  # the view that leaves an image as it is
+GOLDEN = (5**0.5 - 1) / 2  # its multiples, modulo 1, lie far from one another
 
 
 @dataclass(frozen=True)
@@ -42,41 +46,53 @@ class ImageSet:
 
 @dataclass
 class _Store:
-    features: torch.Tensor  # [n, views + 1, height, width, channels], the last view is PLAIN
-    filled: np.ndarray  # bool [n, views + 1]
+    kept: KeptFeatures  # [n, views + 1, height, width, channels], the last view is PLAIN
     trial: int  # the last one that used it
-
-    @property
-    def nbytes(self) -> int:
-        return self.features.numel() * self.features.element_size()
 
 
 class FeatureCache:
-    """Trunk outputs in memory. Give one to every `train` call of an experiment to share them."""
+    """Trunk outputs that are kept. Give one to every `train` call of an experiment to share them.
 
-    def __init__(self, gib: float = 4.0) -> None:
+    With a `folder` they lie in files there, which the processes of one machine share.
+    """
+
+    def __init__(self, gib: float = 4.0, folder: Path | None = None) -> None:
         self.budget = int(gib * 2**30)
+        self.folder = folder
         self.trial = 0
         self._stores: dict[Hashable, _Store] = {}
 
-    def store(self, key: Hashable, shape: tuple[int, ...], dtype: torch.dtype) -> _Store | None:
+    def store(
+        self, key: Hashable, shape: tuple[int, ...], dtype: torch.dtype
+    ) -> KeptFeatures | None:
         """Room for features [n, views + 1, height, width, channels], of earlier trials if need be.
 
         None where it would not fit beside what this trial uses already.
         """
         if key not in self._stores:
             size = math.prod(shape) * dtype.itemsize
-            in_use = [kept for kept in self._stores.values() if kept.trial == self.trial]
-            if size + sum(kept.nbytes for kept in in_use) > self.budget:
+            in_use = [store for store in self._stores.values() if store.trial == self.trial]
+            if size + sum(store.kept.nbytes for store in in_use) > self.budget:
                 return None
             for old in sorted(self._stores, key=lambda name: self._stores[name].trial):
-                if size + sum(kept.nbytes for kept in self._stores.values()) <= self.budget:
+                if size + sum(store.kept.nbytes for store in self._stores.values()) <= self.budget:
                     break
                 del self._stores[old]
-            features = torch.empty(shape, dtype=dtype)
-            self._stores[key] = _Store(features, np.zeros(shape[:2], bool), self.trial)
+            self._stores[key] = _Store(self._make(key, shape, dtype), self.trial)
         self._stores[key].trial = self.trial
-        return self._stores[key]
+        return self._stores[key].kept
+
+    def _make(self, key: Hashable, shape: tuple[int, ...], dtype: torch.dtype) -> KeptFeatures:
+        if self.folder is not None:
+            try:
+                return SharedFeatures(self.folder, repr(key), shape, dtype)
+            except OSError as error:
+                gib = math.prod(shape) * dtype.itemsize / 2**30
+                print(
+                    f"note: {self.folder}: no room for {gib:.1f} GiB of kept features "
+                    f"({error.strerror}); this process keeps them for itself, in memory"
+                )
+        return KeptFeatures(shape, dtype)
 
 
 class Trunk:
@@ -104,7 +120,7 @@ class Trunk:
         self._key = (model.trunk_sha256(), str(self.dtype), *drawn, self.device.type)
         channels, *sides = self._run(torch.zeros(1, 3, self.size, self.size)).shape[1:]
         self._shape = (self.views + 1, *sides, channels)
-        self._stores: dict[Hashable, _Store | None] = {}
+        self._stores: dict[Hashable, KeptFeatures | None] = {}
         cache.trial += 1
 
     def keeps(self, images: ImageSet) -> bool:
@@ -117,18 +133,25 @@ class Trunk:
         if store is None:
             return np.empty((0, 2), np.int64)
         pairs = np.unique(np.stack([rows, views], 1), axis=0)
-        return pairs[~store.filled[pairs[:, 0], pairs[:, 1]]]
+        return pairs[store.missing(*pairs.T)]
 
     def fill(self, images: ImageSet, pairs: np.ndarray) -> Iterator[int]:
-        """Compute features of (row, view) pairs; yields how many after each batch."""
+        """Compute features of (row, view) pairs; yields, as they come, how many more are there.
+
+        Processes that share them begin at different places, and leave out what others did.
+        """
         store = self._store(images)
         assert store is not None
-        for start in range(0, len(pairs), self.batch):
-            rows, views = pairs[start : start + self.batch].T
+        pairs = np.roll(pairs, -_place(len(pairs)), axis=0)
+        while len(pairs):
+            rows, views = pairs[: self.batch].T
             features = self._compute(images, rows, views).permute(0, 2, 3, 1).cpu()
-            store.features[rows, views] = features
-            store.filled[rows, views] = True
+            store.put(rows, views, features)
             yield len(rows)
+            rest = pairs[self.batch :]
+            pairs = rest[store.missing(*rest.T)]
+            if by_others := len(rest) - len(pairs):
+                yield by_others
 
     def features(self, images: ImageSet, rows: np.ndarray, views: np.ndarray) -> torch.Tensor:
         """Trunk outputs, float32 [n, channels, height, width] on the device, channels last.
@@ -140,7 +163,7 @@ class Trunk:
         if self.keeps(images):
             for _ in self.fill(images, self.missing(images, rows, views)):
                 pass
-            kept = self._store(images).features[rows, views]  # type: ignore[union-attr]
+            kept = self._store(images).take(rows, views)  # type: ignore[union-attr]
             return kept.to(self.device).float().permute(0, 3, 1, 2)
         return self._compute(images, rows, views).float()
 
@@ -151,7 +174,7 @@ class Trunk:
         """
         return self._run(x).float() if self.pure else self.model.trunk(x.to(self.device))
 
-    def _store(self, images: ImageSet) -> _Store | None:
+    def _store(self, images: ImageSet) -> KeptFeatures | None:
         if not self.pure:
             return None
         if images.identity not in self._stores:
@@ -190,3 +213,8 @@ class Trunk:
             rng = generator("view", *key)
             self._view_table[key] = draw_views(rng, len(images.images), self.augment)
         return self._view_table[key]
+
+
+def _place(count: int) -> int:
+    """Where this process begins in work that others do too: 0 to count, no two alike."""
+    return int(count * (os.getpid() * GOLDEN % 1))
