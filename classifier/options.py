@@ -31,7 +31,8 @@ ScheduleName = Literal["one-cycle", "constant", "cosine", "plateau", "exponentia
 Monitor = Literal["auc", "loss", "balanced-accuracy"]
 Share = float | Literal["balanced"]
 File = Annotated[str, HOLDS_PATH]
-Fold = Annotated[int, Between(0, 999)] | Literal["all"]
+TestFold = Annotated[int, Between(0, 999)]
+Fold = TestFold | Literal["all"]
 Side = Annotated[int, Between(32, 4096)]  # px
 Blocks = Annotated[int, Between(0, 1000)]
 Views = Annotated[int, Between(0, 1000)]
@@ -50,6 +51,8 @@ class TaskOptions:
 
     data: Path | None = None  # prepared dataset folder; none: the phantom, prepared on the way
     fold: Fold = 0  # validate on it, train on the others; all: each in turn
+    test_fold: TestFold | None = None  # the fold that is the test part; none: the one prepared
+    malignant_share: Factor = 1.0  # of the malignant training groups, for learning curves
     target: TargetName = "binary"  # what is predicted: malignant or not, or the diagnosis
 
 

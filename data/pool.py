@@ -134,13 +134,13 @@ def _generator_leak(
         return (
             f"the generator of {source} was trained on {len(leaked)} images that fold {fold} of "
             f"{dataset.path} validates or tests on: {some(leaked)}. Train one on this fold: "
-            f"{retrain} --fold {fold}`"
+            f"{retrain} --fold {fold}{dataset.view.flags}`"
         )
     pixels = tuple(name for name in dataset.identity.parts if name not in SPLIT_PARTS)
     if others := dataset.identity.differences(record.dataset_identity, ignoring=pixels):
         return (
             f"the generator of {source} was trained on another dataset or other folds (other "
             f"{', '.join(others)} than {dataset.path}), on {some(sorted(seen), 3)}. Train one "
-            f"here: {retrain} --fold {fold}`"
+            f"here: {retrain} --fold {fold}{dataset.view.flags}`"
         )
     return None

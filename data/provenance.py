@@ -34,6 +34,8 @@ class GeneratorRecord(Record):
     dataset_identity: Identity
     folds_hash: Sha256
     fold: int = Field(ge=0)
+    test_fold: int | None = Field(default=None, ge=0)  # None: the dataset's test part
+    malignant_share: float = Field(default=1.0, gt=0, le=1)  # of the malignant training groups
     targets: str  # malignant, or what its classes are
     classes: list[ClassRecord]  # none: it makes malignant images only
     training_ids: list[str] = Field(min_length=1)

@@ -7,7 +7,7 @@ image when it is first read.
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -80,6 +80,25 @@ class DatasetRecord(Record):
 
 
 @dataclass(frozen=True)
+class View:
+    """How the parts of a dataset differ from those that were prepared."""
+
+    test_fold: int | None = None  # tested on in place of the test part
+    malignant_share: float = 1.0  # of the malignant training groups
+
+    @property
+    def name(self) -> str:
+        """For names of files, with a dash before each part; empty for the parts as prepared."""
+        tested = "" if self.test_fold is None else f"-test{self.test_fold}"
+        return tested + ("" if self.malignant_share == 1 else f"-share{self.malignant_share:g}")
+
+    @property
+    def flags(self) -> str:
+        """The options that ask for the same test part, with a blank before them."""
+        return "" if self.test_fold is None else f" --test-fold {self.test_fold}"
+
+
+@dataclass(frozen=True)
 class Dataset:
     """Images and their table, row i of one belonging to row i of the other."""
 
@@ -88,6 +107,7 @@ class Dataset:
     table: pd.DataFrame  # COLUMNS, one row an image; `target` is missing where there is no label
     info: DatasetRecord
     identity: Identity  # by which it is compared, wherever it lies
+    view: View = field(default_factory=View)  # how data.view changed its folds
 
     @property
     def folds_hash(self) -> str:

@@ -11,6 +11,7 @@ ClassesName = Literal["none", "target", "diagnosis"]
 NetworkName = Literal["diagnosis", "imagenet"]
 LEAST_SYNTHETIC = 10  # images that an evaluation needs
 Fold = Annotated[int, Between(0, 999)]
+Share = Annotated[float, Between(0, 1, above=True)]
 Batch = Annotated[int, Between(1, 100_000)]
 Scored = Annotated[int, Between(LEAST_SYNTHETIC, 1_000_000)]
 Interval = Annotated[float, Between(0, 1_000_000)]
@@ -23,6 +24,8 @@ class ImageOptions:
 
     data: Path | None = None  # prepared dataset; without it the phantom, prepared on the way
     fold: Fold = 0  # train on the other folds; never on this one nor on the test part
+    test_fold: Fold | None = None  # the fold that is the test part; none: the one prepared
+    malignant_share: Share = 1.0  # of the malignant training groups, for learning curves
     classes: Literal["auto", ClassesName] = "auto"  # none: malignant images only; else all, by this
 
 
@@ -73,6 +76,7 @@ class EvaluateOptions:
     pool: Path | None = None  # pool folder of gan.generate or data.prepare
     data: Path | None = None  # prepared dataset; default the one that the generator was trained on
     fold: Fold | None = None  # whose validation part is held out; default the generator's
+    test_fold: Fold | None = None  # the fold that is the test part; default as the generator's
     count: Scored = 500  # synthetic images to score, at most
     network: NetworkName | None = None  # default diagnosis; imagenet where none are told apart
     inception: Path | None = None  # torch-fidelity's Inception weights: adds FID, and minutes

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from data.provenance import GeneratorRecord
-from data.store import Dataset
+from data.store import Dataset, View
+from data.view import view
 from dermsynth import checkpoint, cli, manifest
 from dermsynth.device import Compute, resolve
 from dermsynth.errors import UserError
@@ -92,8 +93,9 @@ def train(options: TrainOptions) -> Path:
     compute = resolve(options.compute.device, options.compute.precision, cpu_auto="bf16")
     if processes.is_rank0 and run.out is not None:
         _check_out(run)
-    dataset = open_dataset(options.images.data)
-    part = training_part(dataset, options.images.fold, classes)
+    images = options.images
+    dataset = view(open_dataset(images.data), images.fold, images.test_fold, images.malignant_share)
+    part = training_part(dataset, images.fold, classes)
     config = resolve_config(options, dataset.size, len(part.classes))
     _check_batch(config.batch, model.accumulate, processes)
     out = processes.rank0_says(run.out or _default_out(dataset.path, options))
@@ -297,6 +299,8 @@ def _record(plan: Plan, trainer: Trainer, seconds: float) -> GeneratorRecord:
         dataset_identity=dataset.identity,
         folds_hash=dataset.folds_hash,
         fold=plan.fold,
+        test_fold=images.test_fold,
+        malignant_share=images.malignant_share,
         targets="malignant" if images.classes == "none" else images.classes,
         classes=plan.part.classes,
         training_ids=dataset.table["image_id"].astype(str).iloc[plan.part.rows].tolist(),
@@ -353,7 +357,9 @@ def _check_batch(batch: int, accumulate: int, processes: Processes) -> None:
 
 
 def _default_out(data: Path, options: TrainOptions) -> Path:
-    stem = f"{data.name}-{options.model.arch}-fold{options.images.fold}-seed{options.model.seed}"
+    images, model = options.images, options.model
+    seen = View(images.test_fold, images.malignant_share).name
+    stem = f"{data.name}-{model.arch}-fold{images.fold}{seen}-seed{model.seed}"
     if options.run.resume:
         runs = [path for path in RUNS.glob(f"{stem}*") if can_resume(path)]
         return max(runs, key=lambda path: path.stat().st_mtime, default=RUNS / stem)

@@ -26,6 +26,7 @@ from classifier.records import (
 )
 from classifier.run_folder import METRICS, MODEL, PREDICTIONS, RUN, WEIGHTS
 from classifier.training.setup import TrainingSetup
+from data.store import View
 from dermsynth.files import sha256, write_bytes, write_text
 from dermsynth.machine import versions
 from dermsynth.manifest import digest
@@ -151,12 +152,19 @@ def counts(setup: TrainingSetup) -> dict[str, int]:
     }
 
 
+def _seen(view: View) -> str:
+    """What is unusual about the parts, in words."""
+    tested = "" if view.test_fold is None else f", tested on fold {view.test_fold}"
+    share = f"{100 * view.malignant_share:g}% of the malignant training groups"
+    return tested + ("" if view.malignant_share == 1 else f", {share}")
+
+
 def describe(setup: TrainingSetup) -> str:
     """What goes into the run, as lines for the screen."""
     dataset, fold = setup.dataset, setup.fold
     n = counts(setup)
     lines = [
-        f"data       {dataset.path}, fold {fold}",
+        f"data       {dataset.path}, fold {fold}{_seen(dataset.view)}",
         f"training   {n['real_benign']} benign + {n['real_malignant']} malignant real"
         f" + {n['synthetic_malignant']} synthetic + {n['duplicated_malignant']} duplicates",
     ]

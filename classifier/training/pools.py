@@ -134,8 +134,9 @@ def newest_generator(dataset: Dataset, fold: int) -> Path:
     if not runs:
         raise UserError(
             f"--synthetic: no generator under {GENERATOR_RUNS} was trained on fold {fold} of "
-            f"{dataset.path}; train one: {_how_to_train(dataset.path, fold)},"
-            " or give --pool or --generator"
+            f"{dataset.path}; train one: "
+            f"{_how_to_train(dataset.path, f'{fold}{dataset.view.flags}')}, "
+            "or give --pool or --generator"
         )
     return max(runs, key=lambda run: (run / manifest.NAME).stat().st_mtime)
 

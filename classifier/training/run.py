@@ -162,12 +162,16 @@ def _train_folds(options: TrainOptions, cache: FeatureCache) -> tuple[Path, dict
         check_replaceable(options.run.out, FOLDS, options.run.overwrite)
     options = settle(options)
     if options.task.data is None:
-        look_up(replace(options, fold=0, out=None))  # checks what it can, then draws the phantom
+        first = 1 if options.task.test_fold == 0 else 0
+        look_up(
+            replace(options, fold=first, out=None)
+        )  # checks what it can, then draws the phantom
     data, backbone = options.task.data or default_dataset(), options.model.backbone
     stem = f"{data.absolute().name}-{backbone.replace(':', '-')}-seed{options.compute.seed}"
     out = options.run.out or free_name(Path("runs/cls"), stem)
     options = replace(options, data=data, out=out)
-    folds = sorted({int(fold) for fold in load_table(data)[0]["fold"] if fold >= 0})
+    known = {int(fold) for fold in load_table(data)[0]["fold"] if fold >= 0}
+    folds = sorted(known - {options.task.test_fold})
     for fold in folds:
         _check_fold(options, fold)
     kept = replace(options, resume=False, overwrite=False)

@@ -27,6 +27,7 @@ from classifier.tta import check_tta
 from data.pool import Pool
 from data.prepare import default_dataset
 from data.store import Dataset, load_dataset
+from data.view import view
 from dermsynth.errors import UserError, some
 from dermsynth.files import free_name
 from dermsynth.folders import check_replaceable
@@ -111,7 +112,8 @@ def look_up(options: TrainOptions) -> TrainingSetup:
         find_pool(options)
         check_weights(options)
     data = options.task.data or default_dataset()
-    dataset = load_dataset(data, model.size)
+    task = options.task
+    dataset = view(load_dataset(data, model.size), fold, task.test_fold, task.malignant_share)
     _check_classes(dataset, fold, options.choice.monitor)
     _check_unseen(externals, dataset, options)
     target = target_of(dataset, fold, options.task.target)
@@ -119,7 +121,8 @@ def look_up(options: TrainOptions) -> TrainingSetup:
     pool, leak, generator = choose_pool(options, dataset, int(training.synthetic.sum()))
     metadata = fit_metadata(options, dataset, training) if model.head == "metadata" else None
     name = data.absolute().name
-    stem = f"{name}-{model.backbone.replace(':', '-')}-fold{fold}-seed{options.compute.seed}"
+    folds, backbone = f"fold{fold}{dataset.view.name}", model.backbone.replace(":", "-")
+    stem = f"{name}-{backbone}-{folds}-seed{options.compute.seed}"
     out = options.run.out or free_name(Path("runs/cls"), stem)
     spec = ModelSpec(
         backbone=model.backbone,

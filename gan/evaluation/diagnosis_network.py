@@ -127,14 +127,17 @@ class _Lesson:
     def folder(self) -> Path:
         """In the dataset's folder, or under runs/ where that cannot be written to."""
         dataset = self.dataset
-        stem = f"diagnosis-fold{self.fold}-{dataset.size}px-{dataset.identity.id[:12]}"
+        fold = f"fold{self.fold}{dataset.view.name}"
+        stem = f"diagnosis-{fold}-{dataset.size}px-{dataset.identity.id[:12]}"
         home = dataset.path if os.access(dataset.path, os.W_OK) else Path("runs")
         return home / FOLDER / stem
 
     @property
     def facts(self) -> dict[str, str]:
         """By which what is kept is known again."""
-        return {"recipe": RECIPE, "dataset": self.dataset.identity.id}
+        dataset = self.dataset
+        facts = {"recipe": RECIPE, "dataset": dataset.identity.id}
+        return facts | ({"view": name} if (name := dataset.view.name) else {})
 
 
 def can_learn(dataset: Dataset, fold: int) -> bool:

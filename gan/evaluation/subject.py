@@ -8,6 +8,7 @@ import numpy as np
 from data.pool import Pool, load_pool
 from data.provenance import GeneratorRecord, Provenance
 from data.store import Dataset, load_dataset
+from data.view import view
 from dermsynth.device import Compute
 from dermsynth.errors import UserError
 from dermsynth.manifest import Input, Sealed, check_same
@@ -101,9 +102,12 @@ def open_subject(options: EvaluateOptions, source: Source, compute: Compute) -> 
     dataset than the generator was trained on, and one that has seen what is held out.
     """
     record = source.provenance.generator
-    dataset = _dataset(options, source)
+    whole = _dataset(options, source)
     fold = options.fold if options.fold is not None else record.fold if record else 0
-    training, held_out = training_rows(dataset, fold), held_out_rows(dataset, fold)
+    tested = record.test_fold if record and options.test_fold is None else options.test_fold
+    dataset = view(whole, fold, tested)
+    learnt_from = view(whole, fold, tested, record.malignant_share if record else 1.0)
+    training, held_out = training_rows(learnt_from, fold), held_out_rows(dataset, fold)
     if len(held_out) < LEAST_HELD_OUT:
         raise UserError(
             f"{dataset.path}: {len(held_out)} malignant images in the validation part of fold "

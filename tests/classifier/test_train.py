@@ -382,3 +382,16 @@ def test_rerun_replaces_only_when_asked(options):
     assert (options.run.out / "model.safetensors").read_bytes() != before
     assert [path.name for path in options.run.out.parent.iterdir()] == ["run"]
     shutil.rmtree(options.run.out)
+
+
+def test_a_test_fold_is_tested_on_and_never_trained_on(tiny, options, tmp_path):
+    folds = tiny.table["fold"].where(tiny.table["fold"] >= 0, 3)  # no test part of its own
+    whole = write_dataset(tmp_path / "d", tiny.images[:], tiny.table.assign(fold=folds), {})
+    asked = replace(options, data=whole.path, fold=1, test_fold=0, malignant_share=0.5, epochs=1)
+    found = setup.resolve(asked)
+    trained = set(found.dataset.table["fold"].iloc[found.training.rows])
+    assert trained == set(folds) - {0, 1}
+    train(asked)
+    predictions = pd.read_parquet(options.run.out / "predictions.parquet")
+    tested = set(predictions.loc[predictions["part"] == "test", "image_id"])
+    assert tested == set(whole.table.loc[folds == 0, "image_id"])
