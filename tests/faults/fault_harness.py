@@ -149,10 +149,12 @@ def _child(
         counted.write_text(str(steps[0]))
     except BaseException:
         traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+    finally:  # whatever happens, this process never returns into the tests
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(code)
 
 
 def _count_steps(hook: Hook | None) -> list[int]:
