@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Literal
 
 import tyro
 
-from dermsynth.options import ComputeOptions, RunOptions
+from dermsynth.options import Between, ComputeOptions, RunOptions
+
+Workers = Annotated[int, Between(1, 1024)] | Literal["auto"]
 
 
 @dataclass(frozen=True)
@@ -14,5 +17,8 @@ class ExperimentOptions:
 
     experiment: tyro.conf.Positional[Path]  # the experiment's YAML file, or the name of ours: quick
     data: Path | None = None  # a prepared dataset (default: the phantom, prepared on the way)
+    workers: Workers = 1  # trainings side by side; auto: one a GPU, without GPUs one a core
+    executor: Literal["local", "ray"] = "local"  # ray: the nodes of a Ray cluster (docs/guides)
+    address: str | None = None  # HOST:PORT of its head; none: RAY_ADDRESS, or the one here
     run: RunOptions = field(default_factory=RunOptions)
     compute: ComputeOptions = field(default_factory=ComputeOptions)

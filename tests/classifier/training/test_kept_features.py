@@ -10,12 +10,20 @@ import numpy as np
 import pytest
 import torch
 
+from classifier.model.classifier import Classifier, ModelSpec
+from classifier.options import AugmentationOptions
 from classifier.training import kept_features
 from classifier.training.kept_features import KeptFeatures, SharedFeatures
-from classifier.training.trunk_cache import PLAIN, FeatureCache, ImageSet
-from tests.classifier.training.test_trunk_cache import make_trunk
+from classifier.training.trunk_cache import PLAIN, FeatureCache, ImageSet, Trunk
+from dermsynth.device import resolve
 
 SHAPE = (50, 3, 2, 2, 4)  # images, views, height, width, channels
+
+
+def make_trunk(cache: FeatureCache) -> Trunk:
+    torch.manual_seed(0)
+    model = Classifier(ModelSpec("efficientnet-lite0", 32, 4)).eval()
+    return Trunk(model, resolve("cpu", "fp32"), cache, AugmentationOptions(views=3))
 
 
 def pairs(count: int = 50) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,171 @@
+"""Tasks in this process and in workers: order, second tries, what is left out, what stops all."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from fake_tasks import FakeTask, run_fake
+
+from experiments.executors import local
+from experiments.executors.local import LocalWorkers, environment
+from experiments.executors.running import Executor, Failure, Schedule, ThisProcess, execute
+
+CHAIN = [
+    FakeTask("a"),
+    FakeTask("b"),
+    FakeTask("ab", ("a", "b")),
+    FakeTask("abc", ("ab", "b")),
+]
+
+
+def calls(out: Path) -> list[str]:
+    return (out / "calls").read_text().split()
+
+
+@pytest.fixture(params=["here", "workers"])
+def executor(request: pytest.FixtureRequest, tmp_path: Path) -> Executor:
+    if request.param == "here":
+        return ThisProcess(tmp_path, run_fake)
+    return LocalWorkers(tmp_path, run_fake, 2, features=False)
+
+
+def test_what_is_needed_comes_first(executor: Executor, tmp_path: Path):
+    done: list[str] = []
+    failures = execute(CHAIN, executor, on_done=lambda task: done.append(task.name))
+    assert failures == []
+    assert sorted(calls(tmp_path)) == sorted(done) == ["a", "ab", "abc", "b"]
+
+
+def test_what_is_settled_is_not_computed(executor: Executor, tmp_path: Path):
+    for name in ("a", "b"):
+        (tmp_path / name).write_text("")
+    execute(CHAIN, executor, settled=lambda task: "" if task.name in ("a", "b") else None)
+    assert calls(tmp_path) == ["ab", "abc"]
+
+
+@pytest.mark.parametrize("what", ["bug", "bad", "exit"])
+def test_what_fails_twice_is_left_out_with_what_needs_it(
+    executor: Executor, tmp_path: Path, what: str, capsys
+):
+    tasks = [FakeTask("x", (), what), FakeTask("y", ("x",)), FakeTask("z", ("y",)), *CHAIN]
+    failures = {failure.task: failure for failure in execute(tasks, executor)}
+    assert set(failures) == {"x", "y", "z"}
+    assert Counter(calls(tmp_path)) == {"x": 2, "a": 1, "b": 1, "ab": 1, "abc": 1}
+    reasons = {"bug": "ValueError: a bug", "bad": "option bad: expected good", "exit": "SystemExit"}
+    assert failures["x"].reason.startswith(reasons[what])
+    assert failures["z"] == Failure("z", "logs/x.log", "needs x, which failed")
+    assert (tmp_path / failures["x"].log).read_text().count("Traceback") == 2
+    assert "x: failed twice, left out" in capsys.readouterr().out
+
+
+def test_what_fails_once_is_done(executor: Executor, tmp_path: Path):
+    assert execute([FakeTask("x", (), "once"), FakeTask("y", ("x",)), *CHAIN], executor) == []
+    assert [call for call in calls(tmp_path) if call in "xy"] == ["x", "x", "y"]
+
+
+def test_a_full_disk_stops_everything(executor: Executor, tmp_path: Path):
+    with pytest.raises(OSError, match="No space left"):
+        execute([FakeTask("x", (), "full"), FakeTask("y", ("x",))], executor)
+    assert calls(tmp_path) == ["x"]
+
+
+def test_a_task_needs_what_there_is():
+    with pytest.raises(ValueError, match="nothing"):
+        Schedule([FakeTask("x", ("nothing",))])
+
+
+def test_workers_stay_and_write_logs(tmp_path: Path):
+    tasks = [FakeTask(f"t{number}", (), "slow") for number in range(6)]
+    execute(tasks, LocalWorkers(tmp_path, run_fake, 2, features=False))
+    pids = {int((tmp_path / task.name).read_text().split()[0]) for task in tasks}
+    assert len(pids) == 2
+    assert os.getpid() not in pids
+    assert "computes t0\na library prints" in (tmp_path / "logs" / "t0.log").read_text()
+
+
+@pytest.mark.parametrize("what", ["killed", "killed once"])
+def test_a_worker_that_is_killed_is_named_and_the_rest_goes_on(tmp_path: Path, what: str):
+    tasks = [FakeTask("x", (), what), *CHAIN]
+    failures = execute(tasks, LocalWorkers(tmp_path, run_fake, 2, features=False))
+    assert Counter(calls(tmp_path))["x"] == 2
+    assert (tmp_path / "abc").exists()
+    if what == "killed":
+        assert [failure.task for failure in failures] == ["x"]
+        assert "killed (SIGKILL)" in failures[0].reason
+
+
+def test_a_worker_killed_for_memory_names_how_many_would_fit(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(local, "memory_of", lambda pid: 3 * 2**30)
+    monkeypatch.setattr(local, "memory_left", lambda: 4 * 2**30)
+    tasks = [FakeTask("x", (), "killed"), FakeTask("y", (), "slow")]
+    failures = execute(tasks, LocalWorkers(tmp_path, run_fake, 8, features=False))
+    assert "took up to 3.0 GiB" in failures[0].reason
+    assert "--workers" in failures[0].reason
+
+
+def test_ctrl_c_lets_workers_write_their_checkpoint(tmp_path: Path):
+    workers = LocalWorkers(tmp_path, run_fake, 2, features=False)
+
+    def interrupt() -> None:
+        while not (tmp_path / "calls").exists() or len(calls(tmp_path)) < 2:
+            time.sleep(0.02)
+        time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        execute([FakeTask("x", (), "checkpoint"), FakeTask("y", (), "checkpoint")], workers)
+    assert (tmp_path / "x.checkpoint").exists()
+    assert (tmp_path / "y.checkpoint").exists()
+
+
+RUNNER = """
+import sys
+from pathlib import Path
+from experiments.executors.local import LocalWorkers
+from experiments.executors.running import execute
+from fake_tasks import FakeTask, run_fake
+workers = LocalWorkers(Path(sys.argv[1]), run_fake, 1, features=False)
+execute([FakeTask("x", (), "checkpoint")], workers)
+"""
+
+
+def test_workers_end_with_a_runner_that_is_killed(tmp_path: Path):
+    places = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    runner = subprocess.Popen([sys.executable, "-c", RUNNER, str(tmp_path)], env=places)
+    log = tmp_path / "logs" / "x.log"
+    while not (log.exists() and "a library" in log.read_text()):
+        time.sleep(0.05)
+    (worker,) = _children(runner.pid)
+    runner.kill()
+    runner.wait()
+    end = time.monotonic() + 10
+    while _is_alive(worker) and time.monotonic() < end:
+        time.sleep(0.02)
+    assert not _is_alive(worker)
+
+
+def _children(pid: int) -> list[int]:
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _is_alive(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/stat")
+    return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_cores_and_gpus_are_shared_out(monkeypatch):
+    monkeypatch.setattr(local, "cores", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert environment(0, 3, [])["OMP_NUM_THREADS"] == "2"
+    assert environment(0, 16, [])["OMP_NUM_THREADS"] == "1"
+    seen = [environment(number, 4, ["3", "5"])["CUDA_VISIBLE_DEVICES"] for number in range(4)]
+    assert seen == ["3", "5", "3", "5"]
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert environment(0, 2, [])["OMP_NUM_THREADS"] == "1"
