@@ -67,11 +67,12 @@ def about(sealed: Sealed, trained: Trained) -> dict[str, str]:
     """What a user of the file must know, as ONNX keeps it: words by name."""
     facts, metrics = read_facts(sealed), read_metrics(sealed)
     spec, look = trained.model.spec, trained.look
+    then = "" if spec.reads == spec.size else f"cubic to {spec.size} px, "
     words = {
         "class": OUTPUT,
         "output": "probability that the lesion is malignant, 0 to 1",
         "size": str(spec.size),
-        "prepare": f"{FITS[look.fit]}, Lanczos to {spec.size} px, RGB / 255",
+        "prepare": f"{FITS[look.fit]}, Lanczos to {spec.reads} px, {then}RGB / 255",
         "fit": look.fit,
         "clean": ",".join(look.clean) or "none",
         "backbone": spec.backbone,
@@ -108,7 +109,7 @@ def samples(sealed: Sealed, trained: Trained) -> list[tuple[torch.Tensor, ...]]:
     with contextlib.suppress(UserError):  # gone, damaged or another one: not needed
         manifest = read_manifest(path, "")
         if (manifest.kind, manifest.id) == (KIND, recorded.id):
-            dataset = load_dataset(path, size)
+            dataset = load_dataset(path, trained.model.spec.reads)
             rows = np.arange(max(BATCHES)) % len(dataset.images)
             images = load_batch(np.asarray(dataset.images[rows]), size, None)
             numbers = trained.metadata(dataset, rows)

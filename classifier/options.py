@@ -1,5 +1,6 @@
 """Options of the training, in groups, and which values they may have. Loads no torch."""
 
+import re
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +30,6 @@ AugmentName = Literal["none", "mirror", "flips", "rotate", "siim", "student", "d
 LossName = Literal["cross-entropy", "focal"]
 ScheduleName = Literal["one-cycle", "constant", "cosine", "plateau", "exponential"]
 Monitor = Literal["auc", "loss", "balanced-accuracy"]
-Share = float | Literal["balanced"]
 File = Annotated[str, HOLDS_PATH]
 TestFold = Annotated[int, Between(0, 999)]
 Fold = TestFold | Literal["all"]
@@ -43,6 +43,16 @@ RateAboveZero = Annotated[float, Between(0, 10, above=True)]
 Factor = Annotated[float, Between(0, 1, above=True)]  # of a rate
 Weight = Annotated[float, Between(0, 1_000_000, above=True)]  # in the loss
 Large = Annotated[float, Between(0, 100_000)]
+
+
+@dataclass(frozen=True)
+class Times:
+    """A multiple of the real malignant images."""
+
+    factor: float
+
+
+Share = float | Literal["balanced"] | Times
 
 
 @dataclass(frozen=True)
@@ -68,15 +78,18 @@ class ModelOptions:
     metadata: str = "age,sex,site"  # columns that the metadata head is given
     dropout: ZeroToBelowOne = 0.2  # before the last layer of the linear, max and multi-level heads
     size: Side = 128  # side in pixels of what the network sees; all images are resized to it
+    read_size: Side | None = None  # px at which native images are read first; a pool's: as smooth
 
 
 @dataclass(frozen=True)
 class TrainingSetOptions:
     """What it trains and is tested on."""
 
-    synthetic: str = "0"  # share of the final training set that is synthetic, or balanced
+    synthetic: str = "0"  # synthetic share of the final training set, balanced, or 2x the malignant
     oversample: str = "0"  # the same with duplicates of real malignant images instead
-    pool: Path | None = None  # folder of synthetic images
+    synthetic_only: bool = False  # of malignant images train on the synthetic ones alone
+    pool: Path | None = None  # folder of synthetic malignant images
+    benign_pool: Path | None = None  # of benign ones: --synthetic then adds both, as they come
     generator: Path | None = None  # gan.train run to make the pool with; none: the newest that fits
     allow_leakage: bool = False  # train on a pool that saw validation images; marks every output
     external: Annotated[Repeatable, HOLDS_PATH] = ()  # NAME=FOLDER to test on
@@ -237,9 +250,11 @@ def command(options: TrainOptions) -> str:
 
 
 def parse_share(option: str, text: str) -> Share:
-    """`0.3` or `balanced`. Raises UserError unless 0 <= share < 1; `option` names the culprit."""
+    """`0.3`, `balanced` or `2x`. Raises UserError unless 0 <= share < 1; `option`: the culprit."""
     if text == "balanced":
         return "balanced"
+    if (times := re.fullmatch(r"(\d{1,3}(\.\d+)?)x", text)) and float(times[1]) > 0:
+        return Times(float(times[1]))
     try:
         share = float(text)
     except ValueError:
@@ -247,7 +262,8 @@ def parse_share(option: str, text: str) -> Share:
     if not 0 <= share < 1:
         raise UserError(
             f"{option} {text}: expected a share of the final training set, 0 <= share < 1 "
-            "(0.3: three images in ten are extra), or `balanced`"
+            "(0.3: three images in ten are extra), `balanced`, or a multiple of the real malignant "
+            "images, such as 2x"
         )
     return share
 
@@ -271,7 +287,18 @@ def _check_pairs(options: TrainOptions) -> None:
     duplicates = parse_share("--oversample", training_set.oversample)
     if synthetic and duplicates:
         raise UserError("--synthetic and --oversample: arms of a comparison; give one of them")
-    if (training_set.pool or training_set.generator) and not synthetic:
-        raise UserError("--pool and --generator: nothing to add; say how much with --synthetic 0.3")
+    given = training_set.pool or training_set.generator or training_set.benign_pool
+    if (given or training_set.synthetic_only) and not synthetic:
+        named = "--pool, --benign-pool, --generator and --synthetic-only"
+        raise UserError(f"{named}: nothing to add; say how much with --synthetic 0.3")
+    if training_set.benign_pool and not training_set.pool:
+        raise UserError("--benign-pool: beside --pool, which holds as many malignant ones; give it")
+    if training_set.benign_pool and not isinstance(synthetic, float):
+        raise UserError(
+            f"--synthetic {training_set.synthetic} with --benign-pool: both classes grow alike, so "
+            "expected a share, such as 0.3"
+        )
+    if training_set.benign_pool and training_set.synthetic_only:
+        raise UserError("--benign-pool and --synthetic-only: arms of a comparison; give one")
     if training_set.pool and training_set.generator:
         raise UserError("--pool and --generator: give one of them")

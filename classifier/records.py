@@ -25,6 +25,7 @@ class SpecRecord(Record):
     dropout: float = Field(ge=0, lt=1)
     outputs: int = Field(ge=1, le=100_000)
     columns: int = Field(ge=0, le=100_000)
+    read_size: int | None = Field(default=None, ge=1, le=4096)  # px
 
 
 class TargetRecord(Record):

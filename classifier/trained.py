@@ -37,7 +37,7 @@ class Trained:
     @property
     def look(self) -> Preprocessing:
         """How its training images were made; a centre crop where their dataset did not say."""
-        size, made = self.model.spec.size, self.about.look
+        size, made = self.model.spec.reads, self.about.look
         if made is None:
             return Preprocessing(size)
         return Preprocessing(size if made.size == "native" else made.size, made.fit, made.clean)

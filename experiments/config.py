@@ -10,86 +10,132 @@ from classifier.options import TrainOptions as ClassifierOptions
 from dermsynth.cli import from_mapping, read_yaml
 from dermsynth.errors import UserError, some
 from dermsynth.names import check_name
-from dermsynth.options import SEEDS, Between
+from dermsynth.options import SEEDS, Between, flat
 from gan.train import TrainOptions as GanOptions
 
 CONFIGS = Path(__file__).parent / "configs"  # found by name from anywhere
 SAMPLERS = ("oracle", "broken")  # pools drawn by the phantom's sampler instead of a generator
+ROTATE = "rotate"
 REPLICATES = Between(1000, 1_000_000)
-OWNED = ("data", "fold", "seed", "out", "resume", "overwrite", "device", "precision", "tracking")
+OWNED = (
+    *("data", "fold", "test_fold", "seed", "out", "resume", "overwrite", "device", "precision"),
+    *("tracking", "generator", "benign_pool"),
+)
+SOURCE_KEYS = (
+    "pool",
+    "gan",
+    "truncation",
+    "both_classes",
+)  # of an arm, beside options of classifier.train
+
+# What belongs to one thing: arms may differ in all of it, and in nothing else, unless `unequal`.
+THINGS = {
+    "which images of each class are trained on, and how much they weigh": (
+        *("synthetic", "oversample", "synthetic_only", *SOURCE_KEYS, "cap"),
+        *("upsample", "sampler", "class_weights", "positive_weight", "miss_cost"),
+    ),
+    "how training images are varied": ("augment", "cutmix", "mixup", "views"),
+    "the network": ("backbone", "weights", "frozen", "batch_norm", "head", "dropout", "metadata"),
+    "the loss": ("loss", "gamma", "alpha", "label_smoothing"),
+}
 
 
 @dataclass(frozen=True)
 class Experiment:
     """An experiment file. Arms differ in what they say here and share everything else."""
 
-    arms: dict[str, dict[str, Any]]  # name -> options of classifier.train; `pool` as in `Arm`
+    arms: dict[str, dict[str, Any]]  # name -> options of classifier.train, and SOURCE_KEYS
     comparisons: list[list[str]]  # [arm, reference] pairs; the first is the primary one
     description: str = ""  # one sentence for the report
-    fold: int = 0  # validate on this fold, train on the others, test on the test part
-    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])  # classifier seeds, all arms
-    gan_seeds: list[int] = field(default_factory=lambda: [0])  # one generator each
+    folds: Any = 0  # a fold validated on, the test part tested; rotate, or a list: tested in turn
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2, 3, 4])  # classifier seeds, all arms
+    gan_seeds: list[int] = field(default_factory=lambda: [0, 1, 2])  # one generator each, and fold
     gan: dict[str, Any] = field(default_factory=dict)  # options of gan.train
     recipe: str = ""  # classifier/recipes/NAME.yaml, under the options of `classifier`
     classifier: dict[str, Any] = field(default_factory=dict)  # options of classifier.train
     margin: float = 0.01  # AUC; differences smaller than this count as none, fixed beforehand
     bootstrap: int = 4000  # replicates of the group bootstrap
+    unequal: bool = False  # compare arms that differ in more than one thing
+
+    def splits(self, known: list[int]) -> list["Split"]:
+        """What is tested and validated on, of a dataset with these folds, in order."""
+        if isinstance(self.folds, int):
+            return [Split(self.folds, None)]
+        tested = known if self.folds == ROTATE else list(self.folds)
+        after = dict(zip(known, known[1:] + known[:1], strict=True))
+        return [Split(after[fold], fold) for fold in tested]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Validate on `fold`, test on `test_fold` (None: the test part), train on the rest."""
+
+    fold: int
+    test_fold: int | None
+
+    @property
+    def number(self) -> int:
+        """By which results of this split are told apart: the fold tested on, if one is."""
+        return self.fold if self.test_fold is None else self.test_fold
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where an arm's synthetic images come from. Arms with the same source share its pools."""
+
+    pool: str  # "gan", a sampler's name, or a pool's folder
+    name: str = ""  # of the generators, in names of folders
+    gan: GanOptions | None = None  # of pool: gan; the runner sets data, fold, seed and out
+    truncation: float = 1.0
+    both_classes: bool = False  # benign images of the same generator, too
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One arm with its classifier options resolved but for seed and pool."""
+    """One arm with its classifier options resolved but for data, folds, seed and pool."""
 
     name: str
-    pool: str | None  # "gan", a sampler's name, a pool folder, or None: no synthetic images
+    source: Source | None  # None: no synthetic images
     options: ClassifierOptions
 
     def gan_seeds(self, experiment: Experiment) -> list[int | None]:
         """The generator seeds that this arm is repeated over; [None] where it has none."""
-        return list(experiment.gan_seeds) if self.pool == "gan" else [None]
+        uses = self.source is not None and self.source.pool == "gan"
+        return list(experiment.gan_seeds) if uses else [None]
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One training of a classifier: an arm, a seed and, where it has one, a generator."""
+    """One training of a classifier: an arm, a split, a seed and, where it has one, a generator."""
 
     arm: Arm
+    split: Split
     seed: int
     gan_seed: int | None
 
     @property
     def name(self) -> str:
-        """Its folder's name."""
+        """Its folder in the experiment's."""
         generator = "" if self.gan_seed is None else f"-gan{self.gan_seed}"
-        return f"{self.arm.name}-seed{self.seed}{generator}"
-
-    def folder(self, out: Path) -> Path:
-        """Its classifier run in the experiment's folder `out`."""
-        return out / "trials" / self.name
-
-    def pool_folder(self, out: Path) -> Path | None:
-        """The pool that it trains with; None where it has no synthetic images."""
-        source = self.arm.pool
-        return None if source is None else pool_folder(out, source, self.gan_seed)
+        return f"trials/fold{self.split.number}/{self.arm.name}-seed{self.seed}{generator}"
 
 
-def gan_folder(out: Path, seed: int) -> Path:
-    """The generator run of a seed in the experiment's folder `out`."""
-    return out / "gan" / f"seed{seed}"
+def all_trials(experiment: Experiment, arms: list[Arm], splits: list[Split]) -> list[Trial]:
+    """Every training, fold by fold and seed by seed, so that whole comparisons come early."""
+    return [
+        Trial(arm, split, seed, gan_seed)
+        for split in splits
+        for seed in experiment.seeds
+        for arm in arms
+        for gan_seed in arm.gan_seeds(experiment)
+    ]
 
 
-def pool_folder(out: Path, source: str, seed: int | None) -> Path:
-    """Where the pool of a source (`gan`, a sampler, or itself a pool folder) lies."""
-    if source == "gan":
-        return out / "pools" / f"gan{seed}"
-    return out / "pools" / source if source in SAMPLERS else Path(source)
-
-
-def read_experiment(path: Path) -> tuple[Experiment, list[Arm], GanOptions]:
+def read_experiment(path: Path) -> tuple[Experiment, list[Arm]]:
     """Read and check an experiment file.
 
     Raises UserError naming the file and the key: unknown keys, options that the classifier or the
-    generator does not have, comparisons of arms that are not there.
+    generator does not have, comparisons of arms that are not there or differ in several things.
     """
     content = read_yaml(path)
     known = [item.name for item in dataclasses.fields(Experiment)]
@@ -104,10 +150,47 @@ def read_experiment(path: Path) -> tuple[Experiment, list[Arm], GanOptions]:
                     f"{path}: comparisons: no arm {name}; arms: {list(experiment.arms)}"
                 )
     _refuse(path, "classifier", experiment.classifier)
+    _refuse(path, "gan", experiment.gan)
     shared = _recipe(path, experiment.recipe) | experiment.classifier
     arms = [_arm(path, experiment, name, shared) for name in experiment.arms]
-    _refuse(path, "gan", experiment.gan)
-    return experiment, arms, from_mapping(GanOptions, experiment.gan, f"{path}: gan")
+    _check_comparisons(path, experiment, arms)
+    return experiment, arms
+
+
+def differences(arm: Arm, reference: Arm) -> dict[str, list[str]]:
+    """In what two arms differ: options by the thing that they belong to (THINGS), or themselves."""
+    found: dict[str, list[str]] = {}
+    one, other = _described(arm), _described(reference)
+    for key in dict.fromkeys([*one, *other]):
+        if one.get(key) != other.get(key):
+            thing = next((name for name, keys in THINGS.items() if key in keys), key)
+            found.setdefault(thing, []).append(key)
+    return found
+
+
+def _described(arm: Arm) -> dict[str, Any]:
+    described = flat(arm.options)
+    if arm.source is not None:
+        described |= {key: getattr(arm.source, key) for key in SOURCE_KEYS}
+    return described
+
+
+def _check_comparisons(path: Path, experiment: Experiment, arms: list[Arm]) -> None:
+    by_name = {arm.name: arm for arm in arms}
+    for name, reference in experiment.comparisons:
+        found = differences(by_name[name], by_name[reference])
+        if not found:
+            raise UserError(
+                f"{path}: comparisons: {name} and {reference} are the same arm under two names, so "
+                "a difference would mean nothing; compare arms that differ in one thing"
+            )
+        if len(found) > 1 and not experiment.unequal:
+            words = "; ".join(f"{thing} ({', '.join(keys)})" for thing, keys in found.items())
+            raise UserError(
+                f"{path}: comparisons: {name} and {reference} differ in more than one thing: "
+                f"{words}. Their difference could come from any of them: make all but one equal, "
+                "or add `unequal: true`, which the report will show"
+            )
 
 
 def _recipe(path: Path, name: str) -> dict[str, Any]:
@@ -124,11 +207,52 @@ def _arm(path: Path, experiment: Experiment, name: str, shared: dict[str, Any]) 
     own = dict(experiment.arms[name] or {})
     where = f"{path}: arm {name}"
     _refuse(path, f"arm {name}", own)
-    share = str(own.get("synthetic", shared.get("synthetic", 0)))
-    has_synthetic = parse_share(f"{where}: synthetic", share) != 0
-    pool = str(own.pop("pool", "gan")) if has_synthetic else None
+    given = {key: own.pop(key) for key in SOURCE_KEYS if key in own}
     options = from_mapping(ClassifierOptions, shared | own, where)
-    return Arm(name, pool, options)
+    if parse_share(f"{where}: synthetic", options.training_set.synthetic) == 0:
+        if given:
+            raise UserError(
+                f"{where}: {some(list(given))} without `synthetic`, which says how many synthetic "
+                "images there are: add `synthetic: 0.3`, or remove it"
+            )
+        return Arm(name, None, options)
+    return Arm(name, _source(where, experiment, given, options), options)
+
+
+def _source(
+    where: str, experiment: Experiment, given: dict[str, Any], options: ClassifierOptions
+) -> Source:
+    """Where an arm's images come from, by its SOURCE_KEYS."""
+    pool, own = str(given.get("pool", "gan")), given.get("gan", {})
+    both = given.get("both_classes", False)
+    if not isinstance(both, bool):
+        raise UserError(f"{where}: both_classes: expected true or false, found {both!r}")
+    if pool != "gan":
+        if own or "truncation" in given:
+            raise UserError(f"{where}: gan and truncation: of `pool: gan` only, found pool: {pool}")
+        if both:
+            raise UserError(f"{where}: both_classes: needs `pool: gan` with `gan: classes: target`")
+        return Source(pool)
+    if not isinstance(own, dict):
+        raise UserError(f"{where}: gan: expected a mapping of options, found {own!r}")
+    _refuse(Path(where), "gan", own)
+    share = options.task.malignant_share
+    asked = experiment.gan | own | ({"malignant_share": share} if share < 1 else {})
+    if both:
+        asked = {"classes": "target"} | asked
+    gan = from_mapping(GanOptions, asked, f"{where}: gan")
+    if both and gan.images.classes != "target":
+        raise UserError(
+            f"{where}: both_classes: needs a generator of both, `gan: {{classes: target}}`, found "
+            f"classes: {gan.images.classes}"
+        )
+    truncation = given.get("truncation", 1.0)
+    if not (isinstance(truncation, int | float) and 0 < truncation <= 1):
+        raise UserError(f"{where}: truncation: expected a number, 0 to 1, found {truncation!r}")
+    unlike = {key: value for key, value in asked.items() if experiment.gan.get(key) != value}
+    name = "-".join(f"{key}-{value}" for key, value in sorted(unlike.items())) or "default"
+    check_name(name, f"{where}: gan")
+    return Source("gan", name, gan, float(truncation), both)
 
 
 def _refuse(path: Path, place: str, options: dict[str, Any]) -> None:
@@ -159,7 +283,8 @@ def _check_shapes(path: Path, content: dict[str, Any]) -> None:
             "comparisons", all(isinstance(name, str) for name in pair), "names of arms (in quotes)"
         )
         need("comparisons", pair[0] != pair[1], "an arm and another one as its reference")
-    need("comparisons", len(set(map(tuple, pairs))) == len(pairs), "each pair once")
+    unordered = {frozenset(pair) for pair in pairs}
+    need("comparisons", len(unordered) == len(pairs), "each pair once, in one direction")
     need("description", isinstance(content.get("description", ""), str), "a sentence")
     for key in ("gan", "classifier"):
         need(key, isinstance(content.get(key, {}), dict), "a mapping of options")
@@ -168,9 +293,16 @@ def _check_shapes(path: Path, content: dict[str, Any]) -> None:
         whole = isinstance(seeds, list) and all(type(s) is int and SEEDS.holds(s) for s in seeds)
         need(key, whole and 0 < len(seeds) == len(set(seeds)), f"a list of whole numbers {SEEDS}")
     need("recipe", isinstance(content.get("recipe", ""), str), "the name of a recipe")
-    fold = content.get("fold", 0)
-    need("fold", type(fold) is int and fold >= 0, "a fold's number")
+    need("folds", _are_folds(content.get("folds", 0)), "a fold's number, a list of them, or rotate")
     margin, replicates = content.get("margin", 0.01), content.get("bootstrap", 4000)
     need("margin", isinstance(margin, float) and 0 < margin < 0.5, "an AUC difference, 0 to 0.5")
     enough = type(replicates) is int and REPLICATES.holds(replicates)
     need("bootstrap", enough, f"a number of replicates {REPLICATES}")
+    need("unequal", isinstance(content.get("unequal", False), bool), "true or false")
+
+
+def _are_folds(folds: Any) -> bool:
+    if isinstance(folds, list):
+        whole = all(type(fold) is int and fold >= 0 for fold in folds)
+        return whole and 0 < len(folds) == len(set(folds))
+    return folds == ROTATE or (type(folds) is int and folds >= 0)

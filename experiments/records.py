@@ -16,35 +16,65 @@ PREDICTION_COLUMNS = (
 )
 
 
+class TrainingRecord(Record):
+    """One training of an arm beside that of its reference."""
+
+    fold: int
+    seed: int
+    gan_seed: int | None
+    delta_auc: float
+
+
 class ComparisonRecord(Record):
-    """An arm against its reference on one test set; intervals are of AUC differences."""
+    """An arm against its reference on one test set; intervals are of AUC differences.
+
+    None: not known, because no verdict is possible or, of the margins of error, no such source.
+    """
 
     arm: str
     reference: str
     test_set: str
-    auc_arm: float
-    auc_reference: float
-    delta_auc: float
-    ci_low: float
-    ci_high: float
-    ci90_low: float | None = None
-    ci90_high: float | None = None
-    ci_low_hierarchical: float | None = None
-    ci_high_hierarchical: float | None = None
-    hierarchical_note: str | None = None
+    family: Literal["primary", "secondary", "external-primary", "external-secondary"]
+    scope: Literal["arms", "pool", "method"]  # what the verdict is about
+    auc_arm: float | None  # mean of single trainings
+    auc_reference: float | None
+    delta_auc: float | None
+    ci_low: float | None  # 95%: groups, seeds, and generators where `scope` is the method
+    ci_high: float | None
+    ci90_low: float | None
+    ci90_high: float | None
+    p: float | None
+    p_holm: float | None  # within its family
+    ci_low_models: float | None  # 95%, given the trained models
+    ci_high_models: float | None
+    p_models: float | None
     p_delong: float | None
-    p_bootstrap: float
-    p_holm: float
-    mde: float | None
-    verdict: Literal["helps", "hurts", "equivalent", "inconclusive"]
+    se_groups: float | None  # standard errors by source
+    se_seeds: float | None
+    se_gans: float | None
+    df_groups: float | None
+    df_seeds: float | None
+    df_gans: float | None
+    se_crossed: float | None  # of se_groups, what se_seeds holds as well
+    mde: float | None  # the larger one
+    mde_helps: float | None
+    mde_hurts: float | None
+    mde_level: float  # two-sided, at which it is tested
+    verdict: Literal["helps", "hurts", "equivalent", "inconclusive", "undecidable"]
+    why_undecidable: str | None
     margin: float
     n: int
     n_malignant: int
     n_groups: int
     n_malignant_groups: int
+    n_folds: int
     n_seeds: int
-    n_gan_seeds: int
-    note: str | None = None
+    n_gan_seeds: int  # generators a fold; 0: none was trained here
+    n_trainings: int  # pairs
+    left_out: int  # planned pairs that are missing
+    folds_left_out: list[int]
+    note: str | None
+    trainings: list[TrainingRecord]
 
 
 class Comparisons(RootModel[list[ComparisonRecord]]):
@@ -63,14 +93,23 @@ class DatasetFacts(Record):
 
 
 class GeneratorFacts(Record):
-    """A generator of an experiment, for the report."""
+    """A generator of an experiment and the pool that it made, for the report."""
 
-    seed: int
-    run: str  # its folder within the experiment
+    seed: int | None  # None: a pool from elsewhere
+    fold: int  # of the split that it was trained and is evaluated for
+    run: str  # its folder within the experiment, or its pool's
     kimg: float | None = None
     seconds: float | None = None  # of training
     evaluation: dict[str, Json] | None = None  # evaluation.json
     generator: dict[str, Json] | None = None  # generator.json without its training ids
+
+
+class FailureRecord(Record):
+    """A task that could not be done, and is left out."""
+
+    task: str
+    log: str  # its log, a path in the experiment's folder
+    reason: str  # in a line
 
 
 class ExperimentRecord(Record):
@@ -87,5 +126,8 @@ class ExperimentRecord(Record):
     started: str | None = None
     seconds: float | None = None
     gan: list[GeneratorFacts] = Field(default_factory=list)
+    warnings: list[str] = Field(default_factory=list)  # of the generators, for the verdict
+    failures: list[FailureRecord] = Field(default_factory=list)
+    differences: list[dict[str, Json]] = Field(default_factory=list)  # of the arms compared
     roc: dict[str, dict[str, Json]] = Field(default_factory=dict)
     grids: dict[str, str] = Field(default_factory=dict)

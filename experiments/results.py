@@ -1,5 +1,6 @@
 """From finished trials to the tables, the JSON files and the report of an experiment."""
 
+import dataclasses
 import io
 import shlex
 import sys
@@ -15,14 +16,15 @@ from classifier.run_folder import COLUMNS as SCORE_COLUMNS
 from classifier.run_folder import read_facts, read_metrics
 from data.pool import load_pool
 from data.store import Dataset, ImageStore
+from data.view import view
 from dermsynth.errors import UserError
 from dermsynth.files import write_bytes, write_text
 from dermsynth.machine import machine, versions
 from dermsynth.manifest import Sealed, digest, is_finished, open_sealed
 from dermsynth.options import as_plain
 from dermsynth.records import dump_record, write_record
-from experiments import statistics
-from experiments.config import Experiment, Trial, gan_folder
+from experiments.compared import check_alike, compare_arms, roc_bands, trial_predictions
+from experiments.config import Arm, Experiment, Trial, differences
 from experiments.page import Results, write_page
 from experiments.records import (
     COMPARISONS,
@@ -33,10 +35,12 @@ from experiments.records import (
     Comparisons,
     DatasetFacts,
     ExperimentRecord,
+    FailureRecord,
     GeneratorFacts,
 )
+from experiments.running import Failure
+from experiments.tasks import EVALUATION, evaluation_name, pool_names
 from gan.evaluation.records import read_evaluation
-from gan.weights import read_description
 
 PACKAGES = ("dermsynth", "torch", "numpy", "scikit-learn", "scipy", "pandas")
 GRID = 6  # images a side of the report's grids
@@ -46,7 +50,9 @@ def write_results(
     out: Path,
     experiment: Experiment,
     dataset: Dataset,
+    arms: list[Arm],
     trials: list[Trial],
+    failures: list[Failure],
     file: Path,
     started: float,
 ) -> dict[str, str]:
@@ -58,19 +64,44 @@ def write_results(
     Parameters
     ----------
     out : the experiment's folder
-    experiment, dataset, trials : what was run, on what
+    experiment, dataset, arms, trials : what was run, on what
+    failures : tasks that could not be done; trials that they stand for are left out
     file : the experiment's YAML file, for the report
     started : when this call began, seconds since the epoch
     """
-    table = trial_table(out, experiment, trials)
-    predictions = trial_predictions(out, experiment, trials)
+    gone = {failure.task for failure in failures}
+    done = [trial for trial in trials if trial.name not in gone]
+    if not done:
+        first = failures[0]
+        raise UserError(
+            f"{out}: no training could be finished, so there is no verdict; the first to fail was "
+            f"{first.task}: {first.reason} (see {out / first.log}); mend it, then --resume"
+        )
+    table = trial_table(out, trials, gone)
+    predictions = trial_predictions(
+        (
+            trial.arm.name,
+            trial.split.number,
+            trial.seed,
+            trial.gan_seed,
+            finished_trial(out / trial.name).table("predictions.parquet", SCORE_COLUMNS),
+        )
+        for trial in done
+    )
     check_alike(predictions)
-    comparisons = compare_arms(experiment, predictions)
+    comparisons = compare_arms(
+        predictions,
+        experiment.comparisons,
+        table,
+        {trial.arm.name for trial in trials if pool_names(trial)},
+        experiment.margin,
+        experiment.bootstrap,
+    )
     write_bytes(out / TRIALS, table.to_parquet(index=False))
     write_bytes(out / PREDICTIONS, predictions.to_parquet(index=False))
     rows = [ComparisonRecord(**row) for row in comparisons]
     write_text(out / COMPARISONS, dump_record(Comparisons(rows)))
-    trained = generators(out, experiment)
+    trained = generators(out, done)
     record = ExperimentRecord(
         name=out.name,
         file=file.name,
@@ -82,20 +113,22 @@ def write_results(
             identity=dataset.identity,
             info=dataset.info.model_dump(mode="json"),
         ),
-        counts=part_counts(dataset, experiment.fold),
+        counts=part_counts(dataset, trials),
         machine=machine(),
         versions=versions(*PACKAGES),
         started=time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(started)),
         seconds=round(float(table["seconds"].sum()) + sum(g.seconds or 0 for g in trained), 1),
         gan=trained,
+        failures=[FailureRecord(**dataclasses.asdict(failure)) for failure in failures],
+        differences=arm_differences(experiment, arms),
         roc=roc_bands(predictions),
-        grids=grids(out, experiment, dataset, trials),
+        grids=grids(out, dataset, done),
     )
     write_record(out / EXPERIMENT, record)
     write_page(out, Results(comparisons, table, record))
     return {
         "comparisons": digest(comparisons),
-        "trials": digest([finished_trial(trial.folder(out)).identity.id for trial in trials]),
+        "trials": digest([finished_trial(out / trial.name).identity.id for trial in done]),
     }
 
 
@@ -105,17 +138,29 @@ def finished_trial(folder: Path) -> Sealed:
     return open_sealed(folder, "classifier", f"{folder}: no finished trial there; {mend}", mend)
 
 
-def trial_table(out: Path, experiment: Experiment, trials: list[Trial]) -> pd.DataFrame:
-    """A row a trial: arm, fold, seed, gan_seed, status, seconds, leaky, metrics by `part/name`."""
+def trial_table(out: Path, trials: list[Trial], gone: set[str]) -> pd.DataFrame:
+    """A row a trial: arm, fold, seed, gan_seed, status, seconds, leaky, metrics by `part/name`.
+
+    Trials in `gone` failed: their figures are missing.
+    """
     rows = []
     for trial in trials:
-        sealed = finished_trial(trial.folder(out))
-        metrics, facts = read_metrics(sealed), read_facts(sealed)
         row: dict[str, Any] = {
             "arm": trial.arm.name,
-            "fold": experiment.fold,
+            "fold": trial.split.number,
             "seed": trial.seed,
             "gan_seed": trial.gan_seed,
+            "status": "failed",
+            "seconds": 0.0,
+            "leaky": False,
+            "auc_val": None,
+        }
+        if trial.name in gone:
+            rows.append(row)
+            continue
+        sealed = finished_trial(out / trial.name)
+        metrics, facts = read_metrics(sealed), read_facts(sealed)
+        row |= {
             "status": "done",
             "seconds": facts.training_seconds,
             "leaky": facts.leaky is not None,
@@ -127,100 +172,16 @@ def trial_table(out: Path, experiment: Experiment, trials: list[Trial]) -> pd.Da
     return pd.DataFrame(rows).astype({"gan_seed": "Int64"})
 
 
-def trial_predictions(out: Path, experiment: Experiment, trials: list[Trial]) -> pd.DataFrame:
-    """Test and external scores of all trials, one row an image and trial."""
-    frames = []
-    for trial in trials:
-        frame = finished_trial(trial.folder(out)).table("predictions.parquet", SCORE_COLUMNS)
-        frame = frame[frame["part"] != "val"].rename(columns={"part": "test_set"})
-        frame.insert(0, "arm", trial.arm.name)
-        frame.insert(1, "seed", trial.seed)
-        frame.insert(2, "gan_seed", trial.gan_seed)
-        frames.append(frame.astype({"gan_seed": "Int64"}))
-    joined = pd.concat(frames, ignore_index=True)
-    joined["fold"] = experiment.fold
-    return joined
-
-
-def check_alike(predictions: pd.DataFrame) -> None:
-    """Every trial was tested on the same images with the same targets and groups.
-
-    Raises UserError that names two trials that were not: their difference would mean nothing.
-    """
-    what = ["image_id", "target", "group"]
-    for test_set, part in predictions.groupby("test_set", sort=False):
-        first: tuple[str, pd.DataFrame] | None = None
-        for (arm, seed, gan_seed), trial in part.groupby(["arm", "seed", "gan_seed"], dropna=False):
-            rows = trial[what].sort_values("image_id").reset_index(drop=True)
-            name = f"arm {arm}, seed {seed}" + ("" if pd.isna(gan_seed) else f", gan {gan_seed}")
-            if rows["image_id"].duplicated().any():
-                raise UserError(f"{name}: an image of {test_set} was scored twice")
-            if first is None:
-                first = name, rows
-            elif not rows.equals(first[1]):
-                differ = [
-                    column for column in what if rows[column].tolist() != first[1][column].tolist()
-                ]
-                raise UserError(
-                    f"{name} and {first[0]} were not tested on the same {test_set}: other "
-                    f"{', '.join(differ)}. Remove the older trial's folder, then --resume"
-                )
-
-
-def compare_arms(experiment: Experiment, predictions: pd.DataFrame) -> list[dict[str, Any]]:
-    """The configured pairs on the test part, then on every external set; Holm over all of them."""
-    sets = sorted(predictions["test_set"].unique(), key=lambda name: (name != "test", name))
-    compared = []
-    for test_set in sets:
-        part = predictions[predictions["test_set"] == test_set]
-        for arm, reference in experiment.comparisons:
-            rows, arm_scores = score_cube(part, arm)
-            _, reference_scores = score_cube(part, reference)
-            compared.append(
-                statistics.compare(
-                    arm=arm,
-                    reference=reference,
-                    test_set=test_set,
-                    target=rows["target"].to_numpy(),
-                    scores_arm=arm_scores,
-                    scores_reference=reference_scores,
-                    group=rows["group"].to_numpy(),
-                    margin=experiment.margin,
-                    replicates=experiment.bootstrap,
-                )
-            )
-    return statistics.finish(compared)
-
-
-def score_cube(predictions: pd.DataFrame, arm: str) -> tuple[pd.DataFrame, np.ndarray]:
-    """One arm's image rows (sorted by id) and scores float64 [generators, seeds, images]."""
-    part = predictions[predictions["arm"] == arm].sort_values(["gan_seed", "seed", "image_id"])
-    generators, seeds = max(1, part["gan_seed"].nunique()), part["seed"].nunique()
-    scores = part["score"].to_numpy(np.float64).reshape(generators, seeds, -1)
-    return part.iloc[: scores.shape[2]], scores
-
-
-def roc_bands(predictions: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """ROC of each arm's seed-averaged scores with its band, by test set and arm.
-
-    An arm with several generators shows its first one: averaging scores over generators would draw
-    the curve of an ensemble, which `statistics.compare` does not report either.
-    """
-    bands: dict[str, dict[str, Any]] = {}
-    for (test_set, arm), part in predictions.groupby(["test_set", "arm"], sort=False):
-        rows, scores = score_cube(part, str(arm))
-        target, group = rows["target"].to_numpy(), rows["group"].to_numpy()
-        bands.setdefault(str(test_set), {})[str(arm)] = statistics.roc_band(
-            target, scores[0].mean(axis=0), group
-        )
-    return bands
-
-
-def part_counts(dataset: Dataset, fold: int) -> dict[str, dict[str, int]]:
-    """Images by class and groups of each part."""
+def part_counts(dataset: Dataset, trials: list[Trial]) -> dict[str, dict[str, int]]:
+    """Images by class and groups of each part, of the first split; of all splits for the test."""
+    splits = list(dict.fromkeys(trial.split for trial in trials))
+    first = splits[0]
+    seen = view(dataset, first.fold, first.test_fold)
+    rows_by_part = {part: seen.rows(part, first.fold) for part in ("train", "val")}
+    tested = [view(dataset, each.fold, each.test_fold).rows("test", each.fold) for each in splits]
+    rows_by_part["test"] = np.concatenate(tested)
     counts = {}
-    for part in ("train", "val", "test"):
-        rows = dataset.rows(part, fold)
+    for part, rows in rows_by_part.items():
         targets = dataset.targets(rows)
         counts[part] = {
             "benign": int((targets == 0).sum()),
@@ -230,39 +191,49 @@ def part_counts(dataset: Dataset, fold: int) -> dict[str, dict[str, int]]:
     return counts
 
 
-def generators(out: Path, experiment: Experiment) -> list[GeneratorFacts]:
-    """What the report says of each generator that was trained."""
-    trained = []
-    for seed in experiment.gan_seeds:
-        folder = gan_folder(out, seed)
-        if not is_finished(folder / "evaluation", "generator-evaluation"):
+def arm_differences(experiment: Experiment, arms: list[Arm]) -> list[dict[str, Any]]:
+    """In what the arms of each comparison differ, for the report."""
+    by_name = {arm.name: arm for arm in arms}
+    return [
+        {"arm": arm, "reference": other, "differ": differences(by_name[arm], by_name[other])}
+        for arm, other in experiment.comparisons
+    ]
+
+
+def generators(out: Path, trials: list[Trial]) -> list[GeneratorFacts]:
+    """What the report says of each pool and of the generator that made it."""
+    found: dict[str, GeneratorFacts] = {}
+    for trial in trials:
+        name = evaluation_name(trial)
+        if name is None or name in found or not is_finished(out / name, EVALUATION):
             continue
-        record = read_description(folder)
-        facts = record.model_dump(mode="json")
-        facts["n_training"] = len(facts.pop("training_ids"))
-        trained.append(
-            GeneratorFacts(
-                seed=seed,
-                run=folder.relative_to(out).as_posix(),
-                kimg=record.kimg,
-                seconds=60 * record.minutes,
-                evaluation=read_evaluation(folder).model_dump(mode="json"),
-                generator=facts,
-            )
+        run = pool_names(trial)[0]
+        pool = load_pool(out / run)
+        record = pool.info.provenance.generator
+        facts = record.model_dump(mode="json") if record else {}
+        facts["n_training"] = len(facts.pop("training_ids", []))
+        found[name] = GeneratorFacts(
+            seed=trial.gan_seed,
+            fold=trial.split.number,
+            run=run,
+            kimg=record.kimg if record else None,
+            seconds=60 * record.minutes if record else None,
+            evaluation=read_evaluation(out / run, out / name).model_dump(mode="json"),
+            generator=facts if record else None,
         )
-    return trained
+    return list(found.values())
 
 
-def grids(
-    out: Path, experiment: Experiment, dataset: Dataset, trials: list[Trial]
-) -> dict[str, str]:
+def grids(out: Path, dataset: Dataset, trials: list[Trial]) -> dict[str, str]:
     """Write a grid of real malignant training images and one of the first pool's images."""
-    rows = dataset.rows("train", experiment.fold)
-    malignant = rows[dataset.targets(rows) == 1]
+    first = trials[0].split
+    seen = view(dataset, first.fold, first.test_fold)
+    rows = seen.rows("train", first.fold)
     (out / "grids").mkdir(exist_ok=True)
+    malignant = rows[dataset.targets(rows) == 1]
     paths = {"real": save_grid(out, "real", dataset.images, malignant)}
-    if pools := sorted({pool for trial in trials if (pool := trial.pool_folder(out))}):
-        images = load_pool(pools[0]).images
+    if pools := [name for trial in trials for name in pool_names(trial)[:1]]:
+        images = load_pool(out / pools[0]).images
         paths["synthetic"] = save_grid(out, "synthetic", images, np.arange(len(images)))
     return paths
 

@@ -79,6 +79,7 @@ class EvaluateOptions:
     test_fold: Fold | None = None  # the fold that is the test part; default as the generator's
     count: Scored = 500  # synthetic images to score, at most
     network: NetworkName | None = None  # default diagnosis; imagenet where none are told apart
+    out: Path | None = None  # folder to write, replaced; default evaluation/ in the run or pool
     inception: Path | None = None  # torch-fidelity's Inception weights: adds FID, and minutes
     seed: Seed = 0  # of the latents and the subsets
     compute: ComputeOptions = field(default_factory=ComputeOptions)

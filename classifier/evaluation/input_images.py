@@ -22,7 +22,7 @@ def read_batches(data: Path, trained: Trained) -> tuple[list[str], Iterator[Batc
     Raises UserError where there are no images, and while they are read for all that cannot be used.
     """
     if is_finished(data, KIND):
-        dataset = load_dataset(data, trained.model.spec.size)
+        dataset = load_dataset(data, trained.model.spec.reads)
         _compare_looks(dataset, trained)
         n, at_once = len(dataset.table), trained.model.spec.at_once
         rows = (np.arange(start, min(start + at_once, n)) for start in range(0, n, at_once))

@@ -69,7 +69,8 @@ def read_run(
     places = {f"external/{name}": folder for name, folder in externals.items()}
     if data is not None:
         places["dataset"] = data
-    size = sealed.manifest.options.get("size")
+    asked = sealed.manifest.options
+    size = asked.get("read_size") or asked.get("size")
     for name in sorted(table["part"].unique(), key=lambda name: [name != first for first in order]):
         rows = table[table["part"] == name].reset_index(drop=True)
         scored = Scored.of(rows["target"], rows["score"], rows["group"].astype(str))

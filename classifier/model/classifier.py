@@ -29,6 +29,12 @@ class ModelSpec:
     dropout: float = 0.2
     outputs: int = 1  # logits
     columns: int = 0  # of metadata
+    read_size: int | None = None  # px at which images are read before they come to `size`
+
+    @property
+    def reads(self) -> int:
+        """Side at which images of a native dataset, or files, are read, px."""
+        return self.read_size or self.size
 
     @property
     def at_once(self) -> int:

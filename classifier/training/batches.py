@@ -9,7 +9,7 @@ import torch
 from classifier.augment import draw_views, load_batch
 from classifier.training.mixup import mix_batch
 from classifier.training.setup import TrainingSetup
-from classifier.training.training_set import DataOrder
+from classifier.training.training_set import BENIGN, MALIGNANT, REAL, DataOrder
 from classifier.training.trunk_cache import ImageSet, Trunk
 from dermsynth import interrupts, progress
 from dermsynth.device import Compute
@@ -39,6 +39,8 @@ class Batches:
         self.keeps = trunk.pure and augmentation.views > 0 and not augmentation.mixes
         self.real = ImageSet.stored("real", setup.dataset)
         self.pool = ImageSet.stored("synthetic", pool) if pool else None
+        benign = setup.benign_pool
+        self.benign_pool = ImageSet.stored("synthetic benign", benign) if benign else None
         # Each image starts at its own view and takes the next one each time it comes round.
         rng = generator(self.seed, "views")
         self._first_view = rng.integers(augmentation.n_views, size=len(training))
@@ -97,7 +99,7 @@ class Batches:
         """How often the trunk runs, and why, as a line for the screen."""
         options, every = self.options, "trunk      runs in every step"
         if self.keeps:
-            if all(self.trunk.keeps(images) for images in (self.real, self.pool) if images):
+            if all(self.trunk.keeps(images) for images in self._sets if images):
                 return f"trunk      runs once for each of {self.trunk.views} views an image"
             return f"{every}: --cache-gib {options.compute.cache_gib} is too little"
         if self.trunk.pure:
@@ -134,9 +136,15 @@ class Batches:
 
     def _by_set(self, positions: np.ndarray) -> list[tuple[ImageSet, np.ndarray]]:
         """The image sets of a batch, each with the places in the batch that it fills."""
-        synthetic = self.training.synthetic[positions]
-        sets = [(self.real, np.flatnonzero(~synthetic)), (self.pool, np.flatnonzero(synthetic))]
+        source = self.training.source[positions]
+        places = [np.flatnonzero(source == number) for number in (REAL, MALIGNANT, BENIGN)]
+        sets = zip(self._sets, places, strict=True)
         return [(images, chosen) for images, chosen in sets if images is not None and len(chosen)]
+
+    @property
+    def _sets(self) -> tuple[ImageSet | None, ...]:
+        """In the order of the numbers of TrainingSet.source."""
+        return self.real, self.pool, self.benign_pool
 
     def _fixed_views(self, positions: np.ndarray, rounds: np.ndarray) -> np.ndarray:
         return (self._first_view[positions] + rounds) % self.trunk.views

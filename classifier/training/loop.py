@@ -41,7 +41,7 @@ class Loop:
         self.model = model.to(compute.device)
         self.options = options = setup.options
         steps, place = options.steps, options.compute
-        self.per_epoch = math.ceil(setup.training.n_real / steps.batch)
+        self.per_epoch = math.ceil(setup.training.epoch / steps.batch)
         if options.run.smoke:
             self.per_epoch = min(self.per_epoch, SMOKE_STEPS)
         self.total = steps.epochs * self.per_epoch

@@ -143,12 +143,14 @@ def counts(setup: TrainingSetup) -> dict[str, int]:
     """Training images by kind."""
     targets = setup.training.targets
     real = targets[: setup.training.n_real]
-    extra = len(targets) - setup.training.n_real
+    malignant, benign = setup.training.needed
+    duplicates = len(targets) - setup.training.n_real - malignant - benign
     return {
         "real_benign": int((~real).sum()),
         "real_malignant": int(real.sum()),
-        "synthetic_malignant": extra if setup.pool else 0,
-        "duplicated_malignant": 0 if setup.pool else extra,
+        "synthetic_malignant": malignant,
+        "synthetic_benign": benign,
+        "duplicated_malignant": duplicates,
     }
 
 
@@ -166,7 +168,8 @@ def describe(setup: TrainingSetup) -> str:
     lines = [
         f"data       {dataset.path}, fold {fold}{_seen(dataset.view)}",
         f"training   {n['real_benign']} benign + {n['real_malignant']} malignant real"
-        f" + {n['synthetic_malignant']} synthetic + {n['duplicated_malignant']} duplicates",
+        f" + {n['synthetic_malignant']} synthetic + {n['duplicated_malignant']} duplicates"
+        + (f" + {n['synthetic_benign']} synthetic benign" if setup.benign_pool else ""),
     ]
     if setup.target.name == "diagnosis":
         in_class = np.bincount(setup.training.labels, minlength=len(setup.target.classes))

@@ -62,27 +62,30 @@ def pool_for(options: TrainOptions, dataset: Dataset, needed: int) -> tuple[Pool
 
 
 def open_pool(
-    options: TrainOptions, dataset: Dataset, path: Path, needed: int
+    options: TrainOptions, dataset: Dataset, path: Path, needed: int, target: str = "malignant"
 ) -> tuple[Pool, str | None]:
     """A pool that may be used on this fold, and why not where --allow-leakage lets it pass.
 
-    Raises UserError for a leak, for a pool that is too small or not of malignant images.
+    Raises UserError for a leak, for a pool that is too small or of another target than `target`:
+    malignant or benign.
     """
+    option = "--pool" if target == "malignant" else "--benign-pool"
     pool = load_pool(path)
     provenance, stored = pool.info.provenance, pool.images.shape[1]
     positive = str(dataset.info.options.get("positive") or "mel").split(",")
-    if provenance.label not in ("malignant", *positive):
+    made = "malignant" if provenance.label in ("malignant", *positive) else "benign"
+    if made != target:
         raise UserError(
-            f"--pool {path}: its images are {provenance.label}; synthetic images count as "
-            "malignant here: make them with `python -m gan.generate --label malignant`"
+            f"{option} {path}: its images are {provenance.label}; its images count as {target} "
+            f"here: make them with `python -m gan.generate --label {target}`"
         )
     reason = _leak(options, provenance, path, dataset)
     if len(pool.images) < needed:
-        made = provenance.kind == "generator"
         bigger = f"make them with `python -m gan.generate --generator RUN --count {needed}`"
+        mend = bigger if provenance.kind == "generator" else "bring more of them"
         raise UserError(
-            f"--pool {path}: holds {len(pool.images)} images, {needed} are needed; "
-            f"{bigger if made else 'bring more of them'}, or lower --synthetic"
+            f"{option} {path}: holds {len(pool.images)} images, {needed} are needed; "
+            f"{mend}, or lower --synthetic"
         )
     if stored < min(options.model.size, dataset.size):
         print(

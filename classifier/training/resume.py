@@ -20,7 +20,7 @@ from dermsynth.manifest import Input, Manifest, as_input, check_same, is_finishe
 from dermsynth.options import as_plain, replace
 
 # Paths: what lies there is compared by its content id. Memory for kept features changes no result.
-MAY_CHANGE = ("data", "pool", "generator", "external", "cache_gib")
+MAY_CHANGE = ("data", "pool", "benign_pool", "generator", "external", "cache_gib")
 # Schedules whose rates do not depend on the number of epochs: such a run can go on for more.
 OPEN_ENDED = ("constant", "plateau", "exponential")
 CARRIED = ("metrics.jsonl", "wandb-id.txt", "wandb-images.jsonl")  # into a longer run
@@ -124,6 +124,8 @@ def named_inputs(options: TrainOptions) -> dict[str, Input]:
         named["dataset"] = as_input(load_table(data)[2], data)
     if training_set.pool is not None and is_finished(training_set.pool, POOL):
         named["pool"] = load_pool(training_set.pool).as_input
+    if training_set.benign_pool is not None and is_finished(training_set.benign_pool, POOL):
+        named["benign pool"] = load_pool(training_set.benign_pool).as_input
     for text in training_set.external:
         name, _, folder = text.partition("=")
         named[f"external/{name}"] = as_input(load_table(Path(folder))[2], Path(folder))

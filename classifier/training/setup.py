@@ -17,10 +17,10 @@ from classifier.model.backbones import (
 from classifier.model.classifier import Classifier, ModelSpec
 from classifier.model.metadata_inputs import MetadataInputs
 from classifier.model.weights import load_weights, weights_input
-from classifier.options import TrainOptions, check_effects, check_values, command
+from classifier.options import ModelOptions, TrainOptions, check_effects, check_values, command
 from classifier.run_folder import KIND
 from classifier.targets import Target, target_of
-from classifier.training.pools import choose_pool, find_pool, pool_for
+from classifier.training.pools import choose_pool, find_pool, open_pool, pool_for
 from classifier.training.resume import earlier, with_choices
 from classifier.training.training_set import TrainingSet, build_training_set, fit_metadata
 from classifier.tta import check_tta
@@ -52,6 +52,7 @@ class TrainingSetup:
     training: TrainingSet
     metadata: MetadataInputs | None  # for a model that looks at age, sex and site
     pool: Pool | None
+    benign_pool: Pool | None
     leak: str | None  # why this run's figures cannot be trusted
     weights: Input | None  # the file of --weights FILE
     out: Path
@@ -68,6 +69,8 @@ class TrainingSetup:
         inputs |= {f"external/{name}": each.as_input for name, each in self.externals.items()}
         if self.pool is not None:
             inputs["pool"] = self.pool.as_input
+        if self.benign_pool is not None:
+            inputs["benign pool"] = self.benign_pool.as_input
         if self.weights is not None:
             inputs["weights"] = self.weights
         return inputs
@@ -89,7 +92,7 @@ def resolve(options: TrainOptions) -> TrainingSetup:
     drawn or a pool made.
     """
     setup = look_up(options)
-    needed = int(setup.training.synthetic.sum())
+    needed, _ = setup.training.needed
     if needed and setup.pool is None:
         check_weights(options)
         pool, leak = pool_for(setup.options, setup.dataset, needed)
@@ -113,12 +116,17 @@ def look_up(options: TrainOptions) -> TrainingSetup:
         check_weights(options)
     data = options.task.data or default_dataset()
     task = options.task
-    dataset = view(load_dataset(data, model.size), fold, task.test_fold, task.malignant_share)
+    dataset = view(_open(data, model), fold, task.test_fold, task.malignant_share)
     _check_classes(dataset, fold, options.choice.monitor)
     _check_unseen(externals, dataset, options)
     target = target_of(dataset, fold, options.task.target)
     training = build_training_set(dataset, target, options)
-    pool, leak, generator = choose_pool(options, dataset, int(training.synthetic.sum()))
+    needed, benign_needed = training.needed
+    pool, leak, generator = choose_pool(options, dataset, needed)
+    benign_pool = None
+    if (place := options.training_set.benign_pool) is not None:
+        benign_pool, leak_too = open_pool(options, dataset, place, benign_needed, "benign")
+        leak = leak or leak_too
     metadata = fit_metadata(options, dataset, training) if model.head == "metadata" else None
     name = data.absolute().name
     folds, backbone = f"fold{fold}{dataset.view.name}", model.backbone.replace(":", "-")
@@ -133,11 +141,12 @@ def look_up(options: TrainOptions) -> TrainingSetup:
         dropout=model.dropout,
         outputs=target.outputs,
         columns=metadata.width if metadata else 0,
+        read_size=model.read_size,
     )
     path = pool.path if pool else None
     options = replace(options, data=data, pool=path, generator=generator, out=out)
-    found = (fold, target, spec, dataset, externals, training, metadata, pool, leak, weights, out)
-    return TrainingSetup(options, *found)
+    found = (fold, target, spec, dataset, externals, training, metadata, pool, benign_pool)
+    return TrainingSetup(options, *found, leak, weights, out)
 
 
 def settle(options: TrainOptions) -> TrainOptions:
@@ -213,6 +222,17 @@ def _check_classes(dataset: Dataset, fold: int, monitor: str) -> None:
             )
 
 
+def _open(path: Path, model: ModelOptions) -> Dataset:
+    """A dataset as the model reads it. Raises UserError where --read-size would do nothing."""
+    dataset = load_dataset(path, model.read_size or model.size)
+    if model.read_size is not None and dataset.size != model.read_size:
+        raise UserError(
+            f"--read-size {model.read_size}: {path} stores its images at {dataset.size} px; it is "
+            "for datasets of --size native, whose real images are sharper than a pool's"
+        )
+    return dataset
+
+
 def _open_externals(options: TrainOptions) -> dict[str, Dataset]:
     """The datasets of --external by their names."""
     externals: dict[str, Dataset] = {}
@@ -223,7 +243,7 @@ def _open_externals(options: TrainOptions) -> dict[str, Dataset]:
         check_name(name, f"--external {text}")
         if name in externals:
             raise UserError(f"--external {text}: the name {name} is given twice")
-        externals[name] = load_dataset(Path(folder), options.model.size)
+        externals[name] = _open(Path(folder), options.model)
     return externals
 
 

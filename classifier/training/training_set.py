@@ -5,23 +5,36 @@ from dataclasses import dataclass
 import numpy as np
 
 from classifier.model.metadata_inputs import COLUMNS, MetadataInputs
-from classifier.options import Share, TrainOptions, parse_share
+from classifier.options import Share, Times, TrainOptions, parse_share
 from classifier.targets import UNKNOWN, Target
 from data.metadata import MetadataEncoder
 from data.store import Dataset
 from dermsynth.errors import UserError
 from dermsynth.seeds import generator
 
+REAL, MALIGNANT, BENIGN = 0, 1, 2  # where an image comes from: the dataset, or which pool
+
 
 @dataclass(frozen=True)
 class TrainingSet:
     """The final training set: the real images, then the extra ones."""
 
-    rows: np.ndarray  # int64 [n]: row of the dataset, or of the pool where `synthetic`
-    synthetic: np.ndarray  # bool [n]
+    rows: np.ndarray  # int64 [n]: row of the dataset, or of a pool
+    source: np.ndarray  # int8 [n]: REAL, or the pool: MALIGNANT, BENIGN
     labels: np.ndarray  # int64 [n], classes of the target
     targets: np.ndarray  # bool [n], malignant
     n_real: int  # without the extra ones
+    epoch: int  # images that count as an epoch: all real ones, also where some are left out
+
+    @property
+    def synthetic(self) -> np.ndarray:
+        """bool [n]."""
+        return self.source != REAL
+
+    @property
+    def needed(self) -> tuple[int, int]:
+        """How many images of the malignant and of the benign pool."""
+        return int((self.source == MALIGNANT).sum()), int((self.source == BENIGN).sum())
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -31,32 +44,49 @@ def build_training_set(dataset: Dataset, target: Target, options: TrainOptions) 
     """The real images and what --synthetic or --oversample adds: the pool's first, or duplicates.
 
     Duplicates are spread evenly: no image comes twice more often than another. Synthetic images
-    have the malignant class that most real ones have.
+    have the class that most real ones of their target have.
     """
     rows = real_rows(dataset, target, options)
-    is_malignant = dataset.targets(rows)
-    malignant = rows[is_malignant == 1]
-    shares = options.training_set
-    synthetic = extra_count(is_malignant, parse_share("--synthetic", shares.synthetic))
+    is_malignant, labels = dataset.targets(rows), target.labels(dataset.table.iloc[rows])
+    shares, epoch = options.training_set, len(rows)
+    both = shares.benign_pool is not None
+    counts = needed_images(is_malignant, shares.synthetic, both)
     duplicates = extra_count(is_malignant, parse_share("--oversample", shares.oversample))
+    extra, extra_labels, source = [np.arange(0)], [labels[:0]], [np.full(len(rows), REAL)]
     if duplicates:
         rng = generator(options.compute.seed, "oversample")
-        extra = np.resize(rng.permutation(np.unique(malignant)), duplicates)
-        extra_labels = target.labels(dataset.table.iloc[extra])
-    else:
-        extra = np.arange(synthetic)
-        usual = np.bincount(target.labels(dataset.table.iloc[malignant])).argmax()
-        extra_labels = np.full(synthetic, usual)
-    labels = np.concatenate([target.labels(dataset.table.iloc[rows]), extra_labels])
-    from_pool = np.zeros(len(labels), bool)
-    from_pool[len(rows) :] = synthetic > 0
+        malignant = np.unique(rows[is_malignant == 1])
+        extra.append(np.resize(rng.permutation(malignant), duplicates))
+        extra_labels.append(target.labels(dataset.table.iloc[extra[-1]]))
+        source.append(np.full(duplicates, REAL))
+    for count, pool, is_one in zip(counts, (MALIGNANT, BENIGN), (1, 0), strict=True):
+        if count:
+            usual = np.bincount(labels[is_malignant == is_one]).argmax()
+            extra.append(np.arange(count))
+            extra_labels.append(np.full(count, usual))
+            source.append(np.full(count, pool))
+    if shares.synthetic_only:
+        rows, labels = rows[is_malignant == 0], labels[is_malignant == 0]
+        source[0] = source[0][: len(rows)]
+    labels = np.concatenate([labels, *extra_labels])
     return TrainingSet(
-        rows=np.concatenate([rows, extra]),
-        synthetic=from_pool,
+        rows=np.concatenate([rows, *extra]),
+        source=np.concatenate(source).astype(np.int8),
         labels=labels,
         targets=np.array(target.malignant)[labels],
         n_real=len(rows),
+        epoch=epoch,
     )
+
+
+def needed_images(targets: np.ndarray, synthetic: str, both: bool = False) -> tuple[int, int]:
+    """How many malignant and benign synthetic images `--synthetic` means.
+
+    `targets` 0/1 [n] of the real images; `both`: classes grow alike, else malignant ones alone.
+    """
+    count = extra_count(targets, parse_share("--synthetic", synthetic))
+    malignant = round(count * float((targets == 1).mean())) if both else count
+    return malignant, count - malignant
 
 
 def real_rows(dataset: Dataset, target: Target, options: TrainOptions) -> np.ndarray:
@@ -84,8 +114,11 @@ def extra_count(targets: np.ndarray, share: Share) -> int:
     """How many extra malignant images a share of the final training set means.
 
     A share s of the final set means n_extra = s / (1 - s) * n_real, of which none is ever dropped;
-    `balanced` evens the classes. `targets` 0/1 [n], whether the real images are malignant.
+    `balanced` evens the classes, `2x` is twice the malignant ones. `targets` 0/1 [n], whether the
+    real images are malignant.
     """
+    if isinstance(share, Times):
+        return round(share.factor * int((targets == 1).sum()))
     if share == "balanced":
         return max(0, int((targets == 0).sum()) - int((targets == 1).sum()))
     return round(share / (1 - share) * len(targets))
@@ -94,8 +127,8 @@ def extra_count(targets: np.ndarray, share: Share) -> int:
 def fit_metadata(options: TrainOptions, dataset: Dataset, training: TrainingSet) -> MetadataInputs:
     """Age, sex and site as numbers, by the real training images.
 
-    A synthetic image has the columns of a malignant real one: an average age of its own would give
-    it away. Raises UserError where a column asked for has no value in any training image.
+    A synthetic image has the columns of a real one of its target: an average age of its own would
+    give it away. Raises UserError where a column asked for has no value in any training image.
     """
     chosen = [name.strip() for name in options.model.metadata.split(",")]
     if unknown := [name for name in chosen if name not in COLUMNS]:
@@ -111,9 +144,12 @@ def fit_metadata(options: TrainOptions, dataset: Dataset, training: TrainingSet)
                 f"leave it out of --metadata, or use another --head"
             )
     rows = training.rows.copy()
-    malignant = np.flatnonzero(training.targets[: training.n_real])
     rng = generator(options.compute.seed, "metadata")
-    rows[training.synthetic] = training.rows[rng.choice(malignant, training.synthetic.sum())]
+    for pool, is_one in ((MALIGNANT, True), (BENIGN, False)):
+        alike = np.flatnonzero(training.targets[: training.n_real] == is_one)
+        added = training.source == pool
+        if added.any():
+            rows[added] = training.rows[rng.choice(alike, added.sum())]
     return MetadataInputs(fitted, MetadataEncoder().fit(fitted), rows)
 
 

@@ -6,9 +6,11 @@ It lies in a sealed folder of its own, `evaluation/`, in the run or the pool, be
 
 from pathlib import Path
 
+from data.pool_quality import PixelRecord, QualityRecord
 from dermsynth.errors import UserError
 from dermsynth.manifest import Sealed, open_sealed, read_manifest
 from dermsynth.records import Record
+from gan.evaluation.audit import AuditRecord
 
 KIND, FOLDER, HEADER = "generator-evaluation", "evaluation", "evaluation.json"
 PAGE, CLOSEST = "evaluation.html", "memorisation.png"
@@ -106,14 +108,19 @@ class EvaluationRecord(Record):
 
     # --- what else was looked at
     independent: bool | None  # the discriminator saw nothing akin; None: not known
-    memorisation: Figure  # ratio in features: 1 chance, 0 copies
-    memorisation_flagged: bool
+    memorisation: Figure  # ratio in features: 1 chance, 0 copies; None: of one image repeated
+    memorisation_flagged: bool | None
     memorisation_in: dict[str, MemorisationRecord]  # features, pixels
     drift: dict[str, DriftRecord]  # by attribute
     pairs: dict[str, PairsRecord]  # synthetic_to_training, synthetic_to_held_out, ...
     fid: Figure = None  # with --inception
     fid_floor: Figure = None
     diagnosis_network: DiagnosisRecord | None
+
+    # --- what is wrong with it; None in evaluations of before
+    pixels: PixelRecord | None = None  # against training images; None: too few
+    audit: AuditRecord | None = None
+    quality: QualityRecord | None = None
 
     # --- of what
     n_training: int
@@ -123,12 +130,12 @@ class EvaluationRecord(Record):
     seed: int
 
 
-def open_evaluation(subject: Path) -> Sealed:
-    """The evaluation of a generator's run or a pool, as these are now.
+def open_evaluation(subject: Path, folder: Path | None = None) -> Sealed:
+    """The evaluation of a generator's run or a pool, as these are now; in it, or in `folder`.
 
     Raises UserError where there is none, it is damaged, or the run or pool is another by now.
     """
-    folder = subject / FOLDER
+    folder = folder or subject / FOLDER
     absent = f"{subject}: not evaluated; do so with `python -m gan.evaluate`"
     sealed = open_sealed(folder, KIND, absent, MEND)
     of = sealed.manifest.inputs.get("subject")
@@ -137,6 +144,6 @@ def open_evaluation(subject: Path) -> Sealed:
     return sealed
 
 
-def read_evaluation(subject: Path) -> EvaluationRecord:
+def read_evaluation(subject: Path, folder: Path | None = None) -> EvaluationRecord:
     """`evaluation.json` of a generator's run or a pool. Raises UserError as `open_evaluation`."""
-    return open_evaluation(subject).record(HEADER, EvaluationRecord)
+    return open_evaluation(subject, folder).record(HEADER, EvaluationRecord)

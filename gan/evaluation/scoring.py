@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from data.pool_quality import compare_pixels
 from data.store import Dataset
 from dermsynth.device import Compute, resolve
 from dermsynth.files import write_text
@@ -20,7 +21,9 @@ from dermsynth.records import write_record
 from dermsynth.seeds import generator as random_generator
 from gan.evaluation import card, diagnosis_network, drift, pairs, records
 from gan.evaluation.features import FeatureNetwork, extract, imagenet_network
+from gan.evaluation.audit import audit_pool
 from gan.evaluation.fid import fid, inception, inception_features
+from gan.evaluation.gate import gated
 from gan.evaluation.metrics import (
     kid,
     kid_spread,
@@ -75,7 +78,7 @@ def score(options: EvaluateOptions) -> dict[str, Any]:
     judge = inception(options.inception) if options.inception else None
     compute = resolve(options.compute.device, options.compute.precision, cpu_auto="bf16")
     source = open_source(options)
-    out = source.path / records.FOLDER
+    out = options.out or source.path / records.FOLDER
     with whole_folder(out, records.KIND, overwrite=True) as folder:
         subject = open_subject(options, source, compute)
         networks = _networks(options.network, subject.dataset, subject.fold, compute)
@@ -94,13 +97,16 @@ def score(options: EvaluateOptions) -> dict[str, Any]:
             "pairs": _pairs(subject.images, near["pixels"], options.seed),
             **(_fid(subject.images, judge, compute, options.seed) if judge else {}),
             "diagnosis_network": networks.facts or None,
+            **_quality(subject, compute, options.seed),
             "n_training": len(subject.images.training),
             "dataset": str(subject.dataset.path),
             "folds_hash": subject.dataset.folds_hash,
             "fold": subject.fold,
             "seed": options.seed,
         }
-        record = EvaluationRecord.model_validate(_without_nan(values))
+        generator = subject.generator
+        scored = EvaluationRecord.model_validate(_without_nan(values))
+        record = gated(scored, generator.kimg if generator else None)
         closest = _closest(subject.images, near["features"])
         Image.fromarray(closest).save(folder / records.CLOSEST)
         galleries = {}
@@ -267,6 +273,22 @@ def _pairs(images: Images, near: _Near, seed: int) -> dict[str, Any]:
     return means_by_kind
 
 
+def _quality(subject: Subject, compute: Compute, seed: int) -> dict[str, Any]:
+    """What the quality gate goes by beside the scores."""
+    images = subject.images
+    pixels = compare_pixels(images.synthetic, images.training, seed)
+    audit = audit_pool(
+        images.synthetic,
+        images.training,
+        images.held_out,
+        images.groups,
+        compute,
+        seed,
+        subject.provenance,
+    )
+    return {"pixels": pixels, "audit": audit}
+
+
 def _fid(images: Images, judge: torch.nn.Module, compute: Compute, seed: int) -> dict[str, float]:
     """FID against held-out images, and that of as many training images."""
     matched, floor = _matched(images.synthetic, images.training, seed)
@@ -316,7 +338,10 @@ def _galleries(run: Sealed, seed: int, compute: Compute, folder: Path) -> dict[s
 
 
 def _report(result: dict[str, Any], target: Path) -> None:
-    verdict = "COPIES OF TRAINING IMAGES" if result["memorisation_flagged"] else "no copying seen"
+    copying = {True: "COPIES OF TRAINING IMAGES", False: "no copying seen"}
+    ratio = result["memorisation"]
+    copies = "not defined" if ratio is None else f"ratio {ratio:.2f} (1 chance, 0 copies), "
+    copies += copying.get(result["memorisation_flagged"], "")
     verdicts = {name: drifted["verdict"] for name, drifted in result["drift"].items()}
     drifting = [name for name in verdicts if verdicts[name] in ("more", "less")]
     lines = [
@@ -327,8 +352,9 @@ def _report(result: dict[str, Any], target: Path) -> None:
         f"precision {result['precision']:.2f}, recall {result['recall']:.2f}, density "
         f"{result['density']:.2f}, coverage {result['coverage']:.2f} "
         f"(real: {', '.join(f'{value:.2f}' for value in result['floor'].values())})",
-        f"memorisation: ratio {result['memorisation']:.2f} (1 chance, 0 copies), {verdict}",
+        f"memorisation: {copies}",
         f"drift: {', '.join(drifting) or 'none'}",
+        *_told(result),
         f"{target / records.HEADER}, {target / records.PAGE}",
     ]
     if result["independent"] is False:
@@ -337,3 +363,21 @@ def _report(result: dict[str, Any], target: Path) -> None:
         other = f"{1000 * result['kid_other']:.1f} +- {1000 * result['kid_other_std']:.1f}"
         lines.insert(1, f"KID x1000 {other} by {result['evaluation_network_other']}")
     print("\n".join(lines))
+
+
+def _told(result: dict[str, Any]) -> list[str]:
+    """The shortcut audit and what the quality gate found, a line each."""
+    lines, audit = [], result["audit"]
+    if audit["missing"] is None:
+        synthetic, blurred, real = (audit[kind] for kind in ("synthetic", "blurred", "real"))
+        lines.append(
+            f"told from real images by a small network: AUC {synthetic['auc']:.2f} "
+            f"[{synthetic['low']:.2f}, {synthetic['high']:.2f}] (blurred real {blurred['auc']:.2f},"
+            f" real against real {real['auc']:.2f})"
+        )
+    lines += [f"not checked: {sentence}" for sentence in result["quality"]["not_checked"]]
+    found = [
+        f"{one['severity'].upper()} {one['code']}: {one['sentence']}"
+        for one in result["quality"]["findings"]
+    ]
+    return [*lines, *(found or ["quality gate: nothing found"])]
