@@ -1,4 +1,4 @@
-"""AUCs and their differences under resampling of groups.
+"""AUCs under resampling of groups.
 
 The arithmetic below experiments.statistics and the intervals of classifier.evaluate.
 
@@ -17,14 +17,13 @@ from scipy import stats
 from dermsynth import seeds
 
 BLOCK = 5_000_000  # entries of the largest temporary array
+SMALL_BLOCK = 500_000  # of one that is gone through model by model: it stays in the cache
 
 
 @dataclass(frozen=True)
-class Pairs:
-    """An AUC, or a difference, as a matrix over groups; a mixed group is a row and a column."""
+class Groups:
+    """The groups of a set of images; one that holds both classes is among both."""
 
-    wins: np.ndarray  # float32 [malignant groups, benign groups], whole numbers
-    unit: int  # of `wins` for a pair of images won
     malignant: np.ndarray  # [malignant groups] number of each among all groups
     benign: np.ndarray  # [benign groups] likewise
     m: np.ndarray  # float32 [malignant groups] malignant images in each
@@ -32,38 +31,52 @@ class Pairs:
     n_groups: int
 
 
+@dataclass(frozen=True)
+class Pairs(Groups):
+    """An AUC as a matrix over groups; a mixed group is a row and a column."""
+
+    wins: np.ndarray  # float32 [malignant groups, benign groups], whole numbers
+    unit: int  # of `wins` for a pair of images won
+
+
 def count_pairs(
-    target: np.ndarray, group: np.ndarray, a: np.ndarray, b: np.ndarray | None
+    target: np.ndarray, group: np.ndarray, scores: np.ndarray, counts: np.ndarray | None = None
 ) -> Pairs:
-    """Pairs won under `a` minus those won under `b`.
+    """Pairs won, summed over models.
 
     Parameters
     ----------
     target : bool [n], True malignant
     group : int64 [n], numbers from 0 on
-    a, b : scores [models, n]; without `b` nothing is subtracted
+    scores : [models, n]
+    counts : int64 [models], how often each model counts; None: once
     """
     order = np.argsort(group, kind="stable")
     rows, columns = order[target[order]], order[~target[order]]
     malignant, first_row, m = np.unique(group[rows], return_index=True, return_counts=True)
     benign, first_column, n = np.unique(group[columns], return_index=True, return_counts=True)
+    times = np.ones(len(scores), np.int64) if counts is None else counts
+    # ranks in place of scores: compared faster, and equal exactly where scores are
+    ranks = stats.rankdata(scores, method="min", axis=1).astype(np.int32)
+    of_rows = np.searchsorted(first_row, np.arange(len(rows)), side="right") - 1
     wins = np.zeros((len(malignant), len(benign)), np.float32)
-    step = max(1, BLOCK // len(columns))
-    models = len(a) * (1 if b is None else len(b))
-    for scores, sign in [(a, 1), *([] if b is None else [(b, -1)])]:
-        for score in scores:
-            for at in range(0, len(rows), step):
-                positive, negative = score[rows[at : at + step], None], score[None, columns]
-                won = (positive > negative).astype(np.int8) + (positive >= negative)
-                won = np.add.reduceat(won, first_column, axis=1, dtype=np.float32)
-                row = np.searchsorted(first_row, np.arange(at, at + len(won)), side="right") - 1
-                np.add.at(wins, row, won * (sign * models // len(scores)))
+    step = max(1, SMALL_BLOCK // len(columns))
+    for at in range(0, len(rows), step):
+        block = rows[at : at + step]
+        won = np.zeros((len(block), len(columns)), np.float32)
+        for rank, often in zip(ranks, times, strict=True):
+            positive, negative = rank[block, None], rank[None, columns]
+            pair = (positive > negative).view(np.int8) + (positive >= negative).view(np.int8)
+            won += pair if often == 1 else pair * np.float32(often)
+        if len(benign) < len(columns):
+            won = np.add.reduceat(won, first_column, axis=1)
+        np.add.at(wins, of_rows[at : at + step], won)
     m, n = m.astype(np.float32), n.astype(np.float32)
-    return Pairs(wins, 2 * models, malignant, benign, m, n, int(group.max()) + 1)
+    return Pairs(malignant, benign, m, n, int(group.max()) + 1, wins, 2 * int(times.sum()))
 
 
 def clustered(pairs: Pairs) -> tuple[float, float, float]:
-    """The estimate, its variance over groups, and Satterthwaite's degrees of freedom.
+    """The AUC, its variance over groups, and Satterthwaite's degrees of freedom.
 
     Obuchowski 1997: DeLong's components summed by group; groups of one image give DeLong's
     variance. Fewer than two malignant or benign groups leave the variance unknown: (x, 0, 0).
@@ -71,21 +84,34 @@ def clustered(pairs: Pairs) -> tuple[float, float, float]:
     wins, m, n = pairs.wins.astype(np.float64) / pairs.unit, pairs.m, pairs.n
     total_m, total_n = float(m.sum()), float(n.sum())
     value = float(wins.sum() / (total_m * total_n))
-    rows, columns = wins.shape
-    if min(rows, columns) < 2:
-        return value, 0.0, 0.0
-    row = (wins.sum(axis=1) / total_n - m * value) / total_m * np.sqrt(rows / (rows - 1))
+    row = (wins.sum(axis=1) / total_n - m * value) / total_m
     column = (wins.sum(axis=0) / total_m - n * value) / total_n
-    column *= np.sqrt(columns / (columns - 1))
-    influence = np.zeros(pairs.n_groups)
-    influence[pairs.malignant] += row
-    influence[pairs.benign] += column
+    return value, *group_variance(row, column, pairs)
+
+
+def group_variance(row: np.ndarray, column: np.ndarray, groups: Groups) -> tuple[float, float]:
+    """Variance of an estimate by the influence of groups, and Satterthwaite's df; (0, 0): unknown.
+
+    Parameters
+    ----------
+    row : float64 [malignant groups], what their malignant images add to the estimate's error
+    column : float64 [benign groups], likewise
+    groups : which they are and how many images they have
+    """
+    m, n = groups.m, groups.n
+    rows, columns = len(m), len(n)
+    if min(rows, columns) < 2:
+        return 0.0, 0.0
+    row, column = row * np.sqrt(rows / (rows - 1)), column * np.sqrt(columns / (columns - 1))
+    influence = np.zeros(groups.n_groups)
+    influence[groups.malignant] += row
+    influence[groups.benign] += column
     variance, of_rows, of_columns = ((x * x).sum() for x in (influence, row, column))
-    free_rows = total_m**2 / (m @ m) - 1  # groups of unequal size count as fewer (Kish)
-    free_columns = total_n**2 / (n @ n) - 1
+    free_rows = m.sum() ** 2 / (m @ m) - 1  # groups of unequal size count as fewer (Kish)
+    free_columns = n.sum() ** 2 / (n @ n) - 1
     spread = of_rows**2 / free_rows + of_columns**2 / free_columns
     df = (of_rows + of_columns) ** 2 / spread if spread > 0 else min(free_rows, free_columns)
-    return value, float(variance), float(df)
+    return float(variance), float(df)
 
 
 def group_draws(groups: int, replicates: int, seed: int) -> Iterator[np.ndarray]:
@@ -100,17 +126,18 @@ def group_draws(groups: int, replicates: int, seed: int) -> Iterator[np.ndarray]
 
 
 def estimates(pairs: Pairs, weights: np.ndarray) -> np.ndarray:
-    """The estimate under group weights [replicates, groups], leaving out those without a class."""
+    """The AUC under group weights [replicates, groups]; NaN where a class has no weight."""
     row, column = weights[:, pairs.malignant], weights[:, pairs.benign]
     wins = np.einsum("bi,bi->b", column @ pairs.wins.T, row, dtype=np.float64)
     drawn = (row @ pairs.m).astype(np.float64) * (column @ pairs.n) * pairs.unit
-    return wins[drawn > 0] / drawn[drawn > 0]
+    return np.divide(wins, drawn, out=np.full(len(wins), np.nan), where=drawn > 0)
 
 
 def resampled(pairs: Pairs, replicates: int, seed: int) -> np.ndarray:
-    """Sorted estimates of resamples of groups: float64 [<= replicates]."""
+    """Sorted AUCs of resamples of groups that hold both classes: float64 [<= replicates]."""
     draws = group_draws(pairs.n_groups, replicates, seed)
-    return np.sort(np.concatenate([estimates(pairs, weights) for weights in draws]))
+    drawn = np.concatenate([estimates(pairs, weights) for weights in draws])
+    return np.sort(drawn[np.isfinite(drawn)])
 
 
 def interval(
@@ -129,12 +156,3 @@ def interval(
     if rank == 0:
         return limit
     return float(drawn[rank - 1]), float(drawn[-rank])
-
-
-def p_value(drawn: np.ndarray, df: float) -> float:
-    """Two-sided p: the alpha at which `interval` begins to hold 0."""
-    if df <= 0:
-        return 1.0
-    beyond = min((drawn <= 0).sum(), (drawn >= 0).sum())
-    level = min(0.5, (1 + beyond) / (len(drawn) + 1))
-    return float(2 * stats.t.cdf(stats.norm.ppf(level) / np.sqrt((df + 1) / df), df))

@@ -201,10 +201,16 @@ def _context(
     arms = list(dict.fromkeys(trials["arm"]))
     leaky = sorted(set(trials.loc[trials["leaky"], "arm"])) if "leaky" in trials else []
     sets = [c.removesuffix("/auc") for c in trials.columns if c.endswith("/auc")]
-    sentences = summary(comparisons, leaky)
+    sentences = summary(comparisons, leaky, experiment["warnings"])
+    shown = [c for c in comparisons if c["delta_auc"] is not None]
     options = experiment["config"].get("arms") or {}
     colours = plots.arm_colours(comparisons, arms)
     first_of_set = {c["test_set"]: c for c in reversed(comparisons)}
+    trainings = {
+        name: _two_widths(plots.training_dots, c)
+        for name, c in reversed(first_of_set.items())
+        if c["trainings"]
+    }
     dots = {
         name: _two_widths(
             plots.seed_dots, done.dropna(subset=f"{name}/auc"), f"{name}/auc", colours
@@ -226,7 +232,8 @@ def _context(
         "means": _arm_means(done, sets),
         "sets": sets,
         "arms": {arm: _arm_words(arm, options.get(arm)) for arm in arms},
-        "forest": _two_widths(plots.forest, comparisons) if comparisons else None,
+        "forest": _two_widths(plots.forest, shown) if shown else None,
+        "trainings": trainings,
         "dots": dots,
         "rocs": {name: plots.roc(curves, colours) for name, curves in experiment["roc"].items()},
         "grids": {kind: _picture(folder, name) for kind, name in experiment["grids"].items()},
@@ -236,8 +243,7 @@ def _context(
 
 
 def _notes(comparisons: Sequence[dict[str, Any]]) -> list[str]:
-    notes = [c.get(key) for c in comparisons for key in ("hierarchical_note", "note")]
-    return list(dict.fromkeys(filter(None, notes)))
+    return list(dict.fromkeys(c["note"] for c in comparisons if c["note"]))
 
 
 def _two_widths(figure: Any, *inputs: Any) -> dict[str, str]:

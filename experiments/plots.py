@@ -22,6 +22,7 @@ from dermsynth.page import FAINT, GRID, INK, MALIGNANT, MUTED, OTHERS, embedded_
 WIDE, NARROW = 8.6, 4.0  # inches at 96 px an inch: the column of the report, a phone
 PALE, BAND = "#cccccc", "#e6eaf0"
 REFERENCE, PRIMARY = "#4d4d4d", MALIGNANT
+MDES = {"mde_helps": 1, "mde_hurts": -1}  # keys of a comparison: the side that they lie on
 STYLE = page.STYLE | {
     "font.size": 10,
     "axes.axisbelow": "line",
@@ -41,8 +42,9 @@ def arm_colours(comparisons: Sequence[dict[str, Any]], arms: Sequence[str]) -> d
 def forest(comparisons: Sequence[dict[str, Any]], width: float) -> str:
     """Difference in AUC of every comparison with its interval, the first one at the top.
 
-    Thick: group bootstrap; thin behind it: hierarchical; band: equivalence margin; carets: the
-    smallest difference that the comparison could have seen. `width` in inches.
+    Thick: all that varies counted; thin below it: given the trained models; band: equivalence
+    margin; carets: the smallest loss and gain that the comparison could have seen. Comparisons
+    without a difference are left out by the caller. `width` in inches.
     """
     narrow = width < 6
     row = 0.92 if narrow else 0.66
@@ -80,20 +82,23 @@ def forest(comparisons: Sequence[dict[str, Any]], width: float) -> str:
 
 
 def _forest_row(axes: Axes, comparison: dict[str, Any], y: float, narrow: bool, bold: bool) -> None:
-    low, high, delta = (comparison[key] for key in ("ci_low", "ci_high", "delta_auc"))
-    margin, mde = comparison.get("margin"), comparison.get("mde")
-    if margin:
-        axes.fill_betweenx([y - 0.22, y + 0.22], -margin, margin, color=BAND, linewidth=0, zorder=0)
-    if comparison.get("ci_low_hierarchical") is not None:
-        ends = [comparison["ci_low_hierarchical"], comparison["ci_high_hierarchical"]]
-        axes.plot(ends, [y, y], color=FAINT, linewidth=1.4, zorder=2, solid_capstyle="butt")
+    delta, margin = comparison["delta_auc"], comparison["margin"]
+    kind = "" if comparison["ci_low"] is not None else "_models"  # where there is no other
+    low, high = comparison[f"ci_low{kind}"], comparison[f"ci_high{kind}"]
+    axes.fill_betweenx([y - 0.22, y + 0.22], -margin, margin, color=BAND, linewidth=0, zorder=0)
     colour = PRIMARY if bold else REFERENCE
-    axes.plot([low, high], [y, y], color=colour, linewidth=4, zorder=3, solid_capstyle="butt")
+    if comparison["ci_low"] is not None:
+        axes.plot([low, high], [y, y], color=colour, linewidth=4, zorder=3, solid_capstyle="butt")
+    if comparison["ci_low_models"] is not None:
+        ends = [comparison["ci_low_models"], comparison["ci_high_models"]]
+        axes.plot(ends, [y - 0.13] * 2, color=MUTED, linewidth=1.2, zorder=2)
     axes.plot([delta], [y], "o", color="white", markeredgecolor=colour, markersize=7, zorder=4)
-    if mde:
-        axes.plot([-mde, mde], [y - 0.06] * 2, linestyle="none", marker=6, color=MUTED, zorder=4)
+    carets = [s * comparison[k] for k, s in MDES.items() if comparison[k] is not None]
+    if carets:
+        heights = [y - 0.17] * len(carets)
+        axes.plot(carets, heights, linestyle="none", marker=6, color=MUTED, zorder=4)
     name = f"{_short(comparison['arm'])} against {_short(comparison['reference'])}"
-    value = f"{_signed(delta)} [{_signed(low)}, {_signed(high)}]"
+    value = _signed(delta) + (f" [{_signed(low)}, {_signed(high)}]" if low is not None else "")
     line: dict[str, Any] = {  # x: 0 to 1 over the width, y: data
         "transform": axes.get_yaxis_transform(),
         "weight": "bold" if bold else "normal",
@@ -112,11 +117,11 @@ def _signed(value: float) -> str:
 
 
 def _forest_limits(comparisons: Sequence[dict[str, Any]]) -> tuple[float, float]:
-    keys = ("ci_low", "ci_high", "ci_low_hierarchical", "ci_high_hierarchical")
-    ends = [c[key] for c in comparisons for key in keys if c.get(key) is not None]
-    ends += [
-        s * c[key] for c in comparisons for key in ("margin", "mde") if c.get(key) for s in (1, -1)
-    ]
+    keys = ("ci_low", "ci_high", "ci_low_models", "ci_high_models", "delta_auc")
+    ends = [c[key] for c in comparisons for key in keys if c[key] is not None]
+    signs = MDES | {"margin": 1}
+    ends += [sign * c[k] for c in comparisons for k, sign in signs.items() if c[k] is not None]
+    ends += [-c["margin"] for c in comparisons]
     room = 0.06 * (max(ends) - min(ends)) or 0.01
     return min(ends) - room, max(ends) + room
 
@@ -124,19 +129,53 @@ def _forest_limits(comparisons: Sequence[dict[str, Any]]) -> tuple[float, float]
 def _forest_legend(comparisons: Sequence[dict[str, Any]]) -> list[Line2D | Patch]:
     point: dict[str, Any] = {"marker": "o", "markerfacecolor": "white", "markersize": 6}
     handles: list[Line2D | Patch] = [
-        Line2D(
-            [], [], color=REFERENCE, linewidth=4, label="95% interval (group bootstrap)", **point
-        )
+        Line2D([], [], color=REFERENCE, linewidth=4, label="95% interval, all that varies", **point)
     ]
-    if any(c.get("ci_low_hierarchical") is not None for c in comparisons):
-        handles.append(Line2D([], [], color=FAINT, linewidth=1.4, label="with training variance"))
-    if any(c.get("margin") for c in comparisons):
-        handles.append(Patch(color=BAND, label="equivalence margin"))
-    if any(c.get("mde") for c in comparisons):
+    if any(c["ci_low_models"] is not None for c in comparisons):
+        handles.append(Line2D([], [], color=MUTED, linewidth=1.2, label="for these models alone"))
+    handles.append(Patch(color=BAND, label="equivalence margin"))
+    if any(c[key] is not None for c in comparisons for key in MDES):
         handles.append(
             Line2D([], [], marker=6, color=MUTED, linestyle="none", label="smallest visible effect")
         )
     return handles
+
+
+def training_dots(comparison: dict[str, Any], width: float) -> str:
+    """Difference in AUC of every training beside its reference, a line a fold; bars are means.
+
+    Generators have a colour each. `width` in inches.
+    """
+    table = pd.DataFrame(comparison["trainings"]).astype({"gan_seed": "Int64"})
+    folds = sorted(table["fold"].unique())
+    generators = list(table["gan_seed"].drop_duplicates())
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(width, 0.5 * len(folds) + 0.9), layout="constrained")
+        axes = figure.subplots()
+        axes.axvline(0, color=INK, linewidth=1, zorder=1)
+        for place, fold in enumerate(folds):
+            of_fold = table[table["fold"] == fold]
+            for number, generator in enumerate(generators):
+                same = (
+                    of_fold["gan_seed"].isna()
+                    if pd.isna(generator)
+                    else (of_fold["gan_seed"].eq(generator).fillna(False))
+                )
+                values = of_fold.loc[same, "delta_auc"].to_numpy(float)
+                colour = PRIMARY if number == 0 else OTHERS[(number - 1) % len(OTHERS)]
+                height = -place + 0.12 * (number - (len(generators) - 1) / 2)
+                axes.plot(values, np.full(len(values), height), "o", color=colour, markersize=5)
+            mean = float(of_fold["delta_auc"].mean())
+            axes.plot([mean, mean], [-place - 0.3, -place + 0.3], color=INK, linewidth=1.6)
+        axes.set_yticks([-place for place in range(len(folds))], [f"fold {fold}" for fold in folds])
+        axes.tick_params(axis="y", length=0, labelcolor=INK)
+        axes.set_ylim(-len(folds) + 0.5, 0.5)
+        axes.spines["left"].set_visible(False)
+        axes.xaxis.set_major_formatter(lambda value, _: _signed(value))
+        axes.locator_params(axis="x", nbins=4 if width < 6 else 9)
+        axes.margins(x=0.08)
+        axes.set_xlabel("difference in AUC of one training")
+        return embedded_figure(figure)
 
 
 def roc(curves: dict[str, dict[str, Any]], colours: dict[str, str]) -> str:

@@ -21,15 +21,24 @@ AGAINST_DUPLICATES = {  # what the control found, what it means where the arm be
         "not measurably different from duplicates",
         "so class counts alone may explain the gain",
     ),
+    "undecidable": ("which could not be judged", "so class counts alone may explain the gain"),
 }
 
 
-def summary(comparisons: Sequence[dict[str, Any]], leaky: Sequence[str] = ()) -> list[str]:
+def summary(
+    comparisons: Sequence[dict[str, Any]], leaky: Sequence[str] = (), warnings: Sequence[str] = ()
+) -> list[str]:
     """The verdict as plain sentences: those that the screen and the report's head show.
 
-    `comparisons`: comparisons.json, the primary one first. `leaky`: arms with a leaky trial. The
-    first sentence is the verdict (after a warning where `leaky`), then comes the control, then
-    what weakens or widens the verdict: training variance, external test sets.
+    The first sentence is the verdict (after a warning where `leaky`), then comes the control, then
+    what weakens or widens the verdict: what it holds for, the models alone, external test sets.
+
+    Parameters
+    ----------
+    comparisons : comparisons.json, the primary one first
+    leaky : arms with a leaky trial
+    warnings : what is wrong with the generators, clauses without a full stop; they stand in the
+        verdict's own sentence
     """
     sentences = []
     if leaky:
@@ -40,19 +49,22 @@ def summary(comparisons: Sequence[dict[str, Any]], leaky: Sequence[str] = ()) ->
     if not comparisons:
         return [*sentences, "No verdict: no two arms have finished trials to compare."]
     primary = comparisons[0]
-    sentences.append(_verdict(primary))
-    if primary["arm"].startswith("synthetic") and primary["reference"] != CONTROL:
+    beware = f"; beware: {'; '.join(warnings)}." if warnings else "."
+    sentences.append(verdict_sentence(primary) + beware)
+    if primary["arm"].startswith("synthetic") and not primary["reference"].startswith(CONTROL):
         sentences.append(_control(primary, comparisons))
-    sentences += filter(None, [_training_doubt(primary), primary.get("note")])
+    sentences += filter(None, [_holds_for(primary), _models_alone(primary), primary.get("note")])
     pair = (primary["arm"], primary["reference"])
     elsewhere = [c for c in comparisons[1:] if (c["arm"], c["reference"]) == pair]
     return sentences + [f"On {_test_set(c)}: {_numbers(c)} ({c['verdict']})." for c in elsewhere]
 
 
-def _verdict(c: dict[str, Any]) -> str:
-    subject = "Synthetic lesions" if c["arm"].startswith("synthetic") else f"The arm {c['arm']}"
-    if c["arm"].startswith("synthetic_"):
-        subject += f" ({c['arm']})"
+def verdict_sentence(c: dict[str, Any]) -> str:
+    """What came of one comparison, and what the word is about; without the full stop."""
+    if c["verdict"] == "undecidable":
+        about = f"No verdict was possible for {c['arm']} against {c['reference']} on {_where(c)}"
+        alone = "" if c["delta_auc"] is None else f"; what was measured: {_numbers(c)}"
+        return f"{about}: {c['why_undecidable']}{alone}"
     verb = VERBS[c["verdict"]]
     if c["verdict"] == "inconclusive" and c["delta_auc"] < 0:
         verb = "neither measurably helped nor hurt"
@@ -61,7 +73,32 @@ def _verdict(c: dict[str, Any]) -> str:
     place = f"on {_where(c)}"
     if c["verdict"] == "inconclusive" and (c["ci_low"] > 0 or c["ci_high"] < 0):
         place += ", an interval without zero that does not stand after correction (Holm)"
-    return f"{subject} {verb}: {_numbers(c)} {place}; {_reach(c)}."
+    parts = [f"{_subject(c)} {verb}: {_numbers(c)} {place}", _reach(c), _about(c)]
+    return "; ".join(filter(None, parts))
+
+
+def _subject(c: dict[str, Any]) -> str:
+    if not c["arm"].startswith("synthetic"):
+        return f"The arm {c['arm']}"
+    lesions = "These synthetic lesions" if c["scope"] == "pool" else "Synthetic lesions"
+    return f"{lesions} ({c['arm']})" if c["arm"].startswith("synthetic_") else lesions
+
+
+def _about(c: dict[str, Any]) -> str:
+    """What the word is about, with what was tried."""
+    a_fold = " a fold" if c["n_folds"] > 1 else ""
+    seeds = f"{c['n_seeds']} classifier seeds{a_fold}"
+    if c["scope"] == "method":
+        return f"this is about the method: {c['n_gan_seeds']} generators and {seeds} were tried"
+    if c["scope"] == "arms":
+        return f"{seeds} were tried"
+    pools = c["n_gan_seeds"] * c["n_folds"]
+    if pools <= 1:
+        return f"this is about this one pool of images and {seeds}: another generator was not tried"
+    return (
+        f"this is about these {pools} pools of images and {seeds}: {c['n_gan_seeds']} a fold do "
+        "not tell how generators vary, so another one may do otherwise"
+    )
 
 
 def _where(c: dict[str, Any]) -> str:
@@ -75,7 +112,7 @@ def _where(c: dict[str, Any]) -> str:
 
 def _reach(c: dict[str, Any]) -> str:
     if c["verdict"] == "equivalent":
-        margin = f"the margin of {c['margin']:.3f}" if c.get("margin") else "the margin"
+        margin = f"the margin of {c['margin']:.3f}"
         return f"two one-sided tests place it within {margin} that was fixed beforehand"
     if not c.get("mde"):
         return "what this design could have seen is not known"
@@ -102,22 +139,38 @@ def _control(primary: dict[str, Any], comparisons: Sequence[dict[str, Any]]) -> 
     return f"Against as many duplicated real lesions ({c['reference']}): {_numbers(c)}, {tail}."
 
 
-def _training_doubt(c: dict[str, Any]) -> str | None:
-    low, high = c.get("ci_low_hierarchical"), c.get("ci_high_hierarchical")
-    if c["verdict"] not in ("helps", "hurts") or low is None or high is None:
+def _holds_for(c: dict[str, Any]) -> str | None:
+    """What a verdict over rotated folds may be carried over to."""
+    if c["n_folds"] < 2 or c["verdict"] == "undecidable":
         return None
-    if low > 0 or high < 0:
+    generators = ", new generators" if c["scope"] == "method" else ""
+    return (
+        f"Every image was tested once, by models of {c['n_folds']} folds. The word holds for "
+        f"training sets like these, new test patients, new seeds{generators}: training sets of "
+        "folds overlap, and how much other training sets would differ cannot be estimated."
+    )
+
+
+def _models_alone(c: dict[str, Any]) -> str | None:
+    """Where these models differ, and nothing is known of others."""
+    low, high = c["ci_low_models"], c["ci_high_models"]
+    if low is None or c["verdict"] not in ("inconclusive", "undecidable") or low <= 0 <= high:
         return None
     return (
-        f"With the variance of training included the interval is [{low:+.3f}, {high:+.3f}] and "
-        "holds zero: another round of training may not repeat this."
+        f"For these trained models alone the interval is [{low:+.3f}, {high:+.3f}], without zero: "
+        "these models differ on such patients, but another round of training may not repeat it."
     )
 
 
 def _numbers(c: dict[str, Any]) -> str:
+    if c["delta_auc"] is None:
+        return "nothing could be compared"
+    total = c["ci_low"] is not None
+    low, high = (c["ci_low"], c["ci_high"]) if total else (c["ci_low_models"], c["ci_high_models"])
+    interval = "" if low is None else f" [{low:+.3f}, {high:+.3f}]"
+    only = "" if total or low is None else " for these trained models"
     return (
-        f"AUC {c['auc_reference']:.3f} -> {c['auc_arm']:.3f}, "
-        f"{c['delta_auc']:+.3f} [{c['ci_low']:+.3f}, {c['ci_high']:+.3f}]"
+        f"AUC {c['auc_reference']:.3f} -> {c['auc_arm']:.3f}, {c['delta_auc']:+.3f}{interval}{only}"
     )
 
 
@@ -130,28 +183,33 @@ def power(c: dict[str, Any]) -> list[str]:
     """What a comparison could have seen, and what it would take to see its margin, in words."""
     if not c.get("mde"):
         return [f"On {_test_set(c)} the smallest visible difference is not known."]
-    sentences = []
-    groups = c.get("n_malignant_groups")
-    if groups:
-        sentences.append(
-            f"On {_test_set(c)}: {c['n']:,} images of {c['n_groups']:,} lesion groups, of which "
-            f"{c['n_malignant']:,} images of {groups:,} groups are malignant."
-        )
-    sentences.append(
-        f"With these, a true difference of {c['mde']:.3f} AUC is found in four of five such "
-        "experiments (80% power, two-sided 5%, before Holm's correction); smaller ones less often."
-    )
-    margin = c.get("margin")
-    if not margin or not groups:
-        return sentences
+    groups = c["n_malignant_groups"]
+    level = f"{100 * c['mde_level']:.3g}%"
+    sentences = [
+        f"On {_test_set(c)}: {c['n']:,} images of {c['n_groups']:,} lesion groups, of which "
+        f"{c['n_malignant']:,} images of {groups:,} groups are malignant.",
+        f"With these and {c['n_trainings']} pairs of trainings, a gain of {c['mde_helps']:.3f} AUC "
+        f"or a loss of {c['mde_hurts']:.3f} is found in four of five such experiments (80% power, "
+        f"two-sided {level}, all that varies counted); smaller ones less often.",
+    ]
+    margin = c["margin"]
     if c["mde"] <= margin:
-        sentences.append(f"That is fine enough for the margin of {margin:.3f}.")
-    else:
-        needed = math.ceil(groups * (c["mde"] / margin) ** 2)
-        sentences.append(
-            f"To see differences the size of the margin ({margin:.3f}) it would take about "
-            f"{needed:,} malignant groups, {needed - groups:,} more than there are: the smallest "
-            "visible difference shrinks with one over the square root of their number. More "
-            "training runs do not replace them."
+        return [*sentences, f"That is fine enough for the margin of {margin:.3f}."]
+    return [*sentences, _what_it_takes(c, groups, margin)]
+
+
+def _what_it_takes(c: dict[str, Any], groups: int, margin: float) -> str:
+    """How many malignant groups would show the margin, or that trainings must be more as well."""
+    trained = math.hypot(c["se_seeds"] or 0.0, c["se_gans"] or 0.0)
+    factor = c["mde"] / math.hypot(c["se_groups"], trained)
+    left = (margin / factor) ** 2 - trained**2
+    if left <= 0:
+        return (
+            f"To see differences the size of the margin ({margin:.3f}) more test images alone do "
+            "not suffice: trainings vary too much, and it takes more seeds or generators."
         )
-    return sentences
+    needed = math.ceil(groups * c["se_groups"] ** 2 / left)
+    return (
+        f"To see differences the size of the margin ({margin:.3f}) it would take about {needed:,} "
+        f"malignant groups, {needed - groups:,} more than there are, with as many trainings."
+    )

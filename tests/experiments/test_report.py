@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from comparison_rows import comparison
 from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
@@ -21,32 +22,19 @@ SEEDS, GAN_SEEDS = (0, 1, 2), (0, 1)
 SETS = {"test": (412, 58, 310, 44), "external/isic2019": (2065, 411, 2065, 411)}
 
 
-def comparison(**changes):
-    """A comparison as the runner writes it."""
-    row = {
-        **{"arm": "synthetic", "reference": "real", "test_set": "test", "auc_arm": 0.8742},
-        **{"auc_reference": 0.8712, "delta_auc": 0.0030, "ci_low": -0.0081, "ci_high": 0.0142},
-        **{"ci_low_hierarchical": -0.0134, "ci_high_hierarchical": 0.0196, "margin": 0.01},
-        **{"p_delong": 0.4131, "p_bootstrap": 0.5923, "p_holm": 1.0, "mde": 0.0192},
-        **{"verdict": "inconclusive", "n": 412, "n_malignant": 58, "n_groups": 310},
-        **{"n_malignant_groups": 44, "n_seeds": 3, "n_gan_seeds": 2},
-        "hierarchical_note": "2 GAN seeds and 3 classifier seeds: the variance of training is "
-        "itself known only roughly.",
-    }
-    return row | changes
-
-
 def comparisons():
     """Primary, control and external comparisons."""
     external = {"test_set": "external/isic2019", "n": 2065, "n_malignant": 411, "n_groups": 2065}
     external |= {"n_malignant_groups": 411, "mde": 0.0121}
     numbers = {"auc_reference": 0.7403, "auc_arm": 0.7611, "delta_auc": 0.0208, "ci_low": 0.0115}
-    numbers |= {"ci_high": 0.0301, "p_bootstrap": 0.0001, "p_holm": 0.0006, "p_delong": 0.00004}
-    numbers |= {"ci_low_hierarchical": 0.0021, "ci_high_hierarchical": 0.0392, "verdict": "helps"}
+    numbers |= {"ci_high": 0.0301, "p": 0.0001, "p_holm": 0.0006, "p_delong": 0.00004}
+    numbers |= {"family": "external-primary", "verdict": "helps", "p_models": 0.00002}
     control = {"auc_reference": 0.8735, "auc_arm": 0.8742, "delta_auc": 0.0007, "ci_low": -0.0092}
-    control |= {"ci_high": 0.0107, "ci_low_hierarchical": -0.0151, "ci_high_hierarchical": 0.0163}
-    duplicated = {"arm": "real_oversampled", "ci_low_hierarchical": None}
-    duplicated |= {"ci_high_hierarchical": None, "auc_arm": 0.8735, "delta_auc": 0.0023}
+    control |= {"ci_high": 0.0107, "family": "secondary"}
+    duplicated = {"arm": "real_oversampled", "scope": "arms", "family": "secondary"}
+    duplicated |= {"auc_arm": 0.8735, "delta_auc": 0.0023, "verdict": "undecidable"}
+    duplicated |= {"why_undecidable": "one classifier seed", "ci_low": None, "ci_high": None}
+    duplicated |= {"p": None, "p_holm": None, "mde": None, "mde_helps": None, "mde_hurts": None}
     return [
         comparison(),
         comparison(reference="real_oversampled", **control),
@@ -113,7 +101,13 @@ def gan_seed(seed):
     evaluation |= {"memorisation_in": near, "n_synthetic": 500}
     evaluation |= {"evaluation_network": "resnet18, from scratch on the diagnoses of fold 0"}
     generator = {"architecture": {"name": "lean", "width": 32}, "fold": 0, "size": 128}
-    record = {"seed": seed, "run": f"gan/fold0-seed{seed}", "kimg": 12.4 + seed, "seconds": 301.5}
+    record = {
+        "seed": seed,
+        "fold": 0,
+        "run": f"gan/fold0-seed{seed}",
+        "kimg": 12.4 + seed,
+        "seconds": 301.5,
+    }
     return record | {"evaluation": evaluation, "generator": generator | {"n_training": 891}}
 
 
@@ -210,13 +204,14 @@ def test_verdict_comes_first(page):
 def test_every_number_of_the_comparisons_is_on_the_page(page):
     words = words_of(page[page.index("<h2>Comparisons") : page.index("<h2>Trials")])
     for row in comparisons():
-        for key in ("auc_arm", "auc_reference", "mde", "margin"):
-            assert f"{row[key]:.3f}" in words
-        low, high = (f"{row[key]:+.3f}".replace("-", "−") for key in ("ci_low", "ci_high"))
+        for key in ("auc_arm", "auc_reference", "mde", "mde_helps", "mde_hurts", "margin"):
+            assert report.number(row[key]) in words
         assert f"{row['delta_auc']:+.3f}".replace("-", "−") in words
-        assert f"[{low}, {high}]" in words
-        for key in ("p_delong", "p_bootstrap", "p_holm"):
-            assert ("<0.001" if row[key] < 0.001 else f"{row[key]:.3f}") in words
+        for ends in (("ci_low", "ci_high"), ("ci_low_models", "ci_high_models")):
+            assert report.interval(*(row[key] for key in ends)) in words
+        for key in ("p_delong", "p_models", "p", "p_holm"):
+            assert report.p_value(row[key]) in words
+        assert row["family"] in words
         assert f"{row['n']:,}" in words
         assert row["verdict"] in words
 
@@ -237,7 +232,9 @@ def test_every_trial_is_on_the_page(page, tmp_path):
 
 def test_page_is_self_contained(page):
     loads = re.findall(r"""(?:src|srcset|href|action|data)\s*=\s*["']([^"']*)""", page)
-    assert len(loads) == 2 * 3 + 2 + 2 + 1  # forest and dots in two widths, ROC, grids, closest
+    assert (
+        len(loads) == 2 * 5 + 2 + 2 + 1
+    )  # forest, trainings, dots in two widths, ROC, grids, closest
     assert all(load.startswith("data:image/") for load in loads)
     assert "<script" not in page
     assert "url(" not in page
@@ -252,7 +249,7 @@ def test_file_content_is_escaped(tmp_path):
     settings["roc"] = {"test": {f"{nasty} $x_1$": settings["roc"]["test"]["real"]}}
     table = trials(np.random.default_rng(0), ["test"])
     table["arm"] = table["arm"].replace("synthetic", nasty)
-    rows = [comparison(arm=nasty, hierarchical_note=nasty)]
+    rows = [comparison(arm=nasty, note=nasty)]
     page = page_of(
         write_experiment(tmp_path, ["test"], experiment=settings, trials=table, comparisons=rows)
     )

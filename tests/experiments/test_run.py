@@ -16,9 +16,9 @@ from data.store import load_dataset, write_dataset
 from dermsynth.errors import UserError
 from dermsynth.options import replace
 from dermsynth.verify import verify
+from experiments.compared import check_alike
 from experiments.options import ExperimentOptions
 from experiments.page import write_report
-from experiments.results import check_alike
 from experiments.run import run_experiment
 
 CLASSIFIER = {
@@ -43,7 +43,7 @@ EXPERIMENT = {
 }
 FIELDS = {
     *("arm", "reference", "test_set", "auc_arm", "auc_reference", "delta_auc", "ci_low", "ci_high"),
-    *("p_delong", "p_bootstrap", "p_holm", "mde", "verdict"),
+    *("p_delong", "p", "p_holm", "mde", "verdict"),
 }
 
 
@@ -163,7 +163,7 @@ def test_a_trial_of_another_dataset_is_not_taken_for_one_of_this(
 
 @pytest.mark.parametrize("column", ["target", "group", "image_id"])
 def test_trials_of_other_images_are_not_compared(column: str):
-    rows = {"arm": "real", "seed": 0, "gan_seed": pd.NA, "test_set": "test"}
+    rows = {"arm": "real", "fold": 0, "seed": 0, "gan_seed": pd.NA, "test_set": "test"}
     images = pd.DataFrame({"image_id": ["a", "b"], "target": [0, 1], "group": ["1", "2"]})
     other = images.assign(**{column: images[column].to_numpy()[::-1]})
     other = other if column != "image_id" else images.assign(image_id=["a", "c"])

@@ -1,29 +1,25 @@
 import pytest
+from comparison_rows import comparison
 
 from experiments.wording import power, summary
 
 
 def compared(**changes):
-    """A comparison as comparisons.json has it, what the wording needs of it."""
-    row = {
-        **{"arm": "synthetic", "reference": "real", "test_set": "test", "auc_reference": 0.8712},
-        **{"delta_auc": 0.0030, "ci_low": -0.0081, "ci_high": 0.0142},
-        **{"ci_low_hierarchical": -0.0134, "ci_high_hierarchical": 0.0196, "margin": 0.01},
-        **{"mde": 0.0192, "verdict": "inconclusive", "n": 412, "n_malignant": 58},
-        **{"n_groups": 310, "n_malignant_groups": 44, "note": None},
-    }
-    row |= changes
+    """A comparison as comparisons.json has it, with an AUC that fits."""
+    row = comparison(**changes)
     return row | {"auc_arm": row["auc_reference"] + row["delta_auc"]}
 
 
 OPEN = "AUC 0.871 -> 0.874, +0.003 [-0.008, +0.014]"
 COUNTS = "412 test images of 310 lesion groups"
 MDE = "differences of 0.019 or more"
+METHOD = "this is about the method: 3 generators and 5 classifier seeds were tried"
 HELPS = {"verdict": "helps", "delta_auc": 0.024, "ci_low": 0.012, "ci_high": 0.036}
 HURTS = {"verdict": "hurts", "delta_auc": -0.031, "ci_low": -0.05, "ci_high": -0.012}
 SMALL = {"verdict": "helps", "delta_auc": 0.015, "ci_low": 0.002, "ci_high": 0.028}
 BELOW = {"delta_auc": -0.005, "ci_low": -0.016, "ci_high": 0.006}
-ELSEWHERE = {"arm": "real_weighted", "test_set": "external/clinic", "mde": None}
+POOL = {"scope": "pool", "n_gan_seeds": 1}
+ELSEWHERE = {"arm": "real_weighted", "test_set": "external/clinic", "mde": None, "scope": "arms"}
 
 
 @pytest.mark.parametrize(
@@ -32,45 +28,67 @@ ELSEWHERE = {"arm": "real_weighted", "test_set": "external/clinic", "mde": None}
         (
             {},
             f"Synthetic lesions did not measurably help: {OPEN} on {COUNTS}; "
-            f"this design could only have seen {MDE}.",
+            f"this design could only have seen {MDE}; {METHOD}.",
         ),
         (
             BELOW,
             "Synthetic lesions neither measurably helped nor hurt: AUC 0.871 -> 0.866, -0.005 "
-            f"[-0.016, +0.006] on {COUNTS}; this design could only have seen {MDE}.",
+            f"[-0.016, +0.006] on {COUNTS}; this design could only have seen {MDE}; {METHOD}.",
         ),
         (
             {"ci_low": 0.0011},
             "Synthetic lesions did not measurably help: AUC 0.871 -> 0.874, +0.003 "
             f"[+0.001, +0.014] on {COUNTS}, an interval without zero that does not stand after "
-            f"correction (Holm); this design could only have seen {MDE}.",
+            f"correction (Holm); this design could only have seen {MDE}; {METHOD}.",
         ),
         (
             HELPS,
             f"Synthetic lesions helped: AUC 0.871 -> 0.895, +0.024 [+0.012, +0.036] on {COUNTS}; "
-            f"this design could have seen {MDE}.",
+            f"this design could have seen {MDE}; {METHOD}.",
+        ),
+        (
+            HELPS | POOL,
+            "These synthetic lesions helped: AUC 0.871 -> 0.895, +0.024 [+0.012, +0.036] on "
+            f"{COUNTS}; this design could have seen {MDE}; this is about this one pool of images "
+            "and 5 classifier seeds: another generator was not tried.",
+        ),
+        (
+            HELPS | POOL | {"n_gan_seeds": 2},
+            "These synthetic lesions helped: AUC 0.871 -> 0.895, +0.024 [+0.012, +0.036] on "
+            f"{COUNTS}; this design could have seen {MDE}; this is about these 2 pools of images "
+            "and 5 classifier seeds: 2 a fold do not tell how generators vary, so another one may "
+            "do otherwise.",
         ),
         (
             SMALL,
             f"Synthetic lesions helped: AUC 0.871 -> 0.886, +0.015 [+0.002, +0.028] on {COUNTS}; "
-            f"this design reliably sees only {MDE}, so the size may be overstated.",
+            f"this design reliably sees only {MDE}, so the size may be overstated; {METHOD}.",
         ),
         (
             HURTS,
             f"Synthetic lesions hurt: AUC 0.871 -> 0.840, -0.031 [-0.050, -0.012] on {COUNTS}; "
-            f"this design could have seen {MDE}.",
+            f"this design could have seen {MDE}; {METHOD}.",
         ),
         (
             {"verdict": "equivalent", "arm": "synthetic_0.3"},
             f"Synthetic lesions (synthetic_0.3) made no difference that matters: {OPEN} on "
             f"{COUNTS}; two one-sided tests place it within the margin of 0.010 that was fixed "
-            "beforehand.",
+            f"beforehand; {METHOD}.",
         ),
         (
             HURTS | ELSEWHERE,
             "The arm real_weighted hurt: AUC 0.871 -> 0.840, -0.031 [-0.050, -0.012] on the "
             "external clinic set (412 images of 310 lesion groups); what this design could have "
-            "seen is not known.",
+            "seen is not known; 5 classifier seeds were tried.",
+        ),
+        (
+            {
+                **{"verdict": "undecidable", "why_undecidable": "one classifier seed: so"},
+                **{"ci_low": None, "ci_high": None},
+            },
+            f"No verdict was possible for synthetic against real on {COUNTS}: one classifier seed: "
+            "so; what was measured: AUC 0.871 -> 0.874, +0.003 [-0.006, +0.012] for these trained "
+            "models.",
         ),
     ],
 )
@@ -78,11 +96,18 @@ def test_verdict_sentence(changes, expected):
     assert summary([compared(**changes)])[0] == expected
 
 
+def test_warnings_stand_in_the_verdicts_own_sentence():
+    first = summary([compared(**HELPS)], warnings=["the generator copies", "it is barely trained"])
+    assert first[0].startswith("Synthetic lesions helped: ")
+    assert first[0].endswith(f"{METHOD}; beware: the generator copies; it is barely trained.")
+
+
 @pytest.mark.parametrize(
     ("verdict", "control", "expected"),
     [
         ("helps", "helps", "better than duplicates, so class counts alone do not explain the gain"),
         ("helps", "inconclusive", "so class counts alone may explain the gain"),
+        ("helps", "undecidable", "could not be judged, so class counts alone may explain the gain"),
         ("helps", "equivalent", "as good as duplicates, which come for free"),
         ("helps", "hurts", "worse than duplicates, which would have been the better choice"),
         ("inconclusive", "inconclusive", "not measurably different from duplicates."),
@@ -101,14 +126,26 @@ def test_control_sentence(verdict, control, expected):
 
 
 def test_summary_says_what_weakens_it():
-    fragile = compared(verdict="helps", ci_low=0.001, ci_high=0.03, note="Only 7 groups.")
-    leaky, _, no_control, doubt, note = summary([fragile], leaky=["synthetic"])
+    fragile = compared(ci_low_models=0.001, ci_high_models=0.006, note="Only 7 groups.")
+    leaky, _, no_control, alone, note = summary([fragile], leaky=["synthetic"])
     assert leaky.startswith("Not valid: trials of synthetic ")
     assert no_control.startswith("There was no control")
-    assert "[-0.013, +0.020] and holds zero" in doubt
+    assert alone.startswith("For these trained models alone the interval is [+0.001, +0.006]")
     assert note == "Only 7 groups."
-    solid = fragile | {"ci_low_hierarchical": 0.0003, "note": None}
-    assert not any("holds zero" in sentence for sentence in summary([solid]))
+    solid = fragile | HELPS
+    assert not any("trained models alone" in sentence for sentence in summary([solid]))
+
+
+@pytest.mark.parametrize(
+    ("scope", "said"),
+    [("method", "new seeds, new generators:"), ("pool", "new test patients, new seeds:")],
+)
+def test_rotated_folds_say_what_the_word_holds_for(scope, said):
+    sentence = summary([compared(n_folds=5, scope=scope)])[2]
+    assert sentence.startswith("Every image was tested once, by models of 5 folds.")
+    assert "training sets like these, new test patients" in sentence
+    assert said in sentence
+    assert "5 classifier seeds a fold" in summary([compared(n_folds=5, scope=scope)])[0]
 
 
 def test_summary_tells_external_sets_of_the_primary_pair_only():
@@ -127,9 +164,17 @@ def test_summary_without_comparisons():
 
 
 def test_power_says_how_many_groups_the_margin_takes():
-    words = " ".join(power(compared(mde=0.02, margin=0.01, n_malignant_groups=44)))
+    images = {"se_groups": 0.005, "se_seeds": 0.0, "se_gans": None, "n_malignant_groups": 44}
+    words = " ".join(power(compared(**images, mde=0.02, margin=0.01)))
     assert "176 malignant groups, 132 more" in words  # twice as fine takes four times as many
+    assert "a gain of 0.018 AUC or a loss of 0.019" in words
+    assert "two-sided 5%" in words
     assert "fine enough" in " ".join(power(compared(mde=0.009)))
     assert power(compared(mde=None)) == [
         "On the test part the smallest visible difference is not known."
     ]
+
+
+def test_power_says_when_more_images_do_not_help():
+    trained = {"se_groups": 0.002, "se_seeds": 0.005, "se_gans": 0.004, "mde": 0.03}
+    assert "more seeds or generators" in " ".join(power(compared(**trained)))
