@@ -88,7 +88,7 @@ def make_inputs(folder: Path) -> None:
         f"gan.train --data p2 {GAN} --out g",
         f"classifier.train --data p {CLASSIFIER} --out c",
         f"classifier.train --data p {CLASSIFIER} --seed 1 --out c2",
-        "gan.generate --generator g --count 40 --out pool",
+        "gan.generate --generator g --count 120 --out pool",
     ):
         outcome = run(line.split(), folder)
         assert outcome.code == 0, f"{line}: {outcome}"

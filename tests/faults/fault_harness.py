@@ -11,6 +11,7 @@ import os
 import runpy
 import signal
 import sys
+import threading
 import time
 import traceback
 import warnings
@@ -82,13 +83,18 @@ def run(
     words: list[str], cwd: Path, hook: Hook | None = None, before: Callable[[], None] | None = None
 ) -> Outcome:
     """Run `python -m WORDS` in a forked process. `before` is called in it first."""
-    log, counted = cwd / ".harness.log", cwd / ".harness.steps"
+    counted = cwd / ".harness.steps"
     counted.unlink(missing_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()
+    reading, writing = os.pipe()  # a file could not grow where files may not
     pid = os.fork()
     if pid == 0:
-        _child(words, cwd, log, counted, hook, before)
+        _child(words, cwd, writing, counted, hook, before)
+    os.close(writing)
+    said: list[bytes] = []
+    listener = threading.Thread(target=_listen, args=(reading, said))
+    listener.start()
     end = time.monotonic() + LIMIT
     while True:
         done, status = os.waitpid(pid, os.WNOHANG)
@@ -97,10 +103,12 @@ def run(
         if time.monotonic() > end:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
-            return Outcome(-999, f"ran for more than {LIMIT} s\n{_read(log)}")
+            listener.join()
+            return Outcome(-999, f"ran for more than {LIMIT} s\n{_text(said)}")
         time.sleep(0.02)
+    listener.join()
     steps = int(counted.read_text()) if counted.exists() else 0
-    return Outcome(os.waitstatus_to_exitcode(status), _read(log), steps)
+    return Outcome(os.waitstatus_to_exitcode(status), _text(said), steps)
 
 
 def preload() -> None:
@@ -114,23 +122,29 @@ def preload() -> None:
         importlib.import_module(name)
 
 
-def _read(log: Path) -> str:
-    return log.read_text(errors="replace").replace("\r", "\n") if log.exists() else ""
+def _listen(reading: int, said: list[bytes]) -> None:
+    """Read a pipe to its end, which comes when all that write to it have ended."""
+    with open(reading, "rb") as pipe:
+        said.extend(iter(lambda: pipe.read1(65536), b""))
+
+
+def _text(said: list[bytes]) -> str:
+    return b"".join(said).decode(errors="replace").replace("\r", "\n")
 
 
 def _child(
     words: list[str],
     cwd: Path,
-    log: Path,
+    writing: int,
     counted: Path,
     hook: Hook | None,
     before: Callable[[], None] | None,
 ) -> None:
     code = 99
     try:
-        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(descriptor, 1)
-        os.dup2(descriptor, 2)
+        os.dup2(writing, 1)
+        os.dup2(writing, 2)
+        os.close(writing)
         sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 - ends with the process
         sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
         os.chdir(cwd)
