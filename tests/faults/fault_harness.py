@@ -24,7 +24,7 @@ from dermsynth import manifest
 
 STEPS = ("replace", "rename", "mkdir", "unlink", "remove", "rmdir", "fsync")
 SAMPLE = 6  # steps of a command at which a fault is injected, unless FAULTS=all or a number
-LIMIT = 180  # seconds a command may take
+LIMIT = 900  # seconds a command may take
 SAME, REFUSED, FAILED = "same result", "one line, exit 2", "failed"
 
 
