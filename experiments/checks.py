@@ -76,9 +76,9 @@ def check(
         elif source.pool != "gan":
             inputs[f"pool/{source.pool}"] = _check_pool(dataset, source, trials)
     gans = {arm.source.name: arm.source.gan for arm in arms if arm.source and arm.source.gan}
-    for options in gans.values():
+    for gan in gans.values():
         for split in splits:
-            _check_generator(dataset, options, split)
+            _check_generator(dataset, gan, split)
     return inputs
 
 

@@ -25,6 +25,7 @@ from dermsynth.options import as_plain
 from dermsynth.records import dump_record, write_record
 from experiments.compared import check_alike, compare_arms, roc_bands, trial_predictions
 from experiments.config import Arm, Experiment, Trial, differences
+from experiments.executors.running import Failure
 from experiments.page import Results, write_page
 from experiments.records import (
     COMPARISONS,
@@ -38,7 +39,6 @@ from experiments.records import (
     FailureRecord,
     GeneratorFacts,
 )
-from experiments.running import Failure
 from experiments.tasks import EVALUATION, evaluation_name, pool_names
 from gan.evaluation.records import read_evaluation
 

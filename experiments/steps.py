@@ -3,7 +3,6 @@
 import time
 from pathlib import Path
 
-from classifier.training.trunk_cache import FeatureCache
 from data.prepare import default_dataset
 from data.store import load_dataset
 from dermsynth.cli import find_config
@@ -11,11 +10,11 @@ from dermsynth.folders import can_resume, check_replaceable, run_folder
 from dermsynth.options import as_plain
 from experiments.checks import check, find_splits
 from experiments.config import CONFIGS, all_trials, read_experiment
+from experiments.executors.run_tasks import check_place, run_tasks
 from experiments.options import ExperimentOptions
 from experiments.records import KIND, REPORT
 from experiments.results import write_results
-from experiments.running import ThisProcess, execute
-from experiments.tasks import is_done, run_task, task_list
+from experiments.tasks import task_list
 
 
 def run_steps(options: ExperimentOptions) -> Path:
@@ -27,6 +26,7 @@ def run_steps(options: ExperimentOptions) -> Path:
     # --- what is asked for, checked before anything is written
     file = find_config(str(options.experiment), CONFIGS, "experiment")
     experiment, arms = read_experiment(file)
+    check_place(options)
     out = options.run.out or Path("runs/exp") / file.stem
     resume = options.run.resume and can_resume(out)
     if not resume:
@@ -49,8 +49,7 @@ def run_steps(options: ExperimentOptions) -> Path:
             f"{sum(task.kind == 'generator' for task in tasks)} generators, on {dataset.path}\n"
             f"  results go to {folder}; --resume goes on after a kill"
         )
-        executor = ThisProcess(folder, run_task, FeatureCache())
-        failures = execute(tasks, executor, lambda task: is_done(task, folder))
+        failures = run_tasks(tasks, folder, options)
         # --- comparisons and report
         parts = write_results(*(folder, experiment, dataset, arms, trials, failures, file, started))
         run.finish(parts)
