@@ -53,6 +53,10 @@ def _act(task: FakeTask, out: Path) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if task.options == "slow":
         time.sleep(0.3)
+    if task.options == "until killed":  # a node, by a test, which says so
+        while not (out / "killed").exists():
+            time.sleep(0.05)
+        time.sleep(0.5)
     if task.options == "checkpoint":
         with stop_request() as stop:
             while not stop.requested:
