@@ -32,6 +32,8 @@ def main(options: ExperimentOptions) -> None:
         report = run_experiment(options)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("what is done is kept; add --resume to go on") from None
+    if options.plan:
+        return
     results = read_results(open_experiment(report.parent))
     leaky = sorted(results.trials.loc[results.trials["leaky"], "arm"].unique())
     print("\n" + "\n".join(summary(results.comparisons, leaky)) + f"\n\nreport: {report}")

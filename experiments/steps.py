@@ -12,6 +12,7 @@ from experiments.checks import check, find_splits
 from experiments.config import CONFIGS, all_trials, read_experiment
 from experiments.executors.run_tasks import check_place, run_tasks
 from experiments.options import ExperimentOptions
+from experiments.plan import PLAN, describe, keep_plan
 from experiments.records import KIND, REPORT
 from experiments.results import write_results
 from experiments.tasks import task_list
@@ -42,6 +43,11 @@ def run_steps(options: ExperimentOptions) -> Path:
     ) as run:
         if run.was_finished:
             run.loosen()
+        plan = keep_plan(run.path, experiment, dataset, trials, tasks, options)
+        print(describe(plan, experiment.margin))
+        if options.plan:
+            print(f"written to {run.path / PLAN}; --resume without --plan runs it")
+            return run.path / PLAN
         # --- generators, pools, evaluations, trainings
         folder = run.path
         print(
