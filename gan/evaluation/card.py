@@ -111,6 +111,7 @@ def render(
         real=pictures.grid(images.held_out[images.some("held_out", SAMPLES, 0)], COLUMNS),
         closest=pictures.jpeg(closest),
         histograms=pictures.histograms(measured),
+        spectrum=pictures.spectrum(result["audit"]["spectrum"]),
         galleries={
             name: pictures.jpeg(np.asarray(Image.open(path).convert("RGB")))
             for name, path in galleries.items()
@@ -125,13 +126,11 @@ def render(
 
 
 def failures(result: dict[str, Any], training: dict[str, np.ndarray]) -> list[str]:
-    """What is known to be wrong with the images, in sentences; gravest first.
+    """What is known to be wrong with the images, in sentences; what the quality gate found first.
 
     `training`: attributes of the training images.
     """
-    sentences = []
-    if result["memorisation_flagged"]:
-        sentences.append("Copies of training images are among them: do not share or use them.")
+    sentences = [one["sentence"] for one in result["quality"]["findings"]]
     if result["n_training"] < FEW:
         sentences.append(f"Learned from no more than {result['n_training']} images.")
     excess = result["kid"] - result["kid_floor"]

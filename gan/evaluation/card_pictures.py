@@ -72,6 +72,22 @@ def histograms(measured: dict[str, dict[str, np.ndarray]]) -> str:
         return embedded_figure(figure)
 
 
+def spectrum(values: dict[str, list[float]]) -> str:
+    """Synthetic and held-out images against training images, in dB by cycles a pixel.
+
+    `values`: gan.evaluation.audit.SpectrumRecord.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(8.9, 2.4), layout="constrained")
+        axes = figure.subplots()
+        axes.axhline(0, color=FAINT, linewidth=0.8)
+        axes.plot(values["frequency"], values["held_out"], color=REAL, label="held-out real")
+        axes.plot(values["frequency"], values["synthetic"], color=SYNTHETIC, label="synthetic")
+        axes.set(xlim=(0, 0.5), xlabel="cycles a pixel", ylabel="dB")
+        axes.legend(frameon=False)
+        return embedded_figure(figure)
+
+
 def _shares(axes: Axes, shares: list[float]) -> None:
     """Two bars: share of the training and of the synthetic images that have it at all."""
     axes.barh([1, 0], shares, 0.6, color=[REAL, SYNTHETIC])

@@ -8,14 +8,12 @@ given for held-out real images: a generator that copies is more alike than real 
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import torch
 
-from dermsynth.symmetries import COUNT, turn
+from dermsynth.symmetries import turn
 from dermsynth.vision import library
 
-THUMBNAIL = 16  # side at which pixels are compared: a shifted or slightly changed copy is near
 BATCH = 32
 FIGURES = {  # name: function of piq
     "psnr": "psnr",
@@ -32,18 +30,6 @@ class Nearest:
 
     index: np.ndarray  # int64 [q], of the real image
     version: np.ndarray  # int64 [q], the symmetry (0..7) of the image that is nearest to it
-
-
-def versions(images: np.ndarray) -> np.ndarray:
-    """All eight symmetries of every image: [n, s, s, 3] -> [8, n, s, s, 3], identities first."""
-    return np.stack([turn(images, number) for number in range(COUNT)])
-
-
-def thumbnails(images: np.ndarray) -> np.ndarray:
-    """Small flat pictures of all eight symmetries: uint8 [n, s, s, 3] -> float32 [8, n, pixels]."""
-    side = (THUMBNAIL, THUMBNAIL)
-    small = [cv2.resize(picture, side, interpolation=cv2.INTER_AREA) for picture in images]
-    return versions(np.stack(small).astype(np.float32)).reshape(8, len(images), -1)
 
 
 def nearest(distances: np.ndarray, best: np.ndarray) -> Nearest:

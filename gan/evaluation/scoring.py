@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from data.pool_quality import compare_pixels
+from data.pool_quality import compare_pixels, thumbnails, versions
 from data.store import Dataset
 from dermsynth.device import Compute, resolve
 from dermsynth.files import write_text
@@ -20,8 +20,8 @@ from dermsynth.options import as_plain
 from dermsynth.records import write_record
 from dermsynth.seeds import generator as random_generator
 from gan.evaluation import card, diagnosis_network, drift, pairs, records
-from gan.evaluation.features import FeatureNetwork, extract, imagenet_network
 from gan.evaluation.audit import audit_pool
+from gan.evaluation.features import FeatureNetwork, extract, imagenet_network
 from gan.evaluation.fid import fid, inception, inception_features
 from gan.evaluation.gate import gated
 from gan.evaluation.metrics import (
@@ -159,15 +159,15 @@ def _look(
     """
     turned = []
     for kind in ("synthetic", "held_out"):
-        eight = pairs.versions(getattr(images, kind))
+        eight = versions(getattr(images, kind))
         flat = eight.reshape(-1, *eight.shape[2:])
         features = extract(flat, compute, f"{kind}, 8 symmetries", network)
         turned.append(features.reshape(8, -1, features.shape[1]))
     training = extract(images.training, compute, "training", network)
-    small = [pairs.thumbnails(part) for part in (images.synthetic, images.held_out)]
+    small = [thumbnails(part) for part in (images.synthetic, images.held_out)]
     near = {
         "features": _near(*turned, training),
-        "pixels": _near(*small, pairs.thumbnails(images.training)[0]),
+        "pixels": _near(*small, thumbnails(images.training)[0]),
     }
     return _Seen(network.name, turned[0][0], training, turned[1][0]), near
 

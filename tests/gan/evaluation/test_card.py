@@ -9,6 +9,7 @@ from gan.evaluation import card
 from gan.evaluation.drift import ATTRIBUTES, compare, measure
 from gan.evaluation.subject import Images, Subject
 
+SPECTRUM = dict.fromkeys(("frequency", "synthetic", "held_out"), [0.1, 0.4])
 PAIRS = {kind: {"n": 9, **dict.fromkeys(card.PAIRS, 0.5)} for kind in card.PAIR_KINDS}
 
 
@@ -29,6 +30,8 @@ def result(measured):
         **{"kid_other": None, "evaluation_network": "some network", "independent": True},
         **{"n_real": 40, "n_synthetic": 40, "n_training": 700, **scores, "floor": scores},
         "memorisation_flagged": False,
+        "quality": {"findings": [], "not_checked": []},
+        "audit": {"missing": "too few", "spectrum": SPECTRUM},
         "memorisation_in": {"features": space, "pixels": space},
         "drift": {
             name: dataclasses.asdict(one) | {"verdict": "same", "narrower": False}
@@ -60,7 +63,9 @@ def test_each_failing_has_its_sentence(result):
     def drifting(name, **change):
         return said(drift={**result["drift"], name: {**result["drift"][name], **change}})
 
-    assert said(memorisation_flagged=True).startswith("Copies of training images")
+    collapsed = {"code": "collapsed", "severity": "fail", "sentence": "All but one image."}
+    gate = {"findings": [collapsed], "not_checked": []}
+    assert said(quality=gate, n_training=90).startswith("All but one image. Learned from no more")
     assert "no more than 90 images" in said(n_training=90)
     assert "KID lies 5 standard errors above" in said(kid=0.05)
     assert "Little variety: 0.10 is the share" in said(recall=0.1)

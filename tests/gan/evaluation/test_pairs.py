@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 from scipy.signal import convolve2d
 
+from data.pool_quality import thumbnails
 from dermsynth.symmetries import turn as symmetry
 from gan.evaluation.metrics import nearest_distances
-from gan.evaluation.pairs import FIGURES, aligned, figures, nearest, thumbnails
+from gan.evaluation.pairs import FIGURES, aligned, figures, nearest
 
 PERFECT = {"psnr": 80, "ssim": 1, "ms_gmsd": 0, "mdsi": 0, "haarpsi": 1}
 
