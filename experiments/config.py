@@ -56,6 +56,7 @@ class Experiment:
     margin: float = 0.01  # AUC; differences smaller than this count as none, fixed beforehand
     bootstrap: int = 4000  # replicates of the group bootstrap
     unequal: bool = False  # compare arms that differ in more than one thing
+    smoke: bool = False  # --smoke: everything runs, nothing is learnt
 
     def splits(self, known: list[int]) -> list["Split"]:
         """What is tested and validated on, of a dataset with these folds, in order."""
@@ -131,8 +132,8 @@ def all_trials(experiment: Experiment, arms: list[Arm], splits: list[Split]) -> 
     ]
 
 
-def read_experiment(path: Path) -> tuple[Experiment, list[Arm]]:
-    """Read and check an experiment file.
+def read_experiment(path: Path, smoke: bool = False) -> tuple[Experiment, list[Arm]]:
+    """Read and check an experiment file; with `smoke`, what tries it out in a minute or two.
 
     Raises UserError naming the file and the key: unknown keys, options that the classifier or the
     generator does not have, comparisons of arms that are not there or differ in several things.
@@ -143,6 +144,8 @@ def read_experiment(path: Path) -> tuple[Experiment, list[Arm]]:
         raise UserError(f"{path}: unknown key {some(unknown)}; known: {', '.join(known)}")
     _check_shapes(path, content)
     experiment = Experiment(**content)
+    if smoke:
+        experiment = _smoke(experiment)
     for pair in experiment.comparisons:
         for name in pair:
             if name not in experiment.arms:
@@ -155,6 +158,21 @@ def read_experiment(path: Path) -> tuple[Experiment, list[Arm]]:
     arms = [_arm(path, experiment, name, shared) for name in experiment.arms]
     _check_comparisons(path, experiment, arms)
     return experiment, arms
+
+
+def _smoke(experiment: Experiment) -> Experiment:
+    """The same arms with as little of everything as shows that it runs."""
+    gan = {key: value for key, value in experiment.gan.items() if key != "minutes"}
+    return dataclasses.replace(
+        experiment,
+        folds=[0, 1] if not isinstance(experiment.folds, int) else experiment.folds,
+        seeds=experiment.seeds[:2],
+        gan_seeds=experiment.gan_seeds[:1],
+        gan=gan | {"kimg": 0.016, "batch": 8, "evaluate_every": 0.0},
+        classifier=experiment.classifier | {"smoke": True},
+        bootstrap=1000,
+        smoke=True,
+    )
 
 
 def differences(arm: Arm, reference: Arm) -> dict[str, list[str]]:

@@ -19,6 +19,7 @@ class ExperimentOptions:
     data: Path | None = None  # a prepared dataset (default: the phantom, prepared on the way)
     workers: Workers = 1  # trainings side by side; auto: one a GPU, without GPUs one a core
     executor: Literal["local", "ray"] = "local"  # ray: the nodes of a Ray cluster (docs/guides)
+    smoke: bool = False  # try an experiment out: least training, random weights, two folds at most
     plan: bool = False  # say what it costs and can see, write that down, and stop
     pilot: Path | None = None  # an experiment whose variances the plan goes by; none: assumptions
     address: str | None = None  # HOST:PORT of its head; none: RAY_ADDRESS, or the one here

@@ -33,14 +33,23 @@ from experiments.page import open_experiment
 from experiments.records import COMPARISONS, Comparisons
 from experiments.statistics.power import needed
 from experiments.statistics.variance import Part, Variance
-from experiments.tasks import CLASSIFIER, EVALUATION, GENERATOR, Task, pool_sizes, trial_options
+from experiments.tasks import (
+    CLASSIFIER,
+    EVALUATION,
+    GENERATOR,
+    Task,
+    pool_names,
+    pool_sizes,
+    trial_options,
+)
 
 PLAN = "plan.json"
 MEND = "remove it; the design is then written down as of now"
 STEPS = 2  # of the trial training
 EVALUATION_MINUTES = 2.5  # of a pool at 128 px on 2 cores, docs/measurements/gan.md
 KIMG_A_MINUTE = 2.4  # of the default generator on 2 cores
-ASSUMED_AUC, ASSUMED_CORRELATION = 0.90, 0.80  # of both arms, and between them
+# Of both arms, and between them: 0.005 of standard error on 123 malignant groups of HAM10000.
+ASSUMED_AUC, ASSUMED_CORRELATION = 0.90, 0.96
 SEED_SCATTER, GAN_SCATTER = 0.0074, 0.005  # standard deviations of one training's true AUC
 
 
@@ -186,6 +195,8 @@ def _training_seconds(
     """Seconds of all trainings, bytes of a model's weights, and where this was measured."""
     total, weights, where = 0.0, 0, ""
     measured: dict[tuple[Any, ...], tuple[float, float]] = {}  # by what decides how fast it is
+    sizes = pool_sizes(dataset, trials)
+    looked_at: set[tuple[Any, ...]] = set()  # images that the trunk has seen, with the network
     for name in dict.fromkeys(trial.arm.name for trial in trials):
         own = [trial for trial in trials if trial.arm.name == name]
         asked = replace(trial_options(own[0], dataset.path), synthetic="0", synthetic_only=False)
@@ -197,11 +208,15 @@ def _training_seconds(
         if alike not in measured:
             measured[alike] = _measure(loop)
         a_view, a_step = measured[alike]
-        views = min(setup.options.augmentation.n_views, steps.epochs)
-        fresh = views * setup.training.n_real + len(dataset.table)  # as first seen, then kept
-        kept = loop.batches.keeps
-        seen = fresh * (min(len(own), 8) if kept else 0) + (0 if kept else len(dataset.table))
-        total += len(own) * loop.total * a_step + seen * a_view
+        total += len(own) * loop.total * a_step
+        sets = {"": len(dataset.table)}
+        sets |= {pool: sizes[pool] for trial in own for pool in pool_names(trial)}
+        for name, images in sets.items():  # all views once where they are kept, else to be scored
+            views = chosen.augmentation.n_views if loop.batches.keeps else 0
+            plain = 0 if name else 1 if loop.trunk.pure else len(own)
+            if (alike, name) not in looked_at:
+                total += a_view * images * (views + plain)
+            looked_at.add((alike, name))
         weights = max(weights, sum(p.numel() * 4 for p in loop.model.parameters()))
         where = str(compute)
     return total, weights, where

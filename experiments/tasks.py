@@ -254,10 +254,13 @@ def _sampler_pool(name: str, quality: Quality, given: _Given) -> Task:
 def _evaluation(trial: Trial, source: Source, given: _Given) -> Task:
     name, pool = evaluation_name(trial), pool_names(trial)[0]
     assert name is not None
+    smoke = trial.arm.options.run.smoke
     options = EvaluateOptions(
         data=given.dataset.path,
         fold=trial.split.fold,
         test_fold=trial.split.test_fold,
+        count=40 if smoke else EvaluateOptions.count,
+        network="imagenet" if smoke else None,
         compute=ComputeOptions(given.place["device"], given.place["precision"]),
     )
     if source.pool == "gan" or source.pool in SAMPLERS:

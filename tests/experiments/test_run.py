@@ -31,6 +31,7 @@ CLASSIFIER = {
 }
 EXPERIMENT = {
     "seeds": [0, 1],
+    "gan_seeds": [0],
     "gan": {"kimg": 0.032, "batch": 8},
     "classifier": CLASSIFIER,
     "arms": {
@@ -96,14 +97,14 @@ def test_everything_a_reader_needs_is_there(finished: ExperimentOptions):
 def test_arms_train_for_the_same_number_of_steps(finished: ExperimentOptions):
     steps = {
         json.loads((folder / "run.json").read_text())["steps"]
-        for folder in (finished.run.out / "trials").iterdir()
+        for folder in (finished.run.out / "trials" / "fold0").iterdir()
     }
     assert len(steps) == 1
 
 
 def test_only_what_is_missing_is_done_again_and_gives_the_same(finished: ExperimentOptions):
     before, trials = results(finished.run.out)
-    folders = sorted((finished.run.out / "trials").iterdir())
+    folders = sorted((finished.run.out / "trials" / "fold0").iterdir())
     shutil.rmtree(folders[0])
     times = {path: path.stat().st_mtime_ns for path in finished.run.out.rglob("model.safetensors")}
     run_experiment(resumed(finished))
@@ -127,7 +128,7 @@ def test_a_moved_experiment_goes_on_and_its_report_is_written_again(
     before = results(finished.run.out)[0]
     shutil.copytree(finished.run.out, tmp_path / "moved")
     shutil.copytree(finished.data, tmp_path / "elsewhere")
-    shutil.rmtree(tmp_path / "moved" / "trials" / "real-seed0")
+    shutil.rmtree(tmp_path / "moved" / "trials" / "fold0" / "real-seed0")
     run_experiment(resumed(finished, out=tmp_path / "moved", data=tmp_path / "elsewhere"))
     assert results(tmp_path / "moved")[0] == before
     (tmp_path / "moved" / "report.html").unlink()
@@ -139,7 +140,7 @@ def test_labels_that_change_between_two_trials_are_refused(
     finished: ExperimentOptions, tmp_path: Path
 ):
     shutil.copytree(finished.run.out, tmp_path / "out")
-    shutil.rmtree(tmp_path / "out" / "trials" / "synthetic-seed0-gan0")
+    shutil.rmtree(tmp_path / "out" / "trials" / "fold0" / "synthetic-seed0-gan0")
     data = load_dataset(finished.data)
     inverted = data.table.assign(target=1 - data.table["target"])
     write_dataset(tmp_path / "d", np.asarray(data.images), inverted, {})
@@ -154,7 +155,7 @@ def test_a_trial_of_another_dataset_is_not_taken_for_one_of_this(
     data = load_dataset(finished.data)
     inverted = data.table.assign(target=1 - data.table["target"])
     other = write_dataset(tmp_path / "d", np.asarray(data.images), inverted, {})
-    trial = tmp_path / "out" / "trials" / "real-seed0"
+    trial = tmp_path / "out" / "trials" / "fold0" / "real-seed0"
     shutil.rmtree(trial)
     train(replace(TrainOptions(), **CLASSIFIER, data=other.path, out=trial, tracking="none"))
     with pytest.raises(UserError, match=r"real-seed0: .*dataset: other targets"):
@@ -200,7 +201,7 @@ def test_without_a_test_part_nothing_is_computed(finished: ExperimentOptions, tm
     prepare(
         replace(PrepareOptions(), patients=40, prevalence=0.3, size=32, test_fraction=0, out=data)
     )
-    with pytest.raises(UserError, match="test part"):
+    with pytest.raises(UserError, match=r"its test part has no images.*--test-fraction 0.2"):
         run_experiment(resumed(finished, data=data, out=out))
     assert not out.exists()
 
@@ -220,3 +221,119 @@ def test_classifier_options_are_checked_before_the_generator_trains(
 def test_an_unknown_name_names_the_nearest_experiment(tmp_path: Path):
     with pytest.raises(UserError, match="quik: did you mean quick"):
         run_experiment(ExperimentOptions(Path("quik"), data=tmp_path))
+
+
+ROTATED = EXPERIMENT | {
+    "folds": "rotate",
+    "seeds": [0],
+    "gan": EXPERIMENT["gan"] | {"classes": "target"},
+    "arms": {
+        "real": {},
+        "few": {"malignant_share": 0.5},
+        "twice": {"synthetic": "2x", "pool": "oracle"},
+        "synthetic_only": {"synthetic": "1x", "synthetic_only": True, "pool": "oracle"},
+        "both": {"synthetic": 0.3, "both_classes": True},
+    },
+    "comparisons": [["twice", "real"], ["synthetic_only", "real"], ["both", "real"]],
+}
+
+
+@pytest.fixture(scope="module")
+def rotated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an experiment that tests on three folds in turn."""
+    folder = tmp_path_factory.mktemp("rotated")
+    options = replace(PrepareOptions(), patients=90, prevalence=0.35, size=32)
+    prepare(replace(options, folds=3, test_fraction=0, out=folder / "phantom"))
+    (folder / "e.yaml").write_text(yaml.safe_dump(ROTATED))
+    options = ExperimentOptions(folder / "e.yaml", data=folder / "phantom")
+    run_experiment(replace(options, out=folder / "out", device="cpu", tracking="none"))
+    return folder / "out"
+
+
+def test_rotation_tests_every_image_once_by_models_that_never_saw_it(rotated: Path):
+    table = load_dataset(rotated.parent / "phantom").table.set_index("image_id")
+    predictions = pd.read_parquet(rotated / "predictions.parquet")
+    tested = predictions[(predictions["test_set"] == "test") & (predictions["arm"] == "real")]
+    assert sorted(tested["image_id"]) == sorted(table.index)
+    assert (tested["fold"].to_numpy() == table.loc[tested["image_id"], "fold"].to_numpy()).all()
+    chosen_on = predictions[(predictions["test_set"] == "val") & (predictions["arm"] == "real")]
+    folds = table.loc[chosen_on["image_id"], "fold"].to_numpy()
+    assert (folds == (chosen_on["fold"] + 1) % 3).all()
+    for path in sorted(rotated.glob("gan/*/generator.json")):
+        record = json.loads(path.read_text())
+        assert set(table.loc[record["training_ids"], "fold"]) == {
+            fold for fold in range(3) if fold not in (record["fold"], record["test_fold"])
+        }
+
+
+def test_arms_hold_the_images_that_their_names_say(rotated: Path):
+    counts = {
+        arm: json.loads((rotated / f"trials/fold0/{name}/run.json").read_text())["training_images"]
+        for arm, name in {
+            **{name: f"{name}-seed0" for name in ("real", "few", "twice", "synthetic_only")},
+            "both": "both-seed0-gan0",
+        }.items()
+    }
+    real = counts["real"]
+    benign, malignant = real["real_benign"], real["real_malignant"]
+    assert counts["twice"] == real | {"synthetic_malignant": 2 * malignant}
+    assert counts["synthetic_only"] == real | {
+        "real_malignant": 0,
+        "synthetic_malignant": malignant,
+    }
+    both = counts["both"]
+    assert both["synthetic_malignant"] + both["synthetic_benign"] == round(
+        0.3 / 0.7 * (benign + malignant)
+    )
+    share = both["synthetic_malignant"] / (both["synthetic_malignant"] + both["synthetic_benign"])
+    assert share == pytest.approx(malignant / (benign + malignant), abs=0.02)
+    assert 0.35 < counts["few"]["real_malignant"] / malignant < 0.65
+    steps = {
+        json.loads((folder / "run.json").read_text())["steps"]
+        for folder in (rotated / "trials" / "fold0").iterdir()
+        if not folder.name.startswith("few")
+    }
+    assert len(steps) == 1
+
+
+def test_the_plan_was_made_before_and_stands_in_the_report(rotated: Path):
+    plan = json.loads((rotated / "plan.json").read_text())
+    assert plan["cost"]["n_trainings"] == len(pd.read_parquet(rotated / "trials.parquet")) == 15
+    assert plan["cost"]["n_generators"] == 3
+    assert plan["visible"] is None  # one classifier seed: no verdict
+    page = (rotated / "report.html").read_text()
+    assert plan["design_sha256"][:16] in page
+    assert plan["made"] in page
+
+
+def test_a_plan_stops_before_anything_is_trained_and_is_kept(
+    finished: ExperimentOptions, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    out = tmp_path / "out"
+    run_experiment(resumed(finished, out=out, resume=False, plan=True))
+    assert "a true difference of" in capsys.readouterr().out
+    assert {path.name for path in out.iterdir()} == {"manifest.json", "plan.json"}
+    before = (out / "plan.json").read_bytes()
+    run_experiment(resumed(finished, out=out, plan=True, pilot=finished.run.out))
+    assert (out / "plan.json").read_bytes() == before
+    other = tmp_path / "other"
+    run_experiment(resumed(finished, out=other, resume=False, plan=True, pilot=finished.run.out))
+    assert "variances of" in json.loads((other / "plan.json").read_text())["visible"]["source"]
+
+
+@pytest.mark.parametrize(
+    ("folds", "test_fraction", "words"),
+    [(2, 0, "it takes three"), (4, 0.2, "--test-fraction 0")],
+)
+def test_what_cannot_rotate_is_refused(
+    tmp_path: Path, folds: int, test_fraction: float, words: str
+):
+    data = tmp_path / "data"
+    options = replace(PrepareOptions(), patients=60, prevalence=0.3, size=32, out=data)
+    prepare(replace(options, folds=folds, test_fraction=test_fraction))
+    (tmp_path / "e.yaml").write_text(yaml.safe_dump(ROTATED))
+    with pytest.raises(UserError, match=words):
+        run_experiment(
+            replace(ExperimentOptions(tmp_path / "e.yaml", data=data), out=tmp_path / "out")
+        )
+    assert not (tmp_path / "out").exists()
