@@ -10,6 +10,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
+from data.store import ImageStore
 from dermsynth.records import Record
 from dermsynth.seeds import generator
 from dermsynth.symmetries import COUNT, turn
@@ -97,7 +98,9 @@ class _Looks:
     contrasts: np.ndarray  # float [n]
 
 
-def compare_pixels(synthetic: np.ndarray, real: np.ndarray, seed: int) -> PixelRecord | None:
+def compare_pixels(
+    synthetic: np.ndarray | ImageStore, real: np.ndarray | ImageStore, seed: int
+) -> PixelRecord | None:
     """Variety, sharpness and contrast of synthetic against real images; None for fewer than 10.
 
     Distances are between pictures of 16 x 16 px, the least over the square's eight symmetries, so
@@ -138,6 +141,19 @@ def pixel_quality(figures: PixelRecord | None) -> QualityRecord:
             ],
         )
     return quality([*_collapsed(figures), *_blurred(figures)], [])
+
+
+def quality_warning(
+    synthetic: np.ndarray | ImageStore, real: np.ndarray | ImageStore, rows: np.ndarray
+) -> str | None:
+    """What pixels say is wrong with a pool, in one line; None where they find nothing.
+
+    `rows`, int64 [n], of `real`: images of the pool's class; at most 200 of them are read.
+    """
+    chosen = generator(0, "pool quality", "rows").permutation(rows)[:COMPARED]
+    figures = compare_pixels(synthetic, np.asarray(real[np.sort(chosen)]), 0)
+    found = pixel_quality(figures)
+    return " ".join([*(one.sentence for one in found.findings), *found.not_checked]) or None
 
 
 def _collapsed(figures: PixelRecord) -> list[FindingRecord]:
@@ -186,7 +202,7 @@ def thumbnails(images: np.ndarray) -> np.ndarray:
     return versions(np.stack(small).astype(np.float32)).reshape(COUNT, len(images), -1)
 
 
-def _some(images: np.ndarray, n: int, side: int, seed: int, kind: str) -> np.ndarray:
+def _some(images: np.ndarray | ImageStore, n: int, side: int, seed: int, kind: str) -> np.ndarray:
     """uint8 [n, side, side, 3]: a random choice, reduced to `side`."""
     rows = np.sort(generator(seed, "pool quality", kind).permutation(len(images))[:n])
     chosen = np.asarray(images[rows])

@@ -6,6 +6,7 @@ from pathlib import Path
 import gan.generate
 from classifier.options import TrainOptions, parse_share
 from data.pool import Pool, leak, load_pool
+from data.pool_quality import quality_warning
 from data.provenance import GeneratorRecord, Provenance
 from data.store import Dataset
 from dermsynth import manifest
@@ -92,6 +93,10 @@ def open_pool(
             f"warning: {path} holds {stored} px images, smoother at {options.model.size} px than "
             f"real ones: --size {stored} shows both alike"
         )
+    rows = dataset.rows("train", options.task.fold)  # type: ignore[arg-type] - a number by now
+    rows = rows[dataset.targets(rows) == int(target == "malignant")]
+    if warning := quality_warning(pool.images, dataset.images, rows):
+        print(f"warning: {path}: {warning}")
     return pool, reason
 
 

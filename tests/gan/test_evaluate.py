@@ -100,7 +100,7 @@ def test_the_page_says_what_is_wrong_and_loads_nothing(score, blobs, tmp_path):
     assert "Origin unknown" in page
     assert "licence" in page
     sources = re.findall(r"<(?:img|script|link|iframe)[^>]*?(?:src|href)=\"([^\"]*)", page)
-    assert len(sources) == 4
+    assert len(sources) == 5
     assert all(source.startswith("data:image/") for source in sources)
     assert "url(" not in page.replace("url(data:", "")
 

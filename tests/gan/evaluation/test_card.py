@@ -9,7 +9,7 @@ from gan.evaluation import card
 from gan.evaluation.drift import ATTRIBUTES, compare, measure
 from gan.evaluation.subject import Images, Subject
 
-SPECTRUM = dict.fromkeys(("frequency", "synthetic", "held_out"), [0.1, 0.4])
+SPECTRUM = {key: [0.1, 0.4] for key in ("frequency", "synthetic", "held_out")}
 PAIRS = {kind: {"n": 9, **dict.fromkeys(card.PAIRS, 0.5)} for kind in card.PAIR_KINDS}
 
 
