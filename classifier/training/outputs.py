@@ -110,7 +110,7 @@ def model_record(setup: TrainingSetup, model: Classifier, predictions: pd.DataFr
 
 def _channels(values: torch.Tensor) -> tuple[float, float, float]:
     """Three float32 numbers as they are written shortest: the same ones when they are read."""
-    red, green, blue = (float(str(value)) for value in values.flatten().numpy())
+    red, green, blue = (float(str(value)) for value in values.flatten().cpu().numpy())
     return red, green, blue
 
 
