@@ -1,10 +1,12 @@
 """Compare classifiers trained with and without synthetic lesions, and write the report.
 
-    python -m experiments.run quick --data datasets/ham10000
+    python -m experiments.run quick --data datasets/ham10000 --plan
+    python -m experiments.run quick --data datasets/ham10000 --resume
 
-Trains the generators, makes their pools, trains every arm with every seed on the same folds,
-data order and number of steps, and compares AUC on the test part. With --resume, what is done is
-not done again. Without --out it writes to runs/exp/ and the experiment's name.
+Trains the generators, makes and evaluates their pools, trains every arm with every seed on the same
+folds and for as many steps, and compares them on images that nothing was chosen on. --plan says
+first what that costs and can see. With --resume, what is done is not done again. Without --out it
+writes to runs/exp/ and the experiment's name.
 """
 
 from pathlib import Path
