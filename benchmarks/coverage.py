@@ -1,268 +1,83 @@
-"""Error rates of intervals for an AUC difference when images come in groups, by simulation.
+"""How often comparisons are wrong when the truth is known, by simulation.
 
-    python -m benchmarks.coverage
+    OMP_NUM_THREADS=1 python -m benchmarks.coverage
 
-Scores of two arms are drawn with known AUCs and a known dependence within patients or lesions, and
-each method's 95% interval is asked whether it holds the truth. `widened percentile` is the one that
-experiments.statistics uses. Takes about 10 minutes on one core with OMP_NUM_THREADS=1.
+Three tables: verdicts in worlds whose trainings vary; power at the stated smallest visible
+difference; intervals for two models on grouped images. What is in the file already, from the same
+options, is not measured again, so that a run that was stopped goes on.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from scipy import stats
-
-from benchmarks.provenance import provenance
-from dermsynth import cli, seeds
+from benchmarks import coverage_intervals, coverage_verdicts
+from benchmarks.provenance import provenance, read_result
+from dermsynth import cli
 from dermsynth.files import write_json
-from dermsynth.group_bootstrap import Pairs, clustered, count_pairs, estimates, group_draws
-from dermsynth.group_bootstrap import interval as widened_percentile
-from experiments import statistics
 
-Interval = tuple[float, float]
+Cell = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Options:
     """Options of `python -m benchmarks.coverage`."""
 
-    replicates: int = 2000  # simulated test sets a design
-    bootstrap: int = 999  # resamples a test set
+    sets: int = 2000  # simulated test sets a cell
+    bootstrap: int = 399  # resamples a test set
+    only: str = ""  # one table: verdicts, power or intervals
     out: Path = Path("benchmarks/results/coverage.json")  # where the rates go
 
 
-@dataclass(frozen=True)
-class Design:
-    """A binormal test set: score = strength * label + group effect + image effect."""
-
-    malignant_groups: int
-    images: str  # a group: "3" (or another number), "1-3" (uniform), "patient" (many, mixed labels)
-    auc: float  # of the reference
-    between_arms: float = 0.8  # correlation of the arms' scores of one image, given its label
-    within_group: float = 0.6  # share of the variance that the images of a group have in common
-    delta: float = 0.0  # true AUC(arm) - AUC(reference)
-    benign_ratio: int = 5  # benign groups for each malignant one
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One simulated test set; target, group, a, b: [n]."""
-
-    target: np.ndarray
-    group: np.ndarray
-    a: np.ndarray
-    b: np.ndarray
-
-
-def draw(design: Design, rng: np.random.Generator) -> Sample:
-    """A test set of a design."""
-    groups = design.malignant_groups * (1 + design.benign_ratio)
-    if design.images == "patient":
-        sizes = np.minimum(1 + rng.geometric(0.15, groups), 30)
-    elif design.images == "1-3":
-        sizes = rng.integers(1, 4, groups)
-    else:
-        sizes = np.full(groups, int(design.images))
-    group = np.repeat(np.arange(groups), sizes)
-    target = group < design.malignant_groups
-    if design.images == "patient":
-        first = np.append(True, group[1:] != group[:-1])
-        target &= first | (rng.random(len(group)) < 0.3)
-
-    def effects(count: int) -> np.ndarray:
-        shared, *own = rng.standard_normal((3, count))
-        r = design.between_arms
-        return np.sqrt(r) * shared + np.sqrt(1 - r) * np.array(own)
-
-    share = design.within_group
-    noise = np.sqrt(share) * effects(groups)[:, group] + np.sqrt(1 - share) * effects(len(group))
-    strength = np.sqrt(2) * stats.norm.ppf([design.auc + design.delta, design.auc])
-    a, b = strength[:, None] * target + noise
-    return Sample(target, group, a, b)
-
-
-# --- the methods ----------------------------------------------------------------------------------
-
-
-def intervals(sample: Sample, weights: np.ndarray) -> dict[str, Interval]:
-    """Each method's 95% interval of AUC(a) - AUC(b); weights: [resamples, groups] for all."""
-    pairs = count_pairs(sample.target, sample.group, sample.a[None], sample.b[None])
-    delta, variance, df = clustered(pairs)
-    drawn = np.sort(estimates(pairs, weights))
-    _, image_se, _ = statistics.delong_test(sample.target, sample.a, sample.b)
-    z, t = stats.norm.ppf(0.975), stats.t.ppf(0.975, df)
-    symmetric = {
-        "DeLong (images)": z * image_se,
-        "Obuchowski, t": t * np.sqrt(variance),
-        "bootstrap SE, t": t * drawn.std(),
-        "bootstrap-t": _studentised(pairs, weights, delta) * np.sqrt(variance),
-    }
-    ends = {name: (delta - reach, delta + reach) for name, reach in symmetric.items()}
-    ends["percentile"] = tuple(np.quantile(drawn, [0.025, 0.975], method="weibull"))
-    ends["BCa"] = _bca(pairs, drawn, delta)
-    ends["widened percentile"] = widened_percentile(drawn, df, 0.05, (-1.0, 1.0))
-    return ends
-
-
-def _studentised(pairs: Pairs, weights: np.ndarray, delta: float) -> float:
-    """The 95% quantile of |estimate - delta| / its own clustered standard error."""
-    row, column = weights[:, pairs.malignant], weights[:, pairs.benign]
-    m, n = (row @ pairs.m)[:, None], (column @ pairs.n)[:, None]
-    by_row, by_column = (
-        column @ pairs.wins.T / (n * pairs.unit),
-        row @ pairs.wins / (m * pairs.unit),
-    )
-    value = (row * by_row).sum(axis=1, keepdims=True) / m
-    influence = np.zeros_like(weights)
-    rows, columns = row.sum(axis=1, keepdims=True), column.sum(axis=1, keepdims=True)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        part = np.sqrt(rows / (rows - 1)) * (by_row - pairs.m * value) / m
-        influence[:, pairs.malignant] += part
-        part = np.sqrt(columns / (columns - 1)) * (by_column - pairs.n * value) / n
-        influence[:, pairs.benign] += part
-        se = np.sqrt((weights * influence**2).sum(axis=1))
-        ratios = np.abs(value[:, 0] - delta) / se
-    return np.sort(np.nan_to_num(ratios, nan=1e3, posinf=1e3))[int(0.95 * (len(weights) + 1)) - 1]
-
-
-def _bca(pairs: Pairs, drawn: np.ndarray, delta: float) -> Interval:
-    """Efron's bias-corrected accelerated interval, acceleration from the groups' influence."""
-    m, n = pairs.m.sum(), pairs.n.sum()
-    influence = np.zeros(pairs.n_groups)
-    influence[pairs.malignant] += (pairs.wins.sum(axis=1) / pairs.unit / n - pairs.m * delta) / m
-    influence[pairs.benign] += (pairs.wins.sum(axis=0) / pairs.unit / m - pairs.n * delta) / n
-    acceleration = (influence**3).sum() / (6 * (influence**2).sum() ** 1.5)
-    below = ((drawn < delta).mean() + (drawn <= delta).mean()) / 2
-    bias = stats.norm.ppf(np.clip(below, 1e-3, 1 - 1e-3))
-    z = bias + stats.norm.ppf([0.025, 0.975])
-    levels = stats.norm.cdf(bias + z / (1 - acceleration * z))
-    return tuple(np.quantile(drawn, levels, method="weibull"))
-
-
-# --- the tables -----------------------------------------------------------------------------------
-
-
-def measure(design: Design, options: Options) -> dict:
-    """Rates of a design: `miss` (the truth outside), `reject` (0 outside), in percent; `width`."""
-    rng = seeds.generator("coverage", *asdict(design).values())
-    groups = design.malignant_groups * (1 + design.benign_ratio)
-    drawn_intervals: dict[str, list[Interval]] = {}
-    for at in range(options.replicates):
-        if at % 50 == 0:  # one set of resamples for 50 test sets, for speed
-            weights = np.concatenate(list(group_draws(groups, options.bootstrap, at)))
-        for name, ends in intervals(draw(design, rng), weights).items():
-            drawn_intervals.setdefault(name, []).append(ends)
-    rates = {}
-    for name, ends in drawn_intervals.items():
-        low, high = np.array(ends).T
-        rates[name] = {
-            "miss": round(100 * float(np.mean((low > design.delta) | (high < design.delta))), 2),
-            "reject": round(100 * float(np.mean((low > 0) | (high < 0))), 2),
-            "width": round(float(np.mean(high - low)), 4),
-        }
-    return asdict(design) | {"methods": rates}
-
-
-def measure_power(design: Design, options: Options) -> dict:
-    """Power at the difference that the design's own null says it could see in 80% of test sets."""
-    rng = seeds.generator("mde", *asdict(design).values())
-    stated = []
-    for _ in range(200):
-        sample = draw(design, rng)
-        pairs = count_pairs(sample.target, sample.group, sample.a[None], sample.b[None])
-        stated.append(statistics.detectable(clustered(pairs)[1]))
-    mde = float(np.mean(stated))
-    shifted = Design(**asdict(design) | {"delta": mde})
-    power = measure(shifted, options)["methods"]["widened percentile"]["reject"]
-    return asdict(design) | {"mde": round(mde, 4), "power": power}
-
-
-def measure_training(seed_spread: float, gan_spread: float, options: Options) -> dict:
-    """False alarms under a true null when seeds move the AUC: 3 classifier seeds, 1 or 3 GANs."""
-    rng = seeds.generator("training", str(seed_spread), str(gan_spread))
-    gans = 3 if gan_spread else 1
-    design = Design(60, "1-3", 0.85, between_arms=1.0)
-    alarms: dict[str, list[bool]] = {}
-    spread = []
-    for at in range(options.replicates // 4):
-        sample = draw(design, rng)
-        n = len(sample.target)
-        moves = [rng.normal(0, seed_spread, (1, 3, 1)) for _ in range(2)]
-        moves[0] = moves[0] + rng.normal(0, gan_spread, (gans, 1, 1))
-        a, b = (
-            sample.b + move * sample.target + rng.normal(0, 0.5, (*move.shape[:2], n))
-            for move in moves
+def cells(options: Options) -> Iterator[tuple[str, Cell, Callable[[], Cell]]]:
+    """Table, what identifies a cell, and what measures it."""
+    for world, share in coverage_verdicts.worlds():
+        sets = round(options.sets * share)
+        setting = asdict(world) | {"sets": sets, "bootstrap": options.bootstrap}
+        yield (
+            "verdicts",
+            setting,
+            lambda world=world, sets=sets: coverage_verdicts.measure_verdicts(
+                world, sets, options.bootstrap
+            ),
         )
-        spread.append(np.std([statistics.auc(sample.target, row) for row in b[0]], ddof=1))
-        row = statistics.compare("a", "b", "t", sample.target, a, b, sample.group, replicates=499)
-        ends = {
-            "given the models": (row["ci_low"], row["ci_high"]),
-            "with training": (row["ci_low_hierarchical"], row["ci_high_hierarchical"]),
-            "joint percentile": _joint_percentile(sample, a, b, at),
-        }
-        for name, (low, high) in ends.items():
-            alarms.setdefault(name, []).append(low > 0 or high < 0)
-    rates = {name: round(100 * float(np.mean(values)), 1) for name, values in alarms.items()}
-    sd = round(float(np.sqrt(np.mean(np.square(spread)))), 4)
-    return {"seed_sd_of_auc": sd, "gan_seeds": gans, "gan_spread": gan_spread, "reject": rates}
-
-
-def _joint_percentile(sample: Sample, a: np.ndarray, b: np.ndarray, seed: int) -> Interval:
-    """The textbook hierarchical bootstrap: seeds and groups drawn together, plain percentiles."""
-    rng, drawn = np.random.default_rng(seed), []
-    for weights in group_draws(int(sample.group.max()) + 1, 199, seed):
-        for weight in weights[:, sample.group]:
-            picked = rng.integers(0, a.shape[1], a.shape[1])
-
-            def value(scores: np.ndarray, weight: np.ndarray = weight) -> float:
-                return float(statistics.weighted_auc(sample.target, scores, weight[None])[0])
-
-            gans = rng.integers(0, len(a), len(a))
-            arm = np.mean([value(a[gan, picked].mean(axis=0)) for gan in gans])
-            drawn.append(arm - value(b[0, picked].mean(axis=0)))
-    return tuple(np.quantile(drawn, [0.025, 0.975], method="weibull"))
-
-
-def designs() -> list[Design]:
-    """What skin-lesion test sets look like, from a pilot's to a challenge's."""
-    shapes: list[Callable[[int], Design]] = [
-        lambda count: Design(count, "3", 0.85),
-        lambda count: Design(count, "3", 0.75, between_arms=0.5, within_group=0.9),
-        lambda count: Design(count, "1-3", 0.85, between_arms=0.95, within_group=0.3),
-        lambda count: Design(count, "1-3", 0.95, between_arms=0.9),
-        lambda count: Design(count, "1", 0.95, between_arms=0.9),
-        lambda count: Design(count, "patient", 0.85, between_arms=0.9, within_group=0.4),
-        lambda count: Design(count, "1-3", 0.88, 0.9, delta=round(0.3 / count**0.5, 3)),
-    ]
-    return [shape(count) for count in (15, 30, 60, 120) for shape in shapes]
+    for world in coverage_verdicts.power_worlds():
+        sets = options.sets // 4
+        setting = asdict(world) | {"sets": sets, "bootstrap": options.bootstrap}
+        yield (
+            "power",
+            setting,
+            lambda world=world, sets=sets: coverage_verdicts.measure_power(
+                world, sets, options.bootstrap
+            ),
+        )
+    for design in coverage_intervals.designs():
+        setting = asdict(design) | {"sets": options.sets, "bootstrap": 999}
+        yield (
+            "intervals",
+            setting,
+            lambda design=design: coverage_intervals.measure(design, options.sets, 999),
+        )
 
 
 def main(options: Options) -> None:
-    """Measure everything, print as it goes, write the JSON."""
-    started = time.time()
-    rows = []
-    for design in designs():
-        rows.append(measure(design, options))
-        rates = {name: rate["miss"] for name, rate in rows[-1]["methods"].items()}
-        print(f"{time.time() - started:4.0f} s  {design}\n        {rates}", flush=True)
-    power = [measure_power(Design(count, "1-3", 0.88, 0.9), options) for count in (15, 30, 60, 120)]
-    print(*power, sep="\n", flush=True)
-    training = [measure_training(*spread, options) for spread in ((0.02, 0), (0.1, 0), (0.1, 0.1))]
-    print(*training, sep="\n", flush=True)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    content = {
-        **provenance("benchmarks.coverage", "numpy", "scipy"),
-        "seconds": round(time.time() - started),
-        "cpu_seconds": round(time.process_time()),
-        "options": cli.as_plain(options),
-        "designs": rows,
-        "power_at_mde": power,
-        "training": training,
-    }
-    write_json(options.out, content)
+    """Measure what is missing, print as it goes, write the JSON after every cell."""
+    content: dict[str, Any] = provenance("benchmarks.coverage", "numpy", "scipy")
+    tables: dict[str, list[Cell]] = {"verdicts": [], "power": [], "intervals": []}
+    if options.out.exists():
+        tables |= read_result(options.out)["tables"]
+    for table, setting, measure in cells(options):
+        there = any(row["setting"] == setting for row in tables[table])
+        if there or options.only not in ("", table):
+            continue
+        started = time.process_time()
+        rates = measure()
+        seconds = round(time.process_time() - started, 1)
+        tables[table].append({"setting": setting, "rates": rates, "cpu_seconds": seconds})
+        print(f"{seconds:5.0f} s  {table}  {setting}\n         {rates}", flush=True)
+        write_json(options.out, content | {"tables": tables})
 
 
 if __name__ == "__main__":

@@ -23,11 +23,14 @@ from experiments.records import (
     COMPARISONS,
     EXPERIMENT,
     KIND,
+    PAIRED,
     REPORT,
     TRIAL_COLUMNS,
     TRIALS,
     Comparisons,
     ExperimentRecord,
+    PairedRecord,
+    PairedRecords,
 )
 from experiments.wording import power, summary
 
@@ -42,6 +45,18 @@ ARMS = {  # arms in a reader's words; the longest prefix of an arm's name counts
     "resolution_matched": "real images sent through the generator's resolution",
     "oracle": "malignant images from the phantom's own sampler added: a perfect generator",
     "broken": "degraded images from the phantom's sampler added: a generator that must not help",
+}
+METRICS = {  # of paired.json, as the page calls them
+    "average_precision": "average precision",
+    "partial_auc_tpr80": "partial AUC, sensitivity ≥ 80%",
+    "sensitivity_at_specificity_95": "sensitivity at the threshold for 95% specificity",
+    "specificity_at_specificity_95": "specificity there",
+    "sensitivity_at_sensitivity_95": "sensitivity at the threshold for 95% sensitivity",
+    "specificity_at_sensitivity_95": "specificity there",
+    "sensitivity_at_youden": "sensitivity at Youden's threshold",
+    "specificity_at_youden": "specificity there",
+    "brier": "Brier score (less is better)",
+    "ece": "calibration error (less is better)",
 }
 GAN_FIGURES = {  # keys of evaluation.json: name, how to read it
     "kid": ("KID × 1000", "distance to held-out real images; lower is better"),
@@ -142,6 +157,7 @@ class Results:
     comparisons: list[dict[str, Any]]  # rows of comparisons.json, the primary one first
     trials: pd.DataFrame  # trials.parquet
     experiment: ExperimentRecord
+    paired: list[PairedRecord]  # paired.json
 
 
 def read_results(sealed: Sealed) -> Results:
@@ -151,6 +167,7 @@ def read_results(sealed: Sealed) -> Results:
         [row.model_dump(mode="json") for row in rows],
         sealed.table(TRIALS, TRIAL_COLUMNS),
         sealed.record(EXPERIMENT, ExperimentRecord),
+        sealed.record(PAIRED, PairedRecords).root,
     )
 
 
@@ -188,6 +205,7 @@ def write_page(folder: Path, results: Results) -> None:
     experiment = results.experiment.model_dump(mode="json")
     experiment["dataset"] = experiment["dataset"] or {}
     context = _context(folder, results.comparisons, results.trials, experiment)
+    context |= _beside_the_auc(results.paired)
     write_text(folder / REPORT, environment.get_template("report.html.j2").render(**context))
 
 
@@ -239,6 +257,19 @@ def _context(
         "grids": {kind: _picture(folder, name) for kind, name in experiment["grids"].items()},
         "gan_figures": GAN_FIGURES,
         "closest": _closest(folder, experiment["gan"]),
+    }
+
+
+def _beside_the_auc(paired: Sequence[PairedRecord]) -> dict[str, Any]:
+    """Metrics of every comparison; decision curve and subgroups of the first."""
+    records = [record.model_dump(mode="json") for record in paired]
+    first = records[0] if records else {"decision_curve": [], "subgroups": []}
+    curve = [point for point in first["decision_curve"] if point["delta"] is not None]
+    return {
+        "paired": records,
+        "metric_names": METRICS,
+        "decision_curve": _two_widths(plots.decision_curve, first, curve) if curve else None,
+        "subgroups": first["subgroups"],
     }
 
 

@@ -141,6 +141,40 @@ def _forest_legend(comparisons: Sequence[dict[str, Any]]) -> list[Line2D | Patch
     return handles
 
 
+def decision_curve(record: dict[str, Any], points: Sequence[dict[str, Any]], width: float) -> str:
+    """Net benefit of both arms and of treating all by threshold, and below it the difference.
+
+    `record`: of paired.json; `points`: of its decision curve, those with a difference. `width` in
+    inches.
+    """
+    at = [point["threshold"] for point in points]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(width, 4.6), layout="constrained")
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
+        for side, colour in (("reference", REFERENCE), ("arm", PRIMARY)):
+            values = [point[side] for point in points]
+            upper.plot(at, values, color=colour, linewidth=1.6, label=_short(record[side]))
+        everyone = [point["treat_all"] for point in points]
+        upper.plot(at, everyone, color=FAINT, linewidth=1, label="call all malignant")
+        upper.axhline(0, color=INK, linewidth=0.8)
+        best = max(point[side] for point in points for side in ("arm", "reference", "treat_all"))
+        upper.set_ylim(-0.35 * best, 1.1 * best)  # calling all malignant falls without end
+        upper.set_ylabel("net benefit")
+        upper.legend(frameon=False, fontsize=8.5)
+        known = [point for point in points if point["ci_low"] is not None]
+        if known:
+            ends = [[point[end] for point in known] for end in ("ci_low", "ci_high")]
+            where = [point["threshold"] for point in known]
+            lower.fill_between(where, *ends, color=PRIMARY, alpha=0.15, linewidth=0)
+        lower.plot(at, [point["delta"] for point in points], color=PRIMARY, linewidth=1.6)
+        lower.axhline(0, color=INK, linewidth=0.8)
+        lower.set_ylabel("difference")
+        lower.set_xlabel("probability at which one would act")
+        for axes in (upper, lower):
+            axes.grid(color=GRID, linewidth=0.8)
+        return embedded_figure(figure)
+
+
 def training_dots(comparison: dict[str, Any], width: float) -> str:
     """Difference in AUC of every training beside its reference, a line a fold; bars are means.
 

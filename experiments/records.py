@@ -8,7 +8,7 @@ from dermsynth.manifest import Identity
 from dermsynth.records import Json, Record
 
 KIND = "experiment"
-COMPARISONS, EXPERIMENT = "comparisons.json", "experiment.json"
+COMPARISONS, EXPERIMENT, PAIRED = "comparisons.json", "experiment.json", "paired.json"
 TRIALS, PREDICTIONS, REPORT = "trials.parquet", "predictions.parquet", "report.html"
 TRIAL_COLUMNS = ("arm", "fold", "seed", "gan_seed", "status", "seconds", "auc_val")
 PREDICTION_COLUMNS = (
@@ -79,6 +79,59 @@ class ComparisonRecord(Record):
 
 class Comparisons(RootModel[list[ComparisonRecord]]):
     """`comparisons.json`: the primary comparison first."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+
+class MetricRecord(Record):
+    """A metric of an arm and its reference; None: undefined, or its interval unknown."""
+
+    name: str
+    arm: float | None  # mean of single trainings
+    reference: float | None
+    delta: float | None
+    ci_low: float | None  # 95%, all that varies counted
+    ci_high: float | None
+
+
+class NetBenefitRecord(MetricRecord):
+    """Net benefit at one threshold of a decision curve."""
+
+    threshold: float
+    treat_all: float  # of calling every image malignant
+
+
+class SubgroupRecord(Record):
+    """The AUC difference among the test images of a subgroup; None: too few to say."""
+
+    variable: str
+    name: str
+    n: int
+    n_malignant: int
+    n_malignant_groups: int  # of the folds that count
+    folds_left_out: int  # where it lacks a class
+    few: bool  # fewer than 10 malignant or benign groups
+    auc_arm: float | None = None
+    auc_reference: float | None = None
+    delta_auc: float | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+
+
+class PairedRecord(Record):
+    """What a comparison shows beside the AUC."""
+
+    arm: str
+    reference: str
+    test_set: str
+    replicates: int  # of groups
+    metrics: list[MetricRecord]
+    decision_curve: list[NetBenefitRecord]
+    subgroups: list[SubgroupRecord]  # of the first comparison
+
+
+class PairedRecords(RootModel[list[PairedRecord]]):
+    """`paired.json`."""
 
     model_config = ConfigDict(strict=True, frozen=True)
 

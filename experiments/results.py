@@ -26,10 +26,12 @@ from dermsynth.records import dump_record, write_record
 from experiments.compared import check_alike, compare_arms, roc_bands, trial_predictions
 from experiments.config import Arm, Experiment, Trial, differences
 from experiments.executors.running import Failure
+from experiments.metric_differences import metric_differences, subgroups_of
 from experiments.page import Results, write_page
 from experiments.records import (
     COMPARISONS,
     EXPERIMENT,
+    PAIRED,
     PREDICTIONS,
     TRIALS,
     ComparisonRecord,
@@ -38,6 +40,7 @@ from experiments.records import (
     ExperimentRecord,
     FailureRecord,
     GeneratorFacts,
+    PairedRecords,
 )
 from experiments.tasks import EVALUATION, evaluation_name, pool_names
 from gan.evaluation.records import read_evaluation
@@ -101,6 +104,8 @@ def write_results(
     write_bytes(out / PREDICTIONS, predictions.to_parquet(index=False))
     rows = [ComparisonRecord(**row) for row in comparisons]
     write_text(out / COMPARISONS, dump_record(Comparisons(rows)))
+    paired = metric_differences(predictions, comparisons, subgroups_of(dataset, predictions))
+    write_text(out / PAIRED, dump_record(PairedRecords(paired)))
     trained = generators(out, done)
     record = ExperimentRecord(
         name=out.name,
@@ -125,7 +130,7 @@ def write_results(
         grids=grids(out, dataset, done),
     )
     write_record(out / EXPERIMENT, record)
-    write_page(out, Results(comparisons, table, record))
+    write_page(out, Results(comparisons, table, record, paired))
     return {
         "comparisons": digest(comparisons),
         "trials": digest([finished_trial(out / trial.name).identity.id for trial in done]),

@@ -81,6 +81,11 @@ class Trainings:
         return int(self.seed_level.max()) + 1
 
     @property
+    def seed_kish(self) -> float:
+        """Variance of the mean over pairs, of seeds with variance 1."""
+        return kish(np.bincount(self.seed_level))
+
+    @property
     def n_gans(self) -> int:
         """Generators, or 1 where there are none."""
         return int(self.gan_level.max()) + 1
@@ -95,6 +100,11 @@ class Trainings:
             np.bincount(self.pairs[:, 0], minlength=len(self.arm)),
             np.bincount(self.pairs[:, 1], minlength=len(self.reference)),
         )
+
+
+def kish(counts: np.ndarray) -> float:
+    """Variance of a mean weighted by `counts`, of independent values with variance 1."""
+    return float(((counts / counts.sum()) ** 2).sum())
 
 
 Key = tuple[int, int | None]  # classifier seed, generator (None: the arm has none)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dermsynth.group_bootstrap import group_variance
-from experiments.statistics.trainings import Images, Trainings, placements
+from experiments.statistics.trainings import Images, Trainings, kish, placements
 
 
 @dataclass(frozen=True)
@@ -138,13 +138,8 @@ def pooled(
         means = np.bincount(levels, value) / counts
         squares += float(((means - means.mean()) ** 2).sum())
         df += len(counts) - 1
-        shrink += weight**2 * _kish(counts)
+        shrink += weight**2 * kish(counts)
     return Part(squares / df * shrink, float(df)) if df > 0 else None
-
-
-def _kish(counts: np.ndarray) -> float:
-    """Variance of a mean weighted by `counts`, of values with variance 1."""
-    return float(((counts / counts.sum()) ** 2).sum())
 
 
 def _shares(fold: Trainings) -> tuple[np.ndarray, np.ndarray]:
@@ -182,22 +177,21 @@ def _crossed(folds: Sequence[Trainings], weights: np.ndarray, placed: Sequence[t
     """
     total = 0.0
     for fold, weight, (a, b) in zip(folds, weights, placed, strict=True):
-        counts = np.bincount(fold.seed_level)
-        if len(counts) < 2:
+        if fold.n_seeds < 2:
             continue
         rows, columns = (
-            _deviations(fold, fold.of_pairs(of_arm, of_reference))
+            seed_deviations(fold, fold.of_pairs(of_arm, of_reference))
             for of_arm, of_reference in ((a.row, b.row), (a.column, b.column))
         )
         spread = sum(
             group_variance(row, column, fold.images.groups)[0]
             for row, column in zip(rows, columns, strict=True)
         )
-        total += weight**2 * _kish(counts) * spread / (len(counts) - 1)
+        total += weight**2 * fold.seed_kish * spread / (fold.n_seeds - 1)
     return total
 
 
-def _deviations(fold: Trainings, values: np.ndarray) -> np.ndarray:
+def seed_deviations(fold: Trainings, values: np.ndarray) -> np.ndarray:
     """Means of seeds less the mean of all, [seeds, k], of values [pairs, k]."""
     counts = np.bincount(fold.seed_level)
     means = np.zeros((len(counts), values.shape[1]))

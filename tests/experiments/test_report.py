@@ -136,6 +136,31 @@ def experiment(sets):
     }
 
 
+def paired():
+    """paired.json of the comparisons, with subgroups in the first."""
+    none = {"ci_low": None, "ci_high": None}
+    metric = {"arm": 0.512, "reference": 0.498, "delta": 0.0137, "ci_low": -0.021, "ci_high": 0.049}
+    metrics = [{"name": name, **metric} for name in report.METRICS]
+    curve = [
+        {"name": f"net_benefit_{at}", "threshold": at, "treat_all": 0.1 - at, **metric}
+        for at in (0.02, 0.1, 0.5)
+    ]
+    curve[2] |= {"arm": None, "reference": None, "delta": None, **none}
+    subgroup = {"variable": "skin_tone", "name": "dark", "n": 31, "n_malignant": 4}
+    subgroup |= {"n_malignant_groups": 3, "folds_left_out": 1, "few": True}
+    women = {"variable": "sex", "name": "female", "n": 205, "n_malignant": 29}
+    women |= {"n_malignant_groups": 22, "folds_left_out": 0, "few": False, "auc_arm": 0.8812}
+    women |= {"auc_reference": 0.8701, "delta_auc": 0.0111, "ci_low": -0.013, "ci_high": 0.0352}
+    names = ("arm", "reference", "test_set")
+    rows = [
+        {key: row[key] for key in names}
+        | {"replicates": 200, "metrics": metrics, "decision_curve": curve, "subgroups": []}
+        for row in comparisons()
+    ]
+    rows[0]["subgroups"] = [women, subgroup]
+    return rows
+
+
 def grid(path, rng):
     """A picture that stands for 4 x 4 lesions."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -147,9 +172,10 @@ def write_experiment(folder, sets=("test", "external/isic2019"), **changes):
     """A realistic experiment folder; `changes` replace the content of its files by name."""
     rng = np.random.default_rng(0)
     content = {"comparisons": [c for c in comparisons() if c["test_set"] in sets]}
+    content |= {"paired": [row for row in paired() if row["test_set"] in sets]}
     content |= {"experiment": experiment(sets), "trials": trials(rng, sets)} | changes
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("comparisons", "experiment"):
+    for name in ("comparisons", "experiment", "paired"):
         (folder / f"{name}.json").write_text(json.dumps(content[name]))
     content["trials"].to_parquet(folder / "trials.parquet", index=False)
     for name in ("real", "synthetic"):
@@ -216,6 +242,22 @@ def test_every_number_of_the_comparisons_is_on_the_page(page):
         assert row["verdict"] in words
 
 
+def test_what_an_auc_does_not_say_is_on_the_page(page):
+    words = words_of(page[page.index("<h2>Beside the AUC") : page.index("<h2>Trials")])
+    for title in report.METRICS.values():
+        assert title in words
+    assert words.count("[−0.021, +0.049]") == len(report.METRICS) * len(comparisons())
+    assert "0.870 → 0.881 +0.011 [−0.013, +0.035] 205 29 22" in words
+    assert "dark skin tone – → – – – 31 4 3 too few to say 1 folds lack a class" in words
+
+
+def test_warnings_of_generators_are_in_the_verdict(tmp_path):
+    settings = experiment(["test"]) | {"warnings": ["the generator of seed 0 copies"]}
+    page = page_of(write_experiment(tmp_path, ["test"], experiment=settings))
+    verdict = re.search(r'class="verdict">(.*?)</p>', page)[1]
+    assert verdict.endswith("; beware: the generator of seed 0 copies.")
+
+
 def test_arms_are_explained_with_their_options(page):
     assert "malignant ones made by the generator (synthetic: 0.3)" in words_of(page)
 
@@ -233,7 +275,7 @@ def test_every_trial_is_on_the_page(page, tmp_path):
 def test_page_is_self_contained(page):
     loads = re.findall(r"""(?:src|srcset|href|action|data)\s*=\s*["']([^"']*)""", page)
     assert (
-        len(loads) == 2 * 5 + 2 + 2 + 1
+        len(loads) == 2 * 6 + 2 + 2 + 1
     )  # forest, trainings, dots in two widths, ROC, grids, closest
     assert all(load.startswith("data:image/") for load in loads)
     assert "<script" not in page
@@ -304,7 +346,9 @@ def test_nothing_finished(tmp_path):
     table = trials(np.random.default_rng(0), ["test"]).assign(status="failed")
     settings = experiment(["test"]) | {"roc": {}, "gan": []}
     page = page_of(
-        write_experiment(tmp_path, ["test"], trials=table, experiment=settings, comparisons=[])
+        write_experiment(
+            tmp_path, ["test"], trials=table, experiment=settings, comparisons=[], paired=[]
+        )
     )
     assert "No verdict: no two arms" in words_of(page)
 

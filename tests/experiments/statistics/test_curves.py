@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from MLstatkit import Delong_test
 from simulated import draw, sample
@@ -98,6 +98,7 @@ def test_group_variance_is_obuchowskis():
     assert variance == pytest.approx(s10 / m + s01 / n + 2 * s11 / (m * n), rel=1e-6)
 
 
+@settings(max_examples=40, deadline=None)
 @given(scored(), st.integers(0, 100))
 def test_resampling_groups_equals_weighting_their_images(case, seed):
     """The matrix over groups against scikit-learn on images, mixed groups and ties included."""
