@@ -26,8 +26,10 @@ test: setup
 	$(BIN)/mypy
 	$(PYTEST) -m "not slow"
 
+# The fault harness forks, which worker processes do not survive.
 test-all: setup
-	$(PYTEST)
+	$(PYTEST) --ignore tests/faults
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults
 
 # Tools that are no part of the environment, in a corner of it.
 .venv/tools/ready: Makefile | .venv/ready
