@@ -71,6 +71,12 @@ GAN_FIGURES = {  # keys of evaluation.json: name, how to read it
         "held-out images show: 1 is chance, 0 copies",
     ),
     "memorisation_in": ("memorisation, in detail", "near copies: closer than any held-out image"),
+    "audit": (
+        "told from real images, AUC",
+        "by a small network that looks at texture, tested on unseen images; beside it what blurred "
+        "real images and real ones against real ones give. A classifier can learn the same shortcut",
+    ),
+    "quality": ("quality gate", "what is wrong with the images"),
     "evaluation_network": ("evaluation network", "shares nothing with the discriminator"),
     "n_real": ("real images", ""),
     "n_synthetic": ("synthetic images", ""),
@@ -142,9 +148,22 @@ def gan_figure(key: str, evaluation: dict[str, Any] | None) -> str:
             f"{space} {number(part['ratio'], 2)}, near copies {part['near_copies']:.1%}"
             for space, part in value.items()
         )
+    if key == "audit":
+        aucs = (number(value[kind]["auc"], 2) for kind in ("synthetic", "blurred", "real"))
+        return "{} (blurred {}, real {})".format(*aucs)
+    if key == "quality":
+        words = (f"{one['code']} ({one['severity']})" for one in value["findings"])
+        return ", ".join(words) or "nothing found"
     if key in (figures.get("floor") or {}):
         return f"{number(value, 2)} (real {number(figures['floor'][key], 2)})"
     return number(value, 2) if isinstance(value, float) else str(value)
+
+
+def pool_word(pool: dict[str, Any]) -> str:
+    """A pool in a column's head: `default, fold 0, seed 1`."""
+    name = pool["run"].rsplit("/", 1)[-1]
+    seed = "" if pool["seed"] is None else f", seed {pool['seed']}"
+    return f"{name.split('-fold')[0]}, fold {pool['fold']}{seed}"
 
 
 # --- the page ------------------------------------------------------------------------------------
@@ -197,8 +216,9 @@ def write_report(folder: Path) -> Path:
 def write_page(folder: Path, results: Results) -> None:
     """Write `report.html` beside the results; generators, external sets, grids may be absent."""
     environment = templates(Path(__file__).parent)
-    words = (number, interval, p_value, count, duration, typographic, gan_figure, power)
+    words = (number, interval, p_value, count, duration, typographic, gan_figure, power, pool_word)
     environment.globals |= {word.__name__: word for word in words}
+    environment.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
     environment.filters["yaml"] = lambda value: yaml.safe_dump(
         value, sort_keys=False, allow_unicode=True
     )
@@ -301,9 +321,9 @@ def _arm_means(done: pd.DataFrame, sets: Sequence[str]) -> dict[str, dict[str, d
 
 def _closest(folder: Path, generators: Sequence[dict[str, Any]]) -> str | None:
     """The first generator's gallery of synthetic images that lie closest to training images."""
-    if not generators or not generators[0].get("run"):
-        return None
-    return _picture(folder, f"{generators[0]['run']}/evaluation/memorisation.png")
+    return (
+        _picture(folder, f"{generators[0]['evaluated']}/memorisation.png") if generators else None
+    )
 
 
 def _picture(folder: Path, name: str | None) -> str | None:

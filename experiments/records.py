@@ -150,11 +150,24 @@ class GeneratorFacts(Record):
 
     seed: int | None  # None: a pool from elsewhere
     fold: int  # of the split that it was trained and is evaluated for
-    run: str  # its folder within the experiment, or its pool's
+    run: str  # the pool's folder within the experiment, or its path
+    evaluated: str  # where its evaluation lies in the experiment
     kimg: float | None = None
     seconds: float | None = None  # of training
     evaluation: dict[str, Json] | None = None  # evaluation.json
     generator: dict[str, Json] | None = None  # generator.json without its training ids
+
+
+class ShortcutRecord(Record):
+    """Whether a classifier takes benign images of its generator for malignant ones."""
+
+    arm: str
+    fold: int
+    gan_seed: int | None
+    auc: float | None  # of benign synthetic against benign real images; 0.5: no shortcut
+    reference: str | None  # the arm without synthetic images
+    auc_reference: float | None  # by its classifier: how malignant those images look
+    n_synthetic: int
 
 
 class FailureRecord(Record):
@@ -180,7 +193,9 @@ class ExperimentRecord(Record):
     seconds: float | None = None
     gan: list[GeneratorFacts] = Field(default_factory=list)
     warnings: list[str] = Field(default_factory=list)  # of the generators, for the verdict
+    shortcuts: list[ShortcutRecord] = Field(default_factory=list)
     failures: list[FailureRecord] = Field(default_factory=list)
     differences: list[dict[str, Json]] = Field(default_factory=list)  # of the arms compared
+    plan: dict[str, Json] | None = None  # plan.json
     roc: dict[str, dict[str, Json]] = Field(default_factory=dict)
     grids: dict[str, str] = Field(default_factory=dict)

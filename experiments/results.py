@@ -15,19 +15,22 @@ from PIL import Image
 from classifier.run_folder import COLUMNS as SCORE_COLUMNS
 from classifier.run_folder import read_facts, read_metrics
 from data.pool import load_pool
+from data.pool_quality import FindingRecord
 from data.store import Dataset, ImageStore
 from data.view import view
+from dermsynth import device
 from dermsynth.errors import UserError
 from dermsynth.files import write_bytes, write_text
 from dermsynth.machine import machine, versions
 from dermsynth.manifest import Sealed, digest, is_finished, open_sealed
 from dermsynth.options import as_plain
-from dermsynth.records import dump_record, write_record
+from dermsynth.records import dump_record, read_record, write_record
 from experiments.compared import check_alike, compare_arms, roc_bands, trial_predictions
 from experiments.config import Arm, Experiment, Trial, differences
 from experiments.executors.running import Failure
 from experiments.metric_differences import metric_differences, subgroups_of
 from experiments.page import Results, write_page
+from experiments.plan import MEND, PLAN, PlanRecord
 from experiments.records import (
     COMPARISONS,
     EXPERIMENT,
@@ -42,8 +45,9 @@ from experiments.records import (
     GeneratorFacts,
     PairedRecords,
 )
+from experiments.shortcuts import shortcuts
 from experiments.tasks import EVALUATION, evaluation_name, pool_names
-from gan.evaluation.records import read_evaluation
+from gan.evaluation.records import EvaluationRecord, read_evaluation
 
 PACKAGES = ("dermsynth", "torch", "numpy", "scikit-learn", "scipy", "pandas")
 GRID = 6  # images a side of the report's grids
@@ -124,6 +128,9 @@ def write_results(
         started=time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(started)),
         seconds=round(float(table["seconds"].sum()) + sum(g.seconds or 0 for g in trained), 1),
         gan=trained,
+        warnings=pool_warnings(trained, _primary_pools(comparisons, done)),
+        shortcuts=shortcuts(out, done, predictions, device.resolve("auto", "fp32")),
+        plan=read_record(out / PLAN, PlanRecord, MEND).model_dump(mode="json"),
         failures=[FailureRecord(**dataclasses.asdict(failure)) for failure in failures],
         differences=arm_differences(experiment, arms),
         roc=roc_bands(predictions),
@@ -177,6 +184,31 @@ def trial_table(out: Path, trials: list[Trial], gone: set[str]) -> pd.DataFrame:
     return pd.DataFrame(rows).astype({"gan_seed": "Int64"})
 
 
+def pool_warnings(trained: list[GeneratorFacts], pools: set[str]) -> list[str]:
+    """What the quality gate found in these pools: a clause a fault, the worst pool's figures."""
+    found: dict[str, list[FindingRecord]] = {}
+    looked_at = [one for one in trained if one.run in pools and one.evaluation is not None]
+    for one in looked_at:
+        quality = EvaluationRecord.model_validate(one.evaluation).quality
+        for finding in quality.findings if quality else []:
+            found.setdefault(finding.code, []).append(finding)
+    clauses = []
+    if unknown := len(pools - {one.run for one in looked_at}):
+        clauses.append(f"the quality of {unknown} of {len(pools)} pools could not be evaluated")
+    for findings in found.values():
+        worst = next((one for one in findings if one.severity == "fail"), findings[0])
+        sentence = worst.sentence.rstrip(".")
+        of = "" if len(looked_at) == 1 else f" ({len(findings)} of {len(looked_at)} pools)"
+        clauses.append(sentence[0].lower() + sentence[1:] + of)
+    return clauses
+
+
+def _primary_pools(comparisons: list[dict[str, Any]], trials: list[Trial]) -> set[str]:
+    """The pools that the verdict is about."""
+    arms = {comparisons[0]["arm"], comparisons[0]["reference"]} if comparisons else set()
+    return {name for trial in trials if trial.arm.name in arms for name in pool_names(trial)[:1]}
+
+
 def part_counts(dataset: Dataset, trials: list[Trial]) -> dict[str, dict[str, int]]:
     """Images by class and groups of each part, of the first split; of all splits for the test."""
     splits = list(dict.fromkeys(trial.split for trial in trials))
@@ -221,6 +253,7 @@ def generators(out: Path, trials: list[Trial]) -> list[GeneratorFacts]:
             seed=trial.gan_seed,
             fold=trial.split.number,
             run=run,
+            evaluated=name,
             kimg=record.kimg if record else None,
             seconds=60 * record.minutes if record else None,
             evaluation=read_evaluation(out / run, out / name).model_dump(mode="json"),

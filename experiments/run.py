@@ -38,7 +38,8 @@ def main(options: ExperimentOptions) -> None:
         return
     results = read_results(open_experiment(report.parent))
     leaky = sorted(results.trials.loc[results.trials["leaky"], "arm"].unique())
-    print("\n" + "\n".join(summary(results.comparisons, leaky)) + f"\n\nreport: {report}")
+    sentences = summary(results.comparisons, leaky, results.experiment.warnings)
+    print("\n" + "\n".join(sentences) + f"\n\nreport: {report}")
     cli.say_next(f"python -m webbrowser {report}")
 
 

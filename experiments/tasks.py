@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from classifier.training.trunk_cache import FeatureCache
 
 GENERATOR, POOL, EVALUATION, CLASSIFIER = "generator", "pool", "generator-evaluation", "classifier"
+AUDITED = 200  # benign images of a generator that are made to be scored
 INPUT_NAMES = {(EVALUATION, "pool"): "subject", (CLASSIFIER, "benign_pool"): "benign pool"}
 
 
@@ -130,6 +131,15 @@ def pool_names(trial: Trial) -> list[str]:
     return [stem, f"{stem}-benign"] if source.both_classes else [stem]
 
 
+def audit_pool_name(trial: Trial) -> str | None:
+    """Benign images of its generator that it does not train on; None where that makes none."""
+    source = trial.arm.source
+    if source is None or source.gan is None or source.both_classes:
+        return None
+    makes_benign = source.gan.images.classes == "target"
+    return f"{pool_names(trial)[0]}-benign-audit" if makes_benign else None
+
+
 def evaluation_name(trial: Trial) -> str | None:
     """Where the pool of a trial is evaluated, against the images of its split."""
     source = trial.arm.source
@@ -221,11 +231,13 @@ def _generator(trial: Trial, source: Source, given: _Given) -> Task:
 def _generated_pools(trial: Trial, generator: str, given: _Given) -> list[Task]:
     assert trial.arm.source is not None
     assert trial.gan_seed is not None
-    tasks = []
-    for name, label in zip(pool_names(trial), (None, "benign"), strict=False):
+    tasks, names = [], list(zip(pool_names(trial), (None, "benign"), strict=False))
+    if (audited := audit_pool_name(trial)) is not None:
+        names.append((audited, "benign"))
+    for name, label in names:
         options = GenerateOptions(
             generator=Path(generator),
-            count=given.counts[name],
+            count=given.counts.get(name, AUDITED),
             label=label,
             seed=trial.gan_seed,
             truncation=trial.arm.source.truncation,
