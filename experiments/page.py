@@ -73,8 +73,8 @@ GAN_FIGURES = {  # keys of evaluation.json: name, how to read it
     "memorisation_in": ("memorisation, in detail", "near copies: closer than any held-out image"),
     "audit": (
         "told from real images, AUC",
-        "by a small network that looks at texture, tested on unseen images; beside it what blurred "
-        "real images and real ones against real ones give. A classifier can learn the same shortcut",
+        "by a small network that looks at texture, tested on unseen images; beside it what "
+        "blurred real images and real ones give. A classifier can learn the same shortcut",
     ),
     "quality": ("quality gate", "what is wrong with the images"),
     "evaluation_network": ("evaluation network", "shares nothing with the discriminator"),
