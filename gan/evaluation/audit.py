@@ -7,6 +7,7 @@ against real ones, and for real against real ones. Whether a classifier did lear
 `shortcut_score` tells from benign images of the same generator.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -283,7 +284,7 @@ def _told_apart(
     other_unseen: _Side,
     compute: Compute,
     seed: int,
-    tick: object,
+    tick: Callable[[], object],
 ) -> AucRecord:
     """Train on the first two sides; the AUC on the last two."""
     network = _train(real.images, other.images, compute, seed, tick)
@@ -296,7 +297,7 @@ def _told_apart(
 
 
 def _train(
-    real: np.ndarray, other: np.ndarray, compute: Compute, seed: int, tick: object
+    real: np.ndarray, other: np.ndarray, compute: Compute, seed: int, tick: Callable[[], object]
 ) -> Teller:
     """One cycle of AdamW; both kinds are seen under the same symmetries, as many of either."""
     seed_torch(seed, "gan/audit")
@@ -317,7 +318,7 @@ def _train(
         optimizer.step()
         cycle.step()
         compute.step()
-        tick()  # type: ignore[operator]
+        tick()
     return network.eval()
 
 

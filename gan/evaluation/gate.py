@@ -11,6 +11,7 @@ from data.pool_quality import (
     FindingRecord,
     PixelRecord,
     QualityRecord,
+    Severity,
     compare_pixels,
     finding,
     pixel_quality,
@@ -31,8 +32,7 @@ from gan.evaluation.metrics import (
 from gan.evaluation.records import EvaluationRecord, MemorisationRecord
 
 UNTRAINED, SHORT = 1.0, 3.0  # thousand images seen
-UNMET, UNLIKE = 0.1, 0.1  # coverage and precision, of what real images reach
-NARROW = 0.1  # recall, of what real images reach
+UNLIKE = 0.1  # coverage, precision or recall, of what real images reach
 TOLD = 0.75  # AUC: half way between chance and certainty; its whole interval lies above
 UNDEFINED = (
     "Whether they copy training images cannot be said: all are one image, whose neighbours are "
@@ -111,7 +111,6 @@ def gated(record: EvaluationRecord, kimg: float | None) -> EvaluationRecord:
     pixels = pixel_quality(record.pixels)
     undefined = pixels.found("collapsed", "fail") and not record.memorisation_flagged
     findings = [
-        *([] if pixels.found("collapsed") else _narrow(record)),
         *([] if pixels.found("collapsed", "fail") else _unlike(record)),
         *_untrained(kimg),
         *_copying(record.memorisation_in),
@@ -147,43 +146,35 @@ def _copies(
 # --- findings ------------------------------------------------------------------------------------
 
 
-def _narrow(record: EvaluationRecord) -> list[FindingRecord]:
-    """Images that look real, but are of few kinds."""
-    recall, floor, precision = record.recall, record.floor.recall, record.precision
-    if recall is None or not floor or precision is None or precision < 0.5:
-        return []
-    if (value := recall / floor) >= NARROW:
-        return []
-    sentence = (
-        f"Few kinds of lesions: recall is {recall:.2f}, where real images reach {floor:.2f} (bound "
-        f"{NARROW} of that)."
-    )
-    return [finding("collapsed", "warning", sentence, value, NARROW)]
-
-
 def _unlike(record: EvaluationRecord) -> list[FindingRecord]:
-    """Images that lie apart from all real ones."""
-    for name, bound in (("coverage", UNMET), ("precision", UNLIKE)):
+    """Images that lie apart from all real ones, or from most of them; the gravest alone."""
+    looked_at: tuple[tuple[str, Severity, str], ...] = (
+        ("coverage", "fail", "Unlike real images"),
+        ("precision", "fail", "Unlike real images"),
+        ("recall", "warning", "Most kinds of real images are not among them"),
+    )
+    for name, severity, words in looked_at:
         value, floor = getattr(record, name), getattr(record.floor, name)
-        if value is not None and floor and value / floor < bound:
+        if value is not None and floor and value / floor < UNLIKE:
             kid = "" if record.kid is None else f"; KID x1000 is {1000 * record.kid:,.0f}"
             if kid and record.kid_floor is not None:
                 kid += f", of real images {1000 * record.kid_floor:,.0f}"
             sentence = (
-                f"Unlike real images: {name} is {value:.2f}, where real images reach {floor:.2f} "
-                f"(bound {bound} of that){kid}."
+                f"{words}: {name} is {value:.2f}, where real images reach {floor:.2f} (bound "
+                f"{UNLIKE} of that){kid}."
             )
-            return [finding("unlike-real", "fail", sentence, value / floor, bound)]
+            return [finding("unlike-real", severity, sentence, value / floor, UNLIKE)]
     return []
 
 
 def _untrained(kimg: float | None) -> list[FindingRecord]:
-    for bound, severity in ((UNTRAINED, "fail"), (SHORT, "warning")):
+    bounds: tuple[tuple[float, Severity], ...] = ((UNTRAINED, "fail"), (SHORT, "warning"))
+    for bound, severity in bounds:
         if kimg is not None and kimg < bound:
             sentence = (
                 f"Barely trained: {1000 * kimg:,.0f} images seen (bound {1000 * bound:,.0f})."
             )
-            return [finding("barely-trained", severity, sentence, kimg, bound)]  # type: ignore[arg-type]
+            return [finding("barely-trained", severity, sentence, kimg, bound)]
     return []
 
 

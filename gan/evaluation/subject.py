@@ -99,10 +99,12 @@ def open_subject(options: EvaluateOptions, source: Source, compute: Compute) -> 
     """Open everything, check that it belongs together, and only then make the images.
 
     Raises UserError for what is missing or damaged, too few images, another image size, another
-    dataset than the generator was trained on, and one that has seen what is held out.
+    dataset than the generator was trained on, one that has seen what is held out, and a pool that
+    is not malignant.
     """
     record = source.provenance.generator
     whole = _dataset(options, source)
+    _check_malignant(source, whole)
     fold = options.fold if options.fold is not None else record.fold if record else 0
     tested = record.test_fold if record and options.test_fold is None else options.test_fold
     dataset = view(whole, fold, tested)
@@ -149,6 +151,16 @@ def _synthetic(options: EvaluateOptions, source: Source, compute: Compute) -> np
     network, record = load_generator(source.opened)
     labels = draw_labels(record.classes, "malignant", options.count, options.seed)
     return sample(network, options.count, options.seed, compute, labels)
+
+
+def _check_malignant(source: Source, dataset: Dataset) -> None:
+    label = source.provenance.label
+    positive = str(dataset.info.options.get("positive") or "mel").split(",")
+    if label not in ("malignant", *positive):
+        raise UserError(
+            f"{source.path}: its images are {label}, and would be compared with malignant ones; "
+            "evaluate a malignant pool of the same generator, or the generator's run"
+        )
 
 
 def _check_unseen(

@@ -181,6 +181,9 @@ def test_bad_input_is_refused(run, blobs, dataset, make_dataset, tmp_path):
     benign = make_dataset(tmp_path / "benign", 60, 32, target=target)
     refused("0 malignant images in the validation part", pool=pool.path, generator=None,
             data=benign.path)  # fmt: skip
+    naevi = Provenance(kind="declared", statement="drawn", label="benign")
+    pool = write_pool(tmp_path / "naevi", np.array(dataset.images[:12]), naevi)
+    refused("its images are benign", generator=None, pool=pool.path, data=dataset.path)
     assert not (run / "evaluation").exists()
 
 
