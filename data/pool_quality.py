@@ -170,10 +170,8 @@ def _collapsed(figures: PixelRecord) -> list[FindingRecord]:
     ):
         for bound, severity in ((ONE_IMAGE, "fail"), (FEW_IMAGES, "warning")):
             if value < bound:
-                sentence = (
-                    f"{'All but' if severity == 'fail' else 'Close to'} one and the same images: "
-                    f"{words} by {value:.2f} of what real images do (bound {bound})."
-                )
+                what = "All but one and the same images" if severity == "fail" else "Little variety"
+                sentence = f"{what}: {words} by {value:.2f} of what real images do (bound {bound})."
                 return [finding("collapsed", severity, sentence, value, bound)]
     return []
 
