@@ -4,8 +4,9 @@
 
 On the phantom, the same trainings with each number of workers, in turn: classifiers that share a
 frozen trunk, then generators. One worker has all cores, N workers a share of them each. Figures are
-seconds from the first task's beginning to the last one's end, loading torch included. After every
-turn a second experiment with the same tasks finds all of them.
+seconds from the first task's beginning to the last one's end, loading torch included, and trainings
+an hour once every worker has ended its first. After every turn a second experiment with the same
+tasks finds all of them.
 """
 
 import os
@@ -23,6 +24,7 @@ from data.store import Dataset, load_dataset
 from dermsynth import cli
 from dermsynth.files import write_json
 from dermsynth.machine import cores
+from dermsynth.manifest import NAME
 from dermsynth.options import ComputeOptions, flat, replace
 from experiments.executors.run_tasks import run_tasks
 from experiments.options import ExperimentOptions
@@ -93,7 +95,7 @@ def task_lists(options: Options, dataset: Dataset) -> dict[str, list[Task]]:
 def measure(
     options: Options, root: Path, kind: str, tasks: list[Task], workers: int
 ) -> dict[str, Any]:
-    """Seconds of all tasks with so many workers, and of an experiment that finds them."""
+    """Seconds of all tasks, which are more than workers, and of an experiment that finds them."""
     with tempfile.TemporaryDirectory(dir=root) as name:
         given = replace(ExperimentOptions(Path(kind)), workers=workers, **flat(options.compute))
         seconds = {}
@@ -105,27 +107,30 @@ def measure(
             if failures := run_tasks(tasks, out, given):
                 raise RuntimeError(f"{failures}: {(out / failures[0].log).read_text()}")
             seconds[again] = round(time.monotonic() - began, 2)
+        ends = sorted((task.folder(Path(name, "seconds")) / NAME).stat().st_mtime for task in tasks)
     threads = max(1, cores() // workers)
     facts = {"kind": kind, "tasks": len(tasks), "workers": workers, "threads": threads}
-    return facts | seconds | {"load_before": round(load, 1)}
+    an_hour = 3600 * (len(tasks) - workers) / (ends[-1] - ends[workers - 1])
+    return facts | seconds | {"an_hour": round(an_hour, 1), "load_before": round(load, 1)}
 
 
 def medians(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Median seconds by kind and number of workers, and how many times faster than with one."""
+    """Medians by kind and number of workers, and how many times faster than the first number."""
     lines = []
     for kind in dict.fromkeys(turn["kind"] for turn in turns):
         mine = [turn for turn in turns if turn["kind"] == kind]
-        seconds = {
-            workers: {
+        first: dict[str, float] = {}
+        for workers in dict.fromkeys(turn["workers"] for turn in mine):
+            found = {
                 name: statistics.median(turn[name] for turn in mine if turn["workers"] == workers)
-                for name in ("seconds", "seconds_found")
+                for name in ("seconds", "seconds_found", "an_hour")
             }
-            for workers in dict.fromkeys(turn["workers"] for turn in mine)
-        }
-        first = next(iter(seconds.values()))["seconds"]
-        for workers, found in seconds.items():
-            times = round(first / found["seconds"], 2)
-            lines.append({"kind": kind, "workers": workers, **found, "times_as_fast": times})
+            first = first or found
+            times = {
+                "times_as_fast": round(first["seconds"] / found["seconds"], 2),
+                "times_as_many_an_hour": round(found["an_hour"] / first["an_hour"], 2),
+            }
+            lines.append({"kind": kind, "workers": workers, **found, **times})
     return lines
 
 

@@ -256,7 +256,7 @@ def attempt(task: "Task", out: Path, run: Run, cache: Any) -> Ended:
     try:
         run(task, out, cache)
     except (Exception, SystemExit) as error:
-        with open(log_path(out, task.name), "a", encoding="utf-8", errors="replace") as log:
+        with contextlib.suppress(OSError), open(log_path(out, task.name), "a") as log:
             traceback.print_exception(error, file=log)
         took = time.monotonic() - began
         return Ended(task.name, took, in_a_line(error), is_full_disk(error))
@@ -295,7 +295,8 @@ def logged(path: Path) -> Iterator[None]:
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
     try:
         _point_at(file, file)
-        print(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')}", flush=True)
+        with contextlib.suppress(OSError):  # a full disk, which the task will meet
+            print(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')}", flush=True)
         yield
     finally:
         _point_at(*before)
@@ -305,6 +306,7 @@ def logged(path: Path) -> Iterator[None]:
 
 def _point_at(stdout: int, stderr: int) -> None:
     for stream in (sys.stdout, sys.stderr):
-        stream.flush()
+        with contextlib.suppress(OSError):
+            stream.flush()
     os.dup2(stdout, 1)
     os.dup2(stderr, 2)

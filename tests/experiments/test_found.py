@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from classifier.options import TrainOptions
 from data.phantom.config import PhantomPoolOptions
@@ -79,6 +80,24 @@ def test_a_second_experiment_finds_everything(
     assert not any(check.faults for check in verify(tmp_path / "second"))
     shutil.rmtree(tmp_path / "first")  # a third one finds what the second has found
     run(tasks, tmp_path / "third")
+
+
+@pytest.mark.slow
+def test_workers_come_to_the_same(data: Path, first: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))
+    other = dataclasses.replace(tasks_on(data, seed=1)[1], name="trials/arm-seed1")
+    tasks = [*tasks_on(data), other]
+    for name, workers in {"a": 1, "b": 2}.items():  # apart: nothing is found
+        out = tmp_path / name / "out"
+        out.mkdir(parents=True)
+        options = replace(ExperimentOptions(Path("e")), device="cpu", workers=workers)
+        assert run_tasks(tasks, out, options) == []
+        assert not (out / ".features").exists()
+    here, workers = (
+        [read_manifest(task.folder(tmp_path / name / "out"), "").id for task in tasks]
+        for name in "ab"
+    )
+    assert here == workers
 
 
 def test_what_was_found_is_not_changed_with_its_copy(first: Path, data: Path):

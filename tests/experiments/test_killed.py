@@ -25,7 +25,7 @@ KILLS = 20
 EXPERIMENT = {
     "seeds": [0, 1],
     "gan_seeds": [0],
-    "folds": "rotate",
+    "folds": [0],
     "bootstrap": 1000,
     "gan": {"arch": "dcgan", "kimg": 0.016, "batch": 8, "evaluate_every": 0},
     "classifier": {
