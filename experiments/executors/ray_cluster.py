@@ -19,7 +19,15 @@ from dermsynth import __version__
 from dermsynth.errors import UserError
 from dermsynth.locks import locked, this_process
 from experiments.executors.local import FEATURES
-from experiments.executors.running import Ended, Run, attempt, in_a_line, log_path, logged
+from experiments.executors.running import (
+    LONGEST,
+    Ended,
+    Run,
+    attempt,
+    in_a_line,
+    log_path,
+    logged,
+)
 
 if TYPE_CHECKING:
     from experiments.tasks import Task
@@ -93,7 +101,8 @@ class RayCluster:
             need = "give Ray fewer CPUs a node (`ray start --num-cpus`), so that fewer run there"
             return Ended(task.name, reason=f"killed by Ray, as its node's memory ran out: {need}")
         except (errors.RayError, ImportError) as error:
-            return Ended(task.name, reason=in_a_line(error))
+            log_path(self.out, task.name).write_text(f"{error}\n", encoding="utf-8")
+            return Ended(task.name, reason=_brief(error))
 
     def _leave(self) -> None:
         if self._is_ours:
@@ -192,9 +201,15 @@ def check_nodes(ray: Any, out: Path) -> None:
             try:
                 fault = ray.get(reference, timeout=PROBE)
             except (ray.exceptions.RayError, ImportError) as error:
-                fault = f"does not run this program ({in_a_line(error)}); install the same there"
+                fault = f"does not run this program ({_brief(error)}); install the same there"
             if fault:
                 raise UserError(f"--executor ray: node {nodes[node]}: {fault}")
+
+
+def _brief(error: Exception) -> str:
+    """What an error of Ray says, without the traceback that it repeats."""
+    text = str(getattr(error, "cause", None) or error).partition("traceback:")[0]
+    return " ".join(text.split())[:LONGEST]
 
 
 @contextlib.contextmanager
