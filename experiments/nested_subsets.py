@@ -57,12 +57,12 @@ def nested_subsets(dataset: Dataset, arms: Sequence[Arm], splits: Sequence[Split
         shares = sorted({*real.get(alike, {})} & {*synthetic})
         if len(shares) > max(1, len(best)):
             best, pair = shares, (real[alike], synthetic)
-    subsets = [
-        Subset(share, *_counts(dataset, splits, share), *(arms[share].name for arms in pair))
-        for share in best
-    ]
-    larger = [*(subset.n_groups for subset in subsets[1:]), np.inf]
-    subsets = [s for s, after in zip(subsets, larger, strict=True) if s.n_groups < after]
+    subsets: list[Subset] = []
+    for share in reversed(best):
+        images, groups = _counts(dataset, splits, share)
+        if not subsets or groups < subsets[0].n_groups:
+            names = (arms[share].name for arms in pair)
+            subsets.insert(0, Subset(share, images, groups, *names))
     return subsets if len(subsets) > 1 else []
 
 
