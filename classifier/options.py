@@ -93,6 +93,7 @@ class TrainingSetOptions:
     generator: Path | None = None  # gan.train run to make the pool with; none: the newest that fits
     allow_leakage: bool = False  # train on a pool that saw validation images; marks every output
     external: Annotated[Repeatable, HOLDS_PATH] = ()  # NAME=FOLDER to test on
+    external_overlap: Literal["refuse", "leave-out"] = "refuse"  # images that the dataset has
     cap: Annotated[int, Between(0, 10_000_000)] = 0  # most real training images of a class; 0: all
     upsample: bool = False  # repeat images of the smaller classes up to the largest
     sampler: Literal["shuffle", "balanced"] = "shuffle"  # balanced: classes equally often, drawn
@@ -222,6 +223,7 @@ def check_effects(options: TrainOptions, frozen: int, splits: bool) -> None:
     needs = {
         "batch_norm": (frozen > 0, "frozen blocks"),
         "metadata": (head == "metadata", "--head metadata"),
+        "external_overlap": (bool(options.training_set.external), "--external"),
         "dropout": (linear, "--head linear, max or multi-level"),
         "views": (keeps or anew, f"{trunk}, no mixed batches, an --augment)"),
         "cache_gib": (pure, f"{trunk})"),

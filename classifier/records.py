@@ -84,6 +84,22 @@ class PoolFacts(Record):
     seed: int | None
 
 
+class OverlapFacts(Record):
+    """What the labelled images of an external set have in common with the dataset, in any part.
+
+    An image counts once, by the first of data.overlap.REASONS.
+    """
+
+    left_out: bool  # False: they are scored, and `leaky` says so
+    images: int = Field(ge=0)  # that overlap
+    malignant: int = Field(ge=0)  # of them
+    reasons: dict[str, int]
+    parts: dict[str, int]  # training, validation, test, no part
+    equal_ids_of_other_sources: int = Field(ge=0)  # not counted: ids of another namespace
+    without_hash: int = Field(ge=0)  # images whose near-duplicates could not be sought
+    dataset_without_hash: int = Field(ge=0)  # images of the dataset among which none was sought
+
+
 class RunRecord(Record):
     """`run.json`: what the options do not say."""
 
@@ -95,6 +111,7 @@ class RunRecord(Record):
     computed_on: str
     folds_hash: Sha256
     externals: dict[str, Sha256]  # their folds_hash
+    overlaps: dict[str, OverlapFacts] = {}  # of the same sets; none in runs of earlier versions
     training_images: dict[str, int]
     pool: PoolFacts | None
     licence: str | None  # of the training images

@@ -25,6 +25,7 @@ from classifier.records import (
     Thresholds,
 )
 from classifier.run_folder import METRICS, MODEL, PREDICTIONS, RUN, WEIGHTS
+from classifier.training.externals import in_words, not_compared
 from classifier.training.setup import TrainingSetup
 from data.store import View
 from dermsynth.files import sha256, write_bytes, write_text
@@ -54,6 +55,9 @@ def write_outputs(
     """
     externals = [f"external/{name}" for name in setup.externals]
     metrics = measure_parts(predictions, ("val", "test", *externals))
+    for name, test in setup.external_tests.items():
+        if test.overlap.left_out:
+            metrics[f"external/{name}"]["left_out"] = test.overlap.images
     record = model_record(setup, model, predictions)
     if setup.leak:
         predictions = predictions.assign(leaky=True)
@@ -131,6 +135,7 @@ def run_record(setup: TrainingSetup, facts: dict[str, Any]) -> RunRecord:
         **facts,
         folds_hash=setup.dataset.folds_hash,
         externals={name: dataset.folds_hash for name, dataset in setup.externals.items()},
+        overlaps={name: test.overlap for name, test in setup.external_tests.items()},
         training_images=counts(setup),
         pool=facts_of_pool,
         licence=None if licence is None else str(licence),
@@ -179,7 +184,11 @@ def describe(setup: TrainingSetup) -> str:
         targets = dataset.targets(dataset.rows(part, fold))  # type: ignore[arg-type]
         lines.append(f"{name:<10} {(targets == 0).sum()} benign + {targets.sum()} malignant")
     for name, external in setup.externals.items():
-        lines.append(f"external   {name}: {len(external.labelled())} images of {external.path}")
+        test = setup.external_tests[name]
+        lines.append(f"external   {name}: {len(test.rows)} images of {external.path}")
+        if test.overlap.left_out and test.overlap.images:
+            lines.append(f"left out   {name}: {test.overlap.images}, {in_words(test.overlap)}")
+        lines += [f"unchecked  {name}: {line}" for line in not_compared(test.overlap)]
     if setup.pool:
         lines.append(f"pool       {setup.pool.path}, the first {n['synthetic_malignant']} images")
     if setup.leak:
@@ -198,7 +207,7 @@ def metrics_table(metrics: dict[str, Metrics], leak: str | None) -> str:
         n = figures.get("n", "")  # of a mean over folds there is none
         lines.append(f"{part:<{width}}" + "".join(f"{cell:>10}" for cell in cells) + f"{n:>8}")
     if leak:
-        lines.insert(0, "LEAKY: the pool saw validation or test images; these are not results")
+        lines.insert(0, f"LEAKY: these are not results ({leak})")
     return "\n".join(lines)
 
 

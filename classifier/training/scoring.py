@@ -53,7 +53,7 @@ class Scorer:
             (part, setup.dataset, setup.dataset.rows(part, setup.fold)) for part in ("val", "test")
         ]
         for name, external in setup.externals.items():
-            parts.append((f"external/{name}", external, external.labelled()))
+            parts.append((f"external/{name}", external, setup.external_tests[name].rows))
         frames = []
         for part, dataset, rows in parts:
             scores = self._probabilities(dataset, rows)

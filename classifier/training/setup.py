@@ -20,6 +20,7 @@ from classifier.model.weights import load_weights, weights_input
 from classifier.options import ModelOptions, TrainOptions, check_effects, check_values, command
 from classifier.run_folder import KIND
 from classifier.targets import Target, target_of
+from classifier.training.externals import ExternalTest, check_externals
 from classifier.training.pools import choose_pool, find_pool, open_pool, pool_for
 from classifier.training.resume import earlier, with_choices
 from classifier.training.training_set import TrainingSet, build_training_set, fit_metadata
@@ -28,7 +29,7 @@ from data.pool import Pool
 from data.prepare import default_dataset
 from data.store import Dataset, load_dataset
 from data.view import view
-from dermsynth.errors import UserError, some
+from dermsynth.errors import UserError
 from dermsynth.files import free_name
 from dermsynth.folders import check_replaceable
 from dermsynth.manifest import Input
@@ -49,6 +50,7 @@ class TrainingSetup:
     spec: ModelSpec
     dataset: Dataset
     externals: dict[str, Dataset]
+    external_tests: dict[str, ExternalTest]  # what is scored of them
     training: TrainingSet
     metadata: MetadataInputs | None  # for a model that looks at age, sex and site
     pool: Pool | None
@@ -96,6 +98,7 @@ def resolve(options: TrainOptions) -> TrainingSetup:
     if needed and setup.pool is None:
         check_weights(options)
         pool, leak = pool_for(setup.options, setup.dataset, needed)
+        leak = _all_leaks(setup.leak, leak)
         resolved = replace(setup.options, pool=pool.path, generator=None)
         return dataclasses.replace(setup, options=resolved, pool=pool, leak=leak)
     return setup
@@ -118,7 +121,7 @@ def look_up(options: TrainOptions) -> TrainingSetup:
     task = options.task
     dataset = view(_open(data, model), fold, task.test_fold, task.malignant_share)
     _check_classes(dataset, fold, options.choice.monitor)
-    _check_unseen(externals, dataset, options)
+    tests = check_externals(externals, dataset, options)
     target = target_of(dataset, fold, options.task.target)
     training = build_training_set(dataset, target, options)
     needed, benign_needed = training.needed
@@ -127,6 +130,7 @@ def look_up(options: TrainOptions) -> TrainingSetup:
     if (place := options.training_set.benign_pool) is not None:
         benign_pool, leak_too = open_pool(options, dataset, place, benign_needed, "benign")
         leak = leak or leak_too
+    leak = _all_leaks(leak, *(test.leak for test in tests.values()))
     metadata = fit_metadata(options, dataset, training) if model.head == "metadata" else None
     name = data.absolute().name
     folds, backbone = f"fold{fold}{dataset.view.name}", model.backbone.replace(":", "-")
@@ -145,7 +149,7 @@ def look_up(options: TrainOptions) -> TrainingSetup:
     )
     path = pool.path if pool else None
     options = replace(options, data=data, pool=path, generator=generator, out=out)
-    found = (fold, target, spec, dataset, externals, training, metadata, pool, benign_pool)
+    found = (fold, target, spec, dataset, externals, tests, training, metadata, pool, benign_pool)
     return TrainingSetup(options, *found, leak, weights, out)
 
 
@@ -210,6 +214,10 @@ def _smoke(options: TrainOptions) -> TrainOptions:
     return replace(options, **small, epochs=1 + small["head_epochs"], weights="none")
 
 
+def _all_leaks(*reasons: str | None) -> str | None:
+    return "; ".join(reason for reason in reasons if reason) or None
+
+
 def _check_classes(dataset: Dataset, fold: int, monitor: str) -> None:
     for part, words in (("train", "training"), ("val", "validation")):
         targets = dataset.targets(dataset.rows(part, fold))  # type: ignore[arg-type]
@@ -245,17 +253,3 @@ def _open_externals(options: TrainOptions) -> dict[str, Dataset]:
             raise UserError(f"--external {text}: the name {name} is given twice")
         externals[name] = _open(Path(folder), options.model)
     return externals
-
-
-def _check_unseen(externals: dict[str, Dataset], dataset: Dataset, options: TrainOptions) -> None:
-    """Raise UserError where an image to be tested on is trained on."""
-    fold, allowed = options.task.fold, options.training_set.allow_leakage
-    own = dataset.table["sha256"].to_numpy()[dataset.rows("train", fold)]  # type: ignore[arg-type]
-    seen = {digest for digest in own if digest}
-    for name, external in externals.items():
-        met = external.table.loc[external.table["sha256"].isin(seen), "image_id"].tolist()
-        if met and not allowed:
-            raise UserError(
-                f"--external {name}={external.path}: {len(met)} of its images are trained on: "
-                f"{some(met)}; it cannot test this run"
-            )
