@@ -28,6 +28,7 @@ CLASSIFIER = {
     "epochs": 1,
     "size": 32,
     "views": 2,
+    "smoke": True,
 }
 EXPERIMENT = {
     "seeds": [0, 1],
