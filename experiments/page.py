@@ -19,6 +19,8 @@ from dermsynth.locks import locked
 from dermsynth.manifest import Sealed, open_sealed
 from dermsynth.page import embedded, templates
 from experiments import plots
+from experiments.learning_curve import LearningCurve, curve_sentences
+from experiments.learning_curve_plot import learning_curve_plot
 from experiments.records import (
     COMPARISONS,
     EXPERIMENT,
@@ -152,8 +154,8 @@ def gan_figure(key: str, evaluation: dict[str, Any] | None) -> str:
         aucs = (number(value[kind]["auc"], 2) for kind in ("synthetic", "blurred", "real"))
         return "{} (blurred {}, real {})".format(*aucs)
     if key == "quality":
-        words = (f"{one['code']} ({one['severity']})" for one in value["findings"])
-        return ", ".join(words) or "nothing found"
+        faults = (f"{one['code']} ({one['severity']})" for one in value["findings"])
+        return ", ".join(faults) or "nothing found"
     if key in (figures.get("floor") or {}):
         return f"{number(value, 2)} (real {number(figures['floor'][key], 2)})"
     return number(value, 2) if isinstance(value, float) else str(value)
@@ -276,7 +278,18 @@ def _context(
         "rocs": {name: plots.roc(curves, colours) for name, curves in experiment["roc"].items()},
         "grids": {kind: _picture(folder, name) for kind, name in experiment["grids"].items()},
         "gan_figures": GAN_FIGURES,
+        "curve": _learning_curve(experiment["learning_curve"]),
         "closest": _closest(folder, experiment["gan"]),
+    }
+
+
+def _learning_curve(content: dict[str, Any] | None) -> dict[str, Any] | None:
+    if content is None:
+        return None
+    curve = LearningCurve.model_validate(content)
+    return {
+        "sentences": curve_sentences(curve),
+        "figure": _two_widths(learning_curve_plot, curve),
     }
 
 

@@ -197,5 +197,7 @@ class ExperimentRecord(Record):
     failures: list[FailureRecord] = Field(default_factory=list)
     differences: list[dict[str, Json]] = Field(default_factory=list)  # of the arms compared
     plan: dict[str, Json] | None = None  # plan.json
+    learning_curve: dict[str, Json] | None = None  # learning_curve.LearningCurve
+    overlaps: dict[str, dict[str, Json]] = Field(default_factory=dict)  # by external set
     roc: dict[str, dict[str, Json]] = Field(default_factory=dict)
     grids: dict[str, str] = Field(default_factory=dict)

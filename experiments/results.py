@@ -28,7 +28,9 @@ from dermsynth.records import dump_record, read_record, write_record
 from experiments.compared import check_alike, compare_arms, roc_bands, trial_predictions
 from experiments.config import Arm, Experiment, Trial, differences
 from experiments.executors.running import Failure
+from experiments.learning_curve import learning_curve
 from experiments.metric_differences import metric_differences, subgroups_of
+from experiments.nested_subsets import nested_subsets
 from experiments.page import Results, write_page
 from experiments.plan import MEND, PLAN, PlanRecord
 from experiments.records import (
@@ -50,6 +52,7 @@ from experiments.tasks import EVALUATION, evaluation_name, pool_names
 from gan.evaluation.records import EvaluationRecord, read_evaluation
 
 PACKAGES = ("dermsynth", "torch", "numpy", "scikit-learn", "scipy", "pandas")
+IN_THE_VERDICT = ("collapsed", "barely-trained", "copies")  # also where they only warn
 GRID = 6  # images a side of the report's grids
 
 
@@ -130,6 +133,8 @@ def write_results(
         gan=trained,
         warnings=pool_warnings(trained, _primary_pools(comparisons, done)),
         shortcuts=shortcuts(out, done, predictions, device.resolve("auto", "fp32")),
+        learning_curve=_learning_curve(dataset, arms, trials, predictions),
+        overlaps=_overlaps(out, done),
         plan=read_record(out / PLAN, PlanRecord, MEND).model_dump(mode="json"),
         failures=[FailureRecord(**dataclasses.asdict(failure)) for failure in failures],
         differences=arm_differences(experiment, arms),
@@ -191,7 +196,8 @@ def pool_warnings(trained: list[GeneratorFacts], pools: set[str]) -> list[str]:
     for one in looked_at:
         quality = EvaluationRecord.model_validate(one.evaluation).quality
         for finding in quality.findings if quality else []:
-            found.setdefault(finding.code, []).append(finding)
+            if finding.severity == "fail" or finding.code in IN_THE_VERDICT:
+                found.setdefault(finding.code, []).append(finding)
     clauses = []
     if unknown := len(pools - {one.run for one in looked_at}):
         clauses.append(f"the quality of {unknown} of {len(pools)} pools could not be evaluated")
@@ -201,6 +207,21 @@ def pool_warnings(trained: list[GeneratorFacts], pools: set[str]) -> list[str]:
         of = "" if len(looked_at) == 1 else f" ({len(findings)} of {len(looked_at)} pools)"
         clauses.append(sentence[0].lower() + sentence[1:] + of)
     return clauses
+
+
+def _learning_curve(
+    dataset: Dataset, arms: list[Arm], trials: list[Trial], predictions: pd.DataFrame
+) -> dict[str, Any] | None:
+    splits = list(dict.fromkeys(trial.split for trial in trials))
+    subsets = nested_subsets(dataset, arms, splits)
+    curve = learning_curve(predictions, subsets) if subsets else None
+    return None if curve is None else curve.model_dump(mode="json")
+
+
+def _overlaps(out: Path, trials: list[Trial]) -> dict[str, dict[str, Any]]:
+    """What external sets have in common with the dataset: the same for every trial."""
+    facts = read_facts(finished_trial(out / trials[0].name))
+    return {name: one.model_dump(mode="json") for name, one in facts.overlaps.items()}
 
 
 def _primary_pools(comparisons: list[dict[str, Any]], trials: list[Trial]) -> set[str]:
