@@ -13,6 +13,7 @@ VERBS = {
     "equivalent": "made no difference that matters",
     "inconclusive": "did not measurably help",
 }
+MDES = {"gain": "mde_helps", "loss": "mde_hurts"}
 AGAINST_DUPLICATES = {  # what the control found, what it means where the arm beat `real`
     "helps": ("better than duplicates", "so class counts alone do not explain the gain"),
     "hurts": ("worse than duplicates", "which would have been the better choice"),
@@ -114,8 +115,9 @@ def _reach(c: dict[str, Any]) -> str:
     if c["verdict"] == "equivalent":
         margin = f"the margin of {c['margin']:.3f}"
         return f"two one-sided tests place it within {margin} that was fixed beforehand"
-    if not c.get("mde"):
-        return "what this design could have seen is not known"
+    if c["mde"] is None:
+        unseen = [word for word in ("gain", "loss") if c[MDES[word]] is None]
+        return f"not even the largest possible {' or '.join(unseen)} would be seen reliably"
     visible = f"differences of {c['mde']:.3f} or more"
     if c["verdict"] == "inconclusive":
         return f"this design could only have seen {visible}"
@@ -181,7 +183,7 @@ def _test_set(c: dict[str, Any]) -> str:
 
 def power(c: dict[str, Any]) -> list[str]:
     """What a comparison could have seen, and what it would take to see its margin, in words."""
-    if not c.get("mde"):
+    if not c["mde"]:
         return [f"On {_test_set(c)} the smallest visible difference is not known."]
     groups = c["n_malignant_groups"]
     level = f"{100 * c['mde_level']:.3g}%"

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -70,6 +71,7 @@ def needed(variance: Variance, alpha: float) -> float:
 
 
 def _smallest(folds: Sequence[Trainings], found: Estimate, alpha: float, sign: int) -> float | None:
+    @cache
     def difference(shift: float) -> tuple[float, float]:
         """The size of the difference after a shift, and by how much it is more than needed."""
         moved = [replace(fold, arm=fold.arm + sign * shift * fold.images.target) for fold in folds]
