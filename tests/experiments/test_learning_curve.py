@@ -42,8 +42,8 @@ def drawn_fold(
         here = gans if gans and arm.startswith("synthetic") else 0
         keys = [(seed, gan) for seed in range(seeds) for gan in (range(here) if here else [None])]
         of_seed = seeds_move * rng.normal(size=seeds)
-        of_gan = gans_move * rng.normal(size=max(1, here))
-        shift = np.array([of_seed[seed] + of_gan[gan or 0] for seed, gan in keys])
+        of_gan = gans_move * rng.normal(size=here)
+        shift = np.array([of_seed[k] + (0 if g is None else of_gan[g]) for k, g in keys])
         mean = (np.sqrt(2) * spread * stats.norm.ppf(auc) + shift)[:, None] * target
         scores = mean + shared + noise * rng.normal(size=(len(keys), len(group)))
         arms[arm] = (keys, scores)
