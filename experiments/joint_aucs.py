@@ -166,8 +166,8 @@ def _weights(found: Sequence[_Cells]) -> np.ndarray:
 
 
 def _form(matrix: np.ndarray, contrasts: np.ndarray) -> np.ndarray:
-    """Quadratic forms [k] of contrasts [k, arms]."""
-    return ((contrasts @ matrix) * contrasts).sum(axis=1)
+    """Quadratic forms [k] of contrasts [k, arms]; rounding leaves none below 0."""
+    return np.maximum(0, ((contrasts @ matrix) * contrasts).sum(axis=1))
 
 
 def _influence(
