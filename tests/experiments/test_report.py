@@ -104,7 +104,8 @@ def gan_seed(seed):
     record = {
         "seed": seed,
         "fold": 0,
-        "run": f"gan/fold0-seed{seed}",
+        "run": f"pools/default-fold0-seed{seed}",
+        "evaluated": f"evaluations/default-fold0-seed{seed}",
         "kimg": 12.4 + seed,
         "seconds": 301.5,
     }
@@ -180,7 +181,9 @@ def write_experiment(folder, sets=("test", "external/isic2019"), **changes):
     content["trials"].to_parquet(folder / "trials.parquet", index=False)
     for name in ("real", "synthetic"):
         grid(folder / "grids" / f"{name}.png", rng)
-    grid(folder / "gan" / "fold0-seed0" / "evaluation" / "memorisation.png", rng)
+    evaluation = folder / "evaluations" / "default-fold0-seed0"
+    grid(evaluation / "memorisation.png", rng)
+    seal(evaluation, "generator-evaluation", {})
     seal(folder, KIND, {"comparisons": digest(content["comparisons"])})
     return folder
 
@@ -255,7 +258,7 @@ def test_warnings_of_generators_are_in_the_verdict(tmp_path):
     settings = experiment(["test"]) | {"warnings": ["the generator of seed 0 copies"]}
     page = page_of(write_experiment(tmp_path, ["test"], experiment=settings))
     verdict = re.search(r'class="verdict">(.*?)</p>', page)[1]
-    assert verdict.endswith("; beware: the generator of seed 0 copies.")
+    assert verdict.endswith("; beware: the generator of seed 0 copies.</small>")
 
 
 def test_arms_are_explained_with_their_options(page):
@@ -336,7 +339,7 @@ def test_missing_parts_are_named_not_fatal(tmp_path):
 
 def test_generator_without_evaluation(tmp_path):
     settings = experiment(["test"])
-    settings["gan"] = [gan_seed(0) | {"evaluation": None, "generator": None}]
+    settings["gan"] = [gan_seed(0) | dict.fromkeys(("evaluation", "evaluated", "generator"))]
     assert "Not evaluated." in words_of(
         page_of(write_experiment(tmp_path, ["test"], experiment=settings))
     )
