@@ -13,7 +13,10 @@ from dermsynth.errors import UserError
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Replace `path` atomically: a reader sees all of the old content or all of the new."""
+    """Replace `path` atomically: a reader sees all of the old content or all of the new.
+
+    Raises UserError where a folder of that name is in the way.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with open(temporary, "wb") as file:
@@ -21,6 +24,8 @@ def write_bytes(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except IsADirectoryError:
+        raise UserError(f"{path}: a folder lies where a file belongs; move it away") from None
     finally:
         temporary.unlink(missing_ok=True)
 

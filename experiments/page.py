@@ -6,7 +6,7 @@ Reads `experiment.json`, `comparisons.json` and `trials.parquet` of an experimen
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,10 @@ from experiments.records import (
     PairedRecords,
 )
 from experiments.wording import power, summary
+from gan.evaluation.records import CLOSEST
+from gan.evaluation.records import KIND as EVALUATION
 
+MEND = "run the experiment again with --resume"
 ARMS = {  # arms in a reader's words; the longest prefix of an arm's name counts
     "real": "real images only",
     "real_oversampled": "real malignant images duplicated, as many as there are synthetic ones: "
@@ -199,7 +202,7 @@ def open_experiment(folder: Path) -> Sealed:
         KIND,
         f"{folder}: no finished experiment there; make one with `python -m experiments.run "
         f"CONFIG.yaml --out {folder}`, or go on with it by adding --resume",
-        "run the experiment again with --resume",
+        MEND,
     )
 
 
@@ -210,13 +213,16 @@ def write_report(folder: Path) -> Path:
     """
     with locked(folder):
         sealed = open_experiment(folder)
-        write_page(folder, read_results(sealed))
+        write_page(folder, read_results(sealed), sealed.bytes)
         sealed.seal_again(REPORT)
     return folder / REPORT
 
 
-def write_page(folder: Path, results: Results) -> None:
-    """Write `report.html` beside the results; generators, external sets, grids may be absent."""
+def write_page(folder: Path, results: Results, read: Callable[[str], bytes]) -> None:
+    """Write `report.html` beside the results; generators and external sets may be absent.
+
+    `read`: a file of the experiment by its name. Raises UserError for a damaged one.
+    """
     environment = templates(Path(__file__).parent)
     words = (number, interval, p_value, count, duration, typographic, gan_figure, power, pool_word)
     environment.globals |= {word.__name__: word for word in words}
@@ -227,6 +233,9 @@ def write_page(folder: Path, results: Results) -> None:
     experiment = results.experiment.model_dump(mode="json")
     experiment["dataset"] = experiment["dataset"] or {}
     context = _context(folder, results.comparisons, results.trials, experiment)
+    context["grids"] = {
+        kind: embedded("png", read(name)) for kind, name in experiment["grids"].items()
+    }
     context |= _beside_the_auc(results.paired)
     write_text(folder / REPORT, environment.get_template("report.html.j2").render(**context))
 
@@ -276,7 +285,6 @@ def _context(
         "trainings": trainings,
         "dots": dots,
         "rocs": {name: plots.roc(curves, colours) for name, curves in experiment["roc"].items()},
-        "grids": {kind: _picture(folder, name) for kind, name in experiment["grids"].items()},
         "gan_figures": GAN_FIGURES,
         "curve": _learning_curve(experiment["learning_curve"]),
         "closest": _closest(folder, experiment["gan"]),
@@ -333,14 +341,10 @@ def _arm_means(done: pd.DataFrame, sets: Sequence[str]) -> dict[str, dict[str, d
 
 
 def _closest(folder: Path, generators: Sequence[dict[str, Any]]) -> str | None:
-    """The first generator's gallery of synthetic images that lie closest to training images."""
-    return (
-        _picture(folder, f"{generators[0]['evaluated']}/memorisation.png") if generators else None
-    )
-
-
-def _picture(folder: Path, name: str | None) -> str | None:
-    """A PNG of the experiment folder as a `data:` URI; None where it is absent."""
-    if not name or not (folder / name).is_file():
+    """The first evaluated pool's synthetic images that lie closest to training images."""
+    done = [one["evaluated"] for one in generators if one["evaluated"]]
+    if not done:
         return None
-    return embedded("png", (folder / name).read_bytes())
+    place = folder / done[0]
+    evaluation = open_sealed(place, EVALUATION, f"{place}: no evaluation there; {MEND}", MEND)
+    return embedded("png", evaluation.bytes(CLOSEST))

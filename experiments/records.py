@@ -151,7 +151,7 @@ class GeneratorFacts(Record):
     seed: int | None  # None: a pool from elsewhere
     fold: int  # of the split that it was trained and is evaluated for
     run: str  # the pool's folder within the experiment, or its path
-    evaluated: str  # where its evaluation lies in the experiment
+    evaluated: str | None = None  # where its evaluation lies in the experiment; None: not done
     kimg: float | None = None
     seconds: float | None = None  # of training
     evaluation: dict[str, Json] | None = None  # evaluation.json

@@ -142,7 +142,8 @@ def write_results(
         grids=grids(out, dataset, done),
     )
     write_record(out / EXPERIMENT, record)
-    write_page(out, Results(comparisons, table, record, paired))
+    results = Results(comparisons, table, record, paired)
+    write_page(out, results, lambda name: (out / name).read_bytes())
     return {
         "comparisons": digest(comparisons),
         "trials": digest([finished_trial(out / trial.name).identity.id for trial in done]),
@@ -263,8 +264,9 @@ def generators(out: Path, trials: list[Trial]) -> list[GeneratorFacts]:
     found: dict[str, GeneratorFacts] = {}
     for trial in trials:
         name = evaluation_name(trial)
-        if name is None or name in found or not is_finished(out / name, EVALUATION):
+        if name is None or name in found:
             continue
+        evaluated = is_finished(out / name, EVALUATION)
         run = pool_names(trial)[0]
         pool = load_pool(out / run)
         record = pool.info.provenance.generator
@@ -274,10 +276,12 @@ def generators(out: Path, trials: list[Trial]) -> list[GeneratorFacts]:
             seed=trial.gan_seed,
             fold=trial.split.number,
             run=run,
-            evaluated=name,
+            evaluated=name if evaluated else None,
             kimg=record.kimg if record else None,
             seconds=60 * record.minutes if record else None,
-            evaluation=read_evaluation(out / run, out / name).model_dump(mode="json"),
+            evaluation=read_evaluation(out / run, out / name).model_dump(mode="json")
+            if evaluated
+            else None,
             generator=facts if record else None,
         )
     return list(found.values())

@@ -10,7 +10,7 @@ import pandas as pd
 from classifier.evaluation import page_figures
 from classifier.evaluation.grad_cam import grad_cam, overlay
 from classifier.evaluation.parts import Part
-from classifier.run_folder import KIND, open_fold_runs
+from classifier.run_folder import KIND, MODEL, WEIGHTS, open_fold_runs
 from classifier.trained import Trained, load_trained
 from dermsynth.errors import UserError
 from dermsynth.manifest import Sealed
@@ -66,6 +66,9 @@ def draw_gallery(run: Sealed, part: Part, views: int, folder: Path) -> Gallery:
     gallery = replace(gallery, means_over=tuple(means_over))
     if run.manifest.kind != KIND:
         return replace(gallery, cam_missing=f"{run.path} holds no network")
+    for name in (MODEL, WEIGHTS):
+        if run.has(name):
+            run.bytes(name)  # damage is no reason for a page without pictures: it stops here
     try:
         trained = load_trained(run)
     except UserError as error:

@@ -242,7 +242,8 @@ def test_without_kernel_locks_the_record_decides(tmp_path, monkeypatch):
     )
     with pytest.raises(UserError, match=r"unless it is gone: then remove .*\.a\.lock"):
         write(tmp_path / "a", overwrite=True)
-    (tmp_path / ".a.lock").write_text(alive.model_dump_json())  # its start time is another's
+    another = alive.model_copy(update={"started": "1"})  # the process id was given away again
+    (tmp_path / ".a.lock").write_text(another.model_dump_json())
     write(tmp_path / "a", "two", overwrite=True)
     assert content(tmp_path / "a") == "two"
 
