@@ -12,7 +12,7 @@ from pathlib import Path
 
 from dermsynth.threads import choose_waiting
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 
 PACKAGES = ("data", "gan", "classifier", "experiments")
 

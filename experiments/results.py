@@ -132,7 +132,10 @@ def write_results(
         seconds=round(float(table["seconds"].sum()) + sum(g.seconds or 0 for g in trained), 1),
         gan=trained,
         warnings=pool_warnings(trained, _primary_pools(comparisons, done)),
-        shortcuts=shortcuts(out, done, predictions, device.resolve("auto", "fp32")),
+        shortcuts=shortcuts(
+            *(out, experiment.comparisons, done, predictions),
+            device.resolve("auto", "fp32"),
+        ),
         learning_curve=_learning_curve(dataset, arms, trials, predictions),
         overlaps=_overlaps(out, done),
         plan=read_record(out / PLAN, PlanRecord, MEND).model_dump(mode="json"),

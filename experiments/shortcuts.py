@@ -21,13 +21,18 @@ from gan.evaluation.audit import shortcut_score
 
 
 def shortcuts(
-    out: Path, trials: list[Trial], predictions: pd.DataFrame, compute: Compute
+    out: Path,
+    comparisons: list[list[str]],
+    trials: list[Trial],
+    predictions: pd.DataFrame,
+    compute: Compute,
 ) -> list[ShortcutRecord]:
     """A record for each arm, fold and generator that can be asked, with the first classifier seed.
 
     Parameters
     ----------
     out : the experiment's folder
+    comparisons : [arm, reference] pairs: an arm's counterpart is its first real reference
     trials : finished ones
     predictions : theirs, PREDICTION_COLUMNS; benign test images are what real ones get
     compute : where the models run
@@ -39,7 +44,7 @@ def shortcuts(
             continue
         asked.add((trial.arm.name, pool))
         images = np.asarray(load_pool(out / pool).images[:])
-        plain = _counterpart(trials, trial)
+        plain = _counterpart(comparisons, trials, trial)
         own, its = (_score(out, each, images, predictions, compute) for each in (trial, plain))
         found.append(
             ShortcutRecord(
@@ -55,14 +60,15 @@ def shortcuts(
     return found
 
 
-def _counterpart(trials: list[Trial], trial: Trial) -> Trial | None:
-    """The training on real images alone with the same fold and seed, if there is one."""
-    alike = [
-        each
+def _counterpart(comparisons: list[list[str]], trials: list[Trial], trial: Trial) -> Trial | None:
+    """The training on real images that it is compared with, of the same fold and seed."""
+    alike = {
+        each.arm.name: each
         for each in trials
         if each.arm.source is None and (each.split, each.seed) == (trial.split, trial.seed)
-    ]
-    return alike[0] if alike else None
+    }
+    references = [other for arm, other in comparisons if arm == trial.arm.name]
+    return next((alike[name] for name in references if name in alike), None)
 
 
 def _score(

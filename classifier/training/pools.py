@@ -77,8 +77,8 @@ def open_pool(
     made = "malignant" if provenance.label in ("malignant", *positive) else "benign"
     if made != target:
         raise UserError(
-            f"{option} {path}: its images are {provenance.label}; its images count as {target} "
-            f"here: make them with `python -m gan.generate --label {target}`"
+            f"{option} {path}: its images are {provenance.label}; synthetic images count as "
+            f"{target} here: make them with `python -m gan.generate --label {target}`"
         )
     reason = _leak(options, provenance, path, dataset)
     if len(pool.images) < needed:

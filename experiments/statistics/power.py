@@ -79,11 +79,11 @@ def _smallest(folds: Sequence[Trainings], found: Estimate, alpha: float, sign: i
         size = sign * there.delta
         return size, size - needed(_at(found.variance, there.variance), alpha)
 
-    shifts = np.append(0, LARGEST_SHIFT / 2.0 ** np.arange(8)[::-1])
-    for before, shift in pairwise(shifts):
-        if difference(shift)[1] > 0:
-            if difference(before)[1] >= 0:  # seen already: little varies
-                return difference(before)[0]
+    # what was observed may be more than is needed, or less: the search goes the other way
+    seen = difference(0.0)[1] >= 0
+    steps = np.append(0, LARGEST_SHIFT / 2.0 ** np.arange(8)[::-1])
+    for before, shift in pairwise(-steps if seen else steps):
+        if (difference(shift)[1] >= 0) != seen:
             found_at = brentq(lambda x: difference(x)[1], before, shift, xtol=1e-2, rtol=1e-2)
             return difference(found_at)[0]
     return None

@@ -43,7 +43,16 @@ def smoke(recipe, lesions, out, *more):
     return cli.parse(TrainOptions, argv, "classifier.train", "")
 
 
-@pytest.mark.parametrize("recipe", FILES, ids=lambda path: path.stem)
+SLOW = ("b6-1024", "b6-tta-meta-ensemble", "ham7-vgg", "ham7-vgg-aux")  # large networks
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.stem in SLOW else [])
+        for path in FILES
+    ],
+)
 def test_a_recipe_from_training_to_scores(recipe, lesions, tmp_path, monkeypatch):
     monkeypatch.setattr(outputs, "draw_plots", lambda *_: None)
     run = tmp_path / "run"

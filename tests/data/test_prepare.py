@@ -293,6 +293,7 @@ def test_too_little_space_is_seen_before_decoding(options, monkeypatch, refused)
     refused(options, r"images of --size 64 need 0\.0 GB, 0\.0 GB are free")
 
 
+@pytest.mark.slow
 def test_too_little_memory_is_seen_before_drawing(tmp_path, refused, monkeypatch):
     monkeypatch.setattr(phantom_module, "check_space", lambda *_: None)
     ask = replace(PrepareOptions(), out=tmp_path / "o" / "p", size=1024, patients=1_000_000)

@@ -60,7 +60,7 @@ def test_subsets_are_nested_and_leave_the_other_parts_alone(fold, one, other):
 
 
 @pytest.mark.parametrize(
-    "test, fold, test_fold, words",
+    ("test", "fold", "test_fold", "words"),
     [
         (False, 1, 9, "has folds"),
         (False, 1, 1, "must not choose the checkpoint"),
@@ -107,4 +107,5 @@ def test_a_generator_that_saw_the_tested_fold_leaks(tmp_path):
 
     assert leak(provenance(seen), tmp_path, seen, 1) is None
     reason = leak(provenance(whole), tmp_path, seen, 1)
-    assert "60 images" in reason and "--fold 1 --test-fold 0" in reason
+    assert "60 images" in reason
+    assert "--fold 1 --test-fold 0" in reason

@@ -11,8 +11,6 @@ from experiments.config import CONFIGS
 from experiments.options import ExperimentOptions
 from experiments.run import run_experiment
 
-QUICK = "quick"  # the others are slow
-
 
 @pytest.fixture(scope="module")
 def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -23,13 +21,8 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(path.stem, marks=[] if path.stem == QUICK else pytest.mark.slow)
-        for path in sorted(CONFIGS.glob("*.yaml"))
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.yaml")))
 def test_it_runs(phantom: Path, tmp_path: Path, name: str):
     text = (CONFIGS / f"{name}.yaml").read_text()
     data = phantom.with_name("rotated") if "folds: rotate" in text else phantom

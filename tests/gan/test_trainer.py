@@ -209,6 +209,7 @@ def test_a_state_that_went_through_a_file_continues_to_the_same_bits(arch, narro
         assert (later.ema.state_dict()[name] == value).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ["lesiongan", "acgan"])
 def test_labels_are_learned(arch, narrow):
     """Dark images of class 0, bright ones of class 1: soon the generator tells them apart."""

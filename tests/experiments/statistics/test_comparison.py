@@ -256,7 +256,7 @@ def test_what_cannot_be_decided_costs_the_others_nothing():
 
 
 def test_real_images_under_two_names_help_about_as_often_as_chance_would_have_it():
-    """40 repeats at a population scatter of 0.01 AUC over 5 seeds; one is due, four are too many."""
+    """40 repeats, a population scatter of 0.01 AUC, 5 seeds: one is due, four are too many."""
     helped, rng = 0, np.random.default_rng(2026)
     by_auc = 0.01 / 0.165  # of the malignant images' mean: d AUC / d mean at an AUC of 0.85
     for _ in range(40):
@@ -264,3 +264,17 @@ def test_real_images_under_two_names_help_about_as_often_as_chance_would_have_it
         one, other = (trained(drawn, drawn.b, 1, 5, rng, seeds_move=by_auc) for _ in range(2))
         helped += compare(drawn, one, other)["verdict"] == "helps"
     assert helped <= 3
+
+
+def test_the_smallest_visible_difference_does_not_follow_what_was_observed():
+    """Help that is plain to see, and harm likewise, leave it where it is without a difference."""
+    stated = {}
+    for delta in (-0.12, 0.0, 0.08):
+        drawn = sample(seed=4, malignant_groups=120, delta=delta)
+        row = compare(drawn, *both(drawn, seed=4, seeds=5))
+        stated[delta] = row["mde_helps"], row["mde_hurts"]
+        if delta:
+            assert abs(row["delta_auc"]) > 1.5 * max(stated[delta])
+    for helps, hurts in stated.values():
+        assert helps == pytest.approx(stated[0.0][0], rel=0.35)
+        assert hurts == pytest.approx(stated[0.0][1], rel=0.35)

@@ -140,6 +140,7 @@ def test_with_one_kind_alone_there_is_nothing_to_learn(tmp_path):
         load_diagnosis_network(dataset, 0, COMPUTE)
 
 
+@pytest.mark.slow
 def test_two_processes_train_it_once(lesions, tmp_path):
     """The second waits for the first and takes what that has trained."""
     code = (

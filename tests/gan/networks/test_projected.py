@@ -190,6 +190,7 @@ def test_a_game_trains_the_heads_only_and_resumes_exactly(reals, tmp_path):
         torch.testing.assert_close(one.state_dict(), other.state_dict(), atol=0, rtol=0)
 
 
+@pytest.mark.slow
 def test_a_game_in_bf16_stays_finite(reals):
     trainer = new_game("bf16")
     for _ in range(2):
