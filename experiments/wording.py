@@ -97,8 +97,8 @@ def _about(c: dict[str, Any]) -> str:
     if pools <= 1:
         return f"this is about this one pool of images and {seeds}: another generator was not tried"
     return (
-        f"this is about these {pools} pools of images and {seeds}: {c['n_gan_seeds']} a fold do "
-        "not tell how generators vary, so another one may do otherwise"
+        f"this is about these {pools} pools of images and {seeds}: from {c['n_gan_seeds']} a fold "
+        "it is not known how generators vary, so another one may do otherwise"
     )
 
 

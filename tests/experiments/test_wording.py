@@ -57,8 +57,8 @@ ELSEWHERE |= {"mde": None, "mde_helps": None}
             HELPS | POOL | {"n_gan_seeds": 2},
             "These synthetic lesions helped: AUC 0.871 -> 0.895, +0.024 [+0.012, +0.036] on "
             f"{COUNTS}; this design could have seen {MDE}; this is about these 2 pools of images "
-            "and 5 classifier seeds: 2 a fold do not tell how generators vary, so another one may "
-            "do otherwise.",
+            "and 5 classifier seeds: from 2 a fold it is not known how generators vary, so another "
+            "one may do otherwise.",
         ),
         (
             SMALL,
