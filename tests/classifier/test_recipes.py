@@ -43,7 +43,13 @@ def smoke(recipe, lesions, out, *more):
     return cli.parse(TrainOptions, argv, "classifier.train", "")
 
 
-SLOW = ("b6-1024", "b6-tta-meta-ensemble", "ham7-vgg", "ham7-vgg-aux")  # large networks
+SLOW = (
+    "b3-meta-cutmix",
+    "b6-1024",
+    "b6-tta-meta-ensemble",
+    "ham7-vgg",
+    "ham7-vgg-aux",
+)  # large networks
 
 
 @pytest.mark.parametrize(

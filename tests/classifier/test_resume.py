@@ -171,6 +171,7 @@ def test_a_kill_at_any_step_of_the_end_changes_nothing(stopped, tmp_path, monkey
     assert left(stopped.run.out) == []
 
 
+@pytest.mark.slow
 def test_a_second_process_is_refused(stopped):
     seen = []
     step = Loop.step

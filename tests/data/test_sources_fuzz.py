@@ -172,6 +172,7 @@ def test_any_class_folders(tmp_path_factory, names, ask):
     assert all(file is None or file.path.is_relative_to(root) for file in listing.files)
 
 
+@pytest.mark.slow
 def test_many_clashes_take_no_time(root):
     """100,000 ids twice each, all contradicting: linear work."""
     rows = "".join(f"i{n % 100_000},{n},mel\n" for n in range(200_000))

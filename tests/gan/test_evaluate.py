@@ -105,6 +105,7 @@ def test_the_page_says_what_is_wrong_and_loads_nothing(score, blobs, tmp_path):
     assert "url(" not in page.replace("url(data:", "")
 
 
+@pytest.mark.slow
 def test_the_default_network_learned_the_datasets_diagnoses(make_dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(gan.evaluation.diagnosis_network, "LEAST_STEPS", 5)
     monkeypatch.setattr(gan.evaluation.diagnosis_network, "EPOCHS", 1)
