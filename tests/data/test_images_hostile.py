@@ -238,6 +238,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
 
 
+@pytest.mark.slow
 def test_bombs_stay_within_memory(tmp_path):
     """Eight at once, in a process of their own: 2.5 gigapixels promised in 30 KB, and the most
     that is let in, 98 megapixels, as PNG and as progressive JPEG."""

@@ -270,6 +270,7 @@ def test_an_offline_run_that_was_synced_is_a_new_run_when_resumed(tmp_path: Path
     assert len({row["_step"] for row in first}) == len(first)
 
 
+@pytest.mark.slow
 def test_a_killed_and_resumed_online_run_holds_every_step_once(tmp_path: Path):
     server = Server()
     online = {"API_KEY": "a" * 40, "BASE_URL": server.url}

@@ -431,6 +431,7 @@ def test_what_another_program_wrote_is_checked(tmp_path, name, content, message)
         report.write_report(folder)
 
 
+@pytest.mark.slow
 def test_command(tmp_path):
     folder = write_experiment(tmp_path / "exp", ["test"])
     command = [sys.executable, "-m", "experiments.report"]

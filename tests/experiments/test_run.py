@@ -97,7 +97,11 @@ def test_everything_a_reader_needs_is_there(finished: ExperimentOptions):
     predictions = pd.read_parquet(finished.run.out / "predictions.parquet")
     scored = predictions.groupby(["arm", "seed"])["image_id"].agg(lambda ids: tuple(sorted(ids)))
     assert len(set(scored)) == 1  # every trial was tested on the same images
-    assert "</html>" in (finished.run.out / "report.html").read_text()
+    page = (finished.run.out / "report.html").read_text()
+    assert "</html>" in page
+    plan = json.loads((finished.run.out / "plan.json").read_text())
+    assert plan["design_sha256"] in page
+    assert plan["made"] in page
     assert {path.name for path in (finished.run.out / "grids").iterdir()} == {
         "real.png",
         "synthetic.png",
@@ -260,6 +264,7 @@ def rotated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out"
 
 
+@pytest.mark.slow
 def test_rotation_tests_every_image_once_by_models_that_never_saw_it(rotated: Path):
     table = load_dataset(rotated.parent / "phantom").table.set_index("image_id")
     predictions = pd.read_parquet(rotated / "predictions.parquet")
@@ -276,6 +281,7 @@ def test_rotation_tests_every_image_once_by_models_that_never_saw_it(rotated: Pa
         }
 
 
+@pytest.mark.slow
 def test_arms_hold_the_images_that_their_names_say(rotated: Path):
     counts = {
         arm: json.loads((rotated / f"trials/fold0/{name}/run.json").read_text())["training_images"]
@@ -306,6 +312,7 @@ def test_arms_hold_the_images_that_their_names_say(rotated: Path):
     assert len(steps) == 1
 
 
+@pytest.mark.slow
 def test_benign_images_of_the_generator_are_scored_for_a_shortcut(rotated: Path):
     shortcuts = json.loads((rotated / "experiment.json").read_text())["shortcuts"]
     asked = {(one["arm"], one["fold"]) for one in shortcuts}
@@ -314,6 +321,7 @@ def test_benign_images_of_the_generator_are_scored_for_a_shortcut(rotated: Path)
     assert all(0 <= one["auc"] <= 1 and 0 <= one["auc_reference"] <= 1 for one in shortcuts)
 
 
+@pytest.mark.slow
 def test_the_plan_was_made_before_and_stands_in_the_report(rotated: Path):
     plan = json.loads((rotated / "plan.json").read_text())
     assert plan["cost"]["n_trainings"] == len(pd.read_parquet(rotated / "trials.parquet")) == 15

@@ -75,6 +75,7 @@ def test_new_lesions_of_the_same_kind_pass(score, make_lesions, tmp_path):
     assert json.loads((tmp_path / "pool" / "evaluation" / "evaluation.json").read_text()) == result
 
 
+@pytest.mark.slow
 def test_pairs_of_copies_are_perfect_and_of_new_lesions_as_real_ones_are(
     score, blobs, make_lesions
 ):
@@ -211,6 +212,7 @@ def test_an_evaluation_is_sealed_replaced_and_known_by_its_subject(score, make_l
         read_evaluation(pool)
 
 
+@pytest.mark.slow
 def test_a_moved_dataset_is_found_by_data_and_another_is_refused(make_run, make_dataset, tmp_path):
     dataset = make_dataset(tmp_path / "mine")
     run = make_run(tmp_path / "run", data=dataset.path)
