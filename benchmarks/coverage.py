@@ -10,6 +10,7 @@ options, is not measured again, so that a run that was stopped goes on.
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,7 @@ def cells(options: Options) -> Iterator[tuple[str, Cell, Callable[[], Cell]]]:
         yield (
             "verdicts",
             setting,
-            lambda world=world, sets=sets: coverage_verdicts.measure_verdicts(
-                world, sets, options.bootstrap
-            ),
+            partial(coverage_verdicts.measure_verdicts, world, sets, options.bootstrap),
         )
     for world in coverage_verdicts.power_worlds():
         sets = options.sets // 4
@@ -49,16 +48,14 @@ def cells(options: Options) -> Iterator[tuple[str, Cell, Callable[[], Cell]]]:
         yield (
             "power",
             setting,
-            lambda world=world, sets=sets: coverage_verdicts.measure_power(
-                world, sets, options.bootstrap
-            ),
+            partial(coverage_verdicts.measure_power, world, sets, options.bootstrap),
         )
     for design in coverage_intervals.designs():
         setting = asdict(design) | {"sets": options.sets, "bootstrap": 999}
         yield (
             "intervals",
             setting,
-            lambda design=design: coverage_intervals.measure(design, options.sets, 999),
+            partial(coverage_intervals.measure, design, options.sets, 999),
         )
 
 

@@ -198,13 +198,9 @@ def _confirmed(dataset: Dataset, external: Dataset, pairs: np.ndarray) -> np.nda
 
     def register(start: int) -> list[tuple[int, int]]:
         block = kept.where((kept.row >= start) & (kept.row < start + duplicates.ROWS))
-        shifted, maps = duplicates._shifted(block, images, fine, start)
-        return [
-            (theirs[one], own[other - len(theirs)])
-            for one, other, turn, affine in zip(*shifted[:3], maps, strict=True)
-            if likeness.registered(likeness.oriented(images[one], turn), images[other], affine)
-            >= duplicates.REGISTERED
-        ]
+        shifted, maps = duplicates.shifted(block, images, fine, start)
+        same = shifted.where(duplicates.registered(shifted, maps, images))
+        return list(zip(theirs[same.row], own[same.column - len(theirs)], strict=True))
 
     starts = range(0, len(theirs), duplicates.ROWS)
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(cores()) as executor:

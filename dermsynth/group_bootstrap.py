@@ -102,16 +102,29 @@ def group_variance(row: np.ndarray, column: np.ndarray, groups: Groups) -> tuple
     rows, columns = len(m), len(n)
     if min(rows, columns) < 2:
         return 0.0, 0.0
-    row, column = row * np.sqrt(rows / (rows - 1)), column * np.sqrt(columns / (columns - 1))
-    influence = np.zeros(groups.n_groups)
-    influence[groups.malignant] += row
-    influence[groups.benign] += column
+    influence, row, column = group_influence(row, column, groups)
     variance, of_rows, of_columns = ((x * x).sum() for x in (influence, row, column))
     free_rows = m.sum() ** 2 / (m @ m) - 1  # groups of unequal size count as fewer (Kish)
     free_columns = n.sum() ** 2 / (n @ n) - 1
     spread = of_rows**2 / free_rows + of_columns**2 / free_columns
     df = (of_rows + of_columns) ** 2 / spread if spread > 0 else min(free_rows, free_columns)
     return float(variance), float(df)
+
+
+def group_influence(
+    row: np.ndarray, column: np.ndarray, groups: Groups
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of all groups [..., groups], and through malignant and through benign images alone.
+
+    `row`, `column`: as of `group_variance`, of one estimate or of several [..., groups of a class],
+    two groups or more of each class.
+    """
+    rows, columns = row.shape[-1], column.shape[-1]
+    row, column = row * np.sqrt(rows / (rows - 1)), column * np.sqrt(columns / (columns - 1))
+    influence = np.zeros((*row.shape[:-1], groups.n_groups))
+    influence[..., groups.malignant] += row
+    influence[..., groups.benign] += column
+    return influence, row, column
 
 
 def group_draws(groups: int, replicates: int, seed: int) -> Iterator[np.ndarray]:

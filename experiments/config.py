@@ -132,6 +132,11 @@ def all_trials(experiment: Experiment, arms: list[Arm], splits: list[Split]) -> 
     ]
 
 
+def splits_of(trials: list[Trial]) -> list[Split]:
+    """The splits of some trainings, each once, in order."""
+    return list(dict.fromkeys(trial.split for trial in trials))
+
+
 def read_experiment(path: Path, smoke: bool = False) -> tuple[Experiment, list[Arm]]:
     """Read and check an experiment file; with `smoke`, what tries it out in a minute or two.
 

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtrit
 
+from dermsynth.group_bootstrap import group_influence
 from experiments.compared import FoldScores
 from experiments.statistics.comparison import LEAST_GENERATOR_DF
 from experiments.statistics.trainings import Images, Key, kish, placements
+from experiments.statistics.variance import fold_weights
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def joint_aucs(folds: Sequence[FoldScores], arms: Sequence[str]) -> JointAucs | 
     if not found:
         return None
     there = sum(len(fold.arms[arm][0]) for fold in folds for arm in arms if arm in fold.arms)
-    weights = _weights(found)
+    weights = fold_weights(found)
     means = [cells.auc.mean(axis=0) for cells in found]
     gans = _over_levels(found, weights, [cells.gan for cells in found])
     crossed = np.zeros((len(arms), len(arms)))
@@ -158,29 +160,9 @@ def _cells(fold: FoldScores, arms: Sequence[str]) -> _Cells | None:
     )
 
 
-def _weights(found: Sequence[_Cells]) -> np.ndarray:
-    """Of folds, sum 1: by pairs of images, shared by folds that are tested on the same ones."""
-    alike = [sum(cells.images is other.images for other in found) for cells in found]
-    pairs = np.array([cells.images.n_pairs for cells in found]) / alike
-    return pairs / pairs.sum()
-
-
 def _form(matrix: np.ndarray, contrasts: np.ndarray) -> np.ndarray:
     """Quadratic forms [k] of contrasts [k, arms]; rounding leaves none below 0."""
     return np.maximum(0, ((contrasts @ matrix) * contrasts).sum(axis=1))
-
-
-def _influence(
-    images: Images, row: np.ndarray, column: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of groups on AUCs: of all [arms, groups], and through malignant and benign images alone."""
-    groups = images.groups
-    rows, columns = row.shape[-1], column.shape[-1]
-    row, column = row * np.sqrt(rows / (rows - 1)), column * np.sqrt(columns / (columns - 1))
-    influence = np.zeros((len(row), groups.n_groups))
-    influence[:, groups.malignant] += row
-    influence[:, groups.benign] += column
-    return influence, row, column
 
 
 def _too_few(cells: _Cells) -> bool:
@@ -200,7 +182,9 @@ def _over_groups(found: Sequence[_Cells], weights: np.ndarray) -> tuple[OverGrou
     images = {id(cells.images): cells.images for cells in found}
     strata = []
     for key, (row, column) in sums.items():
-        total, rows, columns = (one @ one.T for one in _influence(images[key], row, column))
+        total, rows, columns = (
+            one @ one.T for one in group_influence(row, column, images[key].groups)
+        )
         counts = images[key].groups.m, images[key].groups.n
         free_rows, free_columns = (1 / kish(of_class) - 1 for of_class in counts)
         strata.append(OverGroups(total, rows, columns, free_rows, free_columns))
@@ -237,6 +221,6 @@ def _crossed(cells: _Cells) -> np.ndarray:
         return np.zeros(shape)
     total = np.zeros(shape)
     for row, column in zip(rows, columns, strict=True):
-        influence, _, _ = _influence(cells.images, row, column)
+        influence, _, _ = group_influence(row, column, cells.images.groups)
         total += influence @ influence.T
     return total * float(shares @ shares) / (len(shares) - 1)

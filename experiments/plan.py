@@ -27,7 +27,7 @@ from dermsynth.errors import UserError
 from dermsynth.manifest import digest
 from dermsynth.options import as_plain, replace
 from dermsynth.records import Json, Record, Sha256, read_record, write_record
-from experiments.config import Experiment, Split, Trial
+from experiments.config import Experiment, Split, Trial, splits_of
 from experiments.options import ExperimentOptions
 from experiments.page import open_experiment
 from experiments.records import COMPARISONS, Comparisons
@@ -106,7 +106,7 @@ def keep_plan(
 
     A new one takes a training of two steps. Raises UserError for a pilot that is not there.
     """
-    splits = list(dict.fromkeys(trial.split for trial in trials))
+    splits = splits_of(trials)
     design: dict[str, Any] = {
         "experiment": as_plain(experiment),
         "dataset": dataset.identity.id,
@@ -144,7 +144,9 @@ def describe(plan: PlanRecord, margin: float) -> str:
         f"  disk         about {cost.disk_bytes / 2**20:,.0f} MiB",
     ]
     if seen is None:
-        return "\n".join([*lines, "  visible      nothing: with one classifier seed no verdict is"])
+        return "\n".join(
+            [*lines, "  visible      nothing: with one classifier seed no verdict is possible"]
+        )
     fine = "finer" if seen.difference <= margin else "coarser"
     return "\n".join(
         [
@@ -166,7 +168,9 @@ def _cost(
     kinds = [task.kind for task in tasks]
     generators = [task.options for task in tasks if task.kind == GENERATOR]
     with TemporaryDirectory() as folder:
-        seconds, weights, where = _training_seconds(dataset, trials, options, Path(folder))
+        seconds, weights, where = _training_seconds(
+            *(dataset, trials, sizes, options), Path(folder)
+        )
     pixels = sum(sizes.values()) * dataset.size**2 * 3
     return Cost(
         n_trainings=kinds.count(CLASSIFIER),
@@ -190,12 +194,15 @@ def _generator_minutes(options: Any) -> float:
 
 
 def _training_seconds(
-    dataset: Dataset, trials: list[Trial], options: ExperimentOptions, folder: Path
+    dataset: Dataset,
+    trials: list[Trial],
+    sizes: dict[str, int],
+    options: ExperimentOptions,
+    folder: Path,
 ) -> tuple[float, int, str]:
     """Seconds of all trainings, bytes of a model's weights, and where this was measured."""
     total, weights, where = 0.0, 0, ""
     measured: dict[tuple[Any, ...], tuple[float, float]] = {}  # by what decides how fast it is
-    sizes = pool_sizes(dataset, trials)
     looked_at: set[tuple[Any, ...]] = set()  # images that the trunk has seen, with the network
     for name in dict.fromkeys(trial.arm.name for trial in trials):
         own = [trial for trial in trials if trial.arm.name == name]

@@ -26,7 +26,7 @@ from dermsynth.manifest import Sealed, digest, is_finished, open_sealed
 from dermsynth.options import as_plain
 from dermsynth.records import dump_record, read_record, write_record
 from experiments.compared import check_alike, compare_arms, roc_bands, trial_predictions
-from experiments.config import Arm, Experiment, Trial, differences
+from experiments.config import Arm, Experiment, Trial, differences, splits_of
 from experiments.executors.running import Failure
 from experiments.learning_curve import learning_curve
 from experiments.metric_differences import metric_differences, subgroups_of
@@ -216,8 +216,7 @@ def pool_warnings(trained: list[GeneratorFacts], pools: set[str]) -> list[str]:
 def _learning_curve(
     dataset: Dataset, arms: list[Arm], trials: list[Trial], predictions: pd.DataFrame
 ) -> dict[str, Any] | None:
-    splits = list(dict.fromkeys(trial.split for trial in trials))
-    subsets = nested_subsets(dataset, arms, splits)
+    subsets = nested_subsets(dataset, arms, splits_of(trials))
     curve = learning_curve(predictions, subsets) if subsets else None
     return None if curve is None else curve.model_dump(mode="json")
 
@@ -236,7 +235,7 @@ def _primary_pools(comparisons: list[dict[str, Any]], trials: list[Trial]) -> se
 
 def part_counts(dataset: Dataset, trials: list[Trial]) -> dict[str, dict[str, int]]:
     """Images by class and groups of each part, of the first split; of all splits for the test."""
-    splits = list(dict.fromkeys(trial.split for trial in trials))
+    splits = splits_of(trials)
     first = splits[0]
     seen = view(dataset, first.fold, first.test_fold)
     rows_by_part = {part: seen.rows(part, first.fold) for part in ("train", "val")}

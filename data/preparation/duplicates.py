@@ -154,18 +154,13 @@ def _describe_all(images: np.ndarray, folder: Path, executor: ThreadPoolExecutor
 
 def _compare(images: np.ndarray, descriptors: Descriptors, start: int) -> np.ndarray:
     """Pairs [m, 2] that pass all stages, sorted, whose first row is in `start`..`start + ROWS`."""
-    kept, maps = _shifted(_alike(descriptors.waves, start), images, descriptors.fine, start)
+    kept, maps = shifted(_alike(descriptors.waves, start), images, descriptors.fine, start)
     order = np.lexsort((-kept.score, kept.column, kept.row))
     kept, maps = kept.where(order), maps[order]
     pairs = np.column_stack([kept.row, kept.column])
     first = np.append(True, (pairs[1:] != pairs[:-1]).any(1))[: len(pairs)]
     kept, maps, pairs = kept.where(first), maps[first], pairs[first]  # one orientation each
-    same = np.zeros(len(pairs), bool)
-    for at, ((row, column), orientation) in enumerate(zip(pairs, kept.orientation, strict=True)):
-        view = oriented(images[row], orientation)
-        same[at] = likeness.registered(view, images[column], maps[at]) >= REGISTERED
-        _let_go(images)
-    return pairs[same].astype(np.int64)
+    return pairs[registered(kept, maps, images)].astype(np.int64)
 
 
 def _alike(waves: np.ndarray, start: int) -> Candidates:
@@ -217,7 +212,17 @@ def _best(
     return [whole.where(rank < most)], level
 
 
-def _shifted(
+def registered(candidates: Candidates, maps: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """Which pass the third stage, bool [m]; `maps` as `shifted` gives them."""
+    same = np.zeros(len(maps), bool)
+    for at, (row, column, orientation, _) in enumerate(zip(*candidates, strict=True)):
+        view = oriented(images[row], orientation)
+        same[at] = likeness.registered(view, images[column], maps[at]) >= REGISTERED
+        _let_go(images)
+    return same
+
+
+def shifted(
     candidates: Candidates, images: np.ndarray, fine: np.ndarray, start: int
 ) -> tuple[Candidates, np.ndarray]:
     """What passes the second stage; with the maps (float32 [m, 2, 3], px of `FINE`) that fit best.

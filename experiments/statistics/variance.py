@@ -14,6 +14,7 @@ contains the same once more; that part, `crossed`, is estimated and taken out of
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -66,7 +67,15 @@ class Estimate:
         return self.auc_arm - self.auc_reference
 
 
-def fold_weights(folds: Sequence[Trainings]) -> np.ndarray:
+class Tested(Protocol):
+    """A fold that was tested on some images."""
+
+    @property
+    def images(self) -> Images:
+        """Those of its test set."""
+
+
+def fold_weights(folds: Sequence[Tested]) -> np.ndarray:
     """Weights of folds, float64 [folds]: by pairs of images, shared by folds of the same images."""
     alike = [sum(fold.images is other.images for other in folds) for fold in folds]
     pairs = np.array([fold.images.n_pairs for fold in folds], np.float64) / alike
