@@ -14,9 +14,10 @@ from classifier.run_folder import open_run
 from classifier.trained import load_trained
 from data.pool import load_pool
 from dermsynth.device import Compute
+from dermsynth.manifest import is_finished
 from experiments.config import Trial
 from experiments.records import ShortcutRecord
-from experiments.tasks import audit_pool_name
+from experiments.tasks import POOL, audit_pool_name
 from gan.evaluation.audit import shortcut_score
 
 
@@ -41,6 +42,8 @@ def shortcuts(
     for trial in trials:
         pool = audit_pool_name(trial)
         if pool is None or (trial.arm.name, pool) in asked:
+            continue
+        if not is_finished(out / pool, POOL):  # it failed, which the report says
             continue
         asked.add((trial.arm.name, pool))
         images = np.asarray(load_pool(out / pool).images[:])

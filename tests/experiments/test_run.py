@@ -14,13 +14,19 @@ from classifier.options import TrainOptions
 from classifier.train import train
 from data.prepare import PrepareOptions, prepare
 from data.store import load_dataset, write_dataset
+from dermsynth.cli import from_mapping
+from dermsynth.device import resolve
 from dermsynth.errors import UserError
 from dermsynth.options import replace
 from dermsynth.verify import verify
 from experiments.compared import check_alike
+from experiments.config import Arm, Source, Split, Trial
 from experiments.options import ExperimentOptions
 from experiments.page import write_report
 from experiments.run import run_experiment
+from experiments.shortcuts import shortcuts
+from experiments.tasks import audit_pool_name
+from gan.options import TrainOptions as GanOptions
 
 CLASSIFIER = {
     "backbone": "efficientnet-lite0",
@@ -322,6 +328,14 @@ def test_benign_images_of_the_generator_are_scored_for_a_shortcut(rotated: Path)
 
 
 @pytest.mark.slow
+def test_without_the_benign_pool_there_is_a_result_all_the_same(tmp_path: Path):
+    options = from_mapping(GanOptions, {"classes": "target"}, "gan")
+    arm = Arm("synthetic", Source("gan", "default", options), TrainOptions())
+    trial = Trial(arm, Split(1, 0), 0, 0)
+    assert audit_pool_name(trial) == "pools/default-fold0-seed0-benign-audit"
+    assert shortcuts(tmp_path, [], [trial], pd.DataFrame(), resolve("cpu", "fp32")) == []
+
+
 def test_the_plan_was_made_before_and_stands_in_the_report(rotated: Path):
     plan = json.loads((rotated / "plan.json").read_text())
     assert plan["cost"]["n_trainings"] == len(pd.read_parquet(rotated / "trials.parquet")) == 15
