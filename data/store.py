@@ -58,6 +58,25 @@ class Look(Record):
     clean: tuple[str, ...]  # names of data.images.cleaning.CLEANERS
 
 
+class TargetMeaning(Record):
+    """What the targets 1 and 0 mean: the words of every page, plot and message that shows them."""
+
+    one: str = "malignant"
+    zero: str = "not malignant"  # "not melanoma" where one is "melanoma": others are cancers too
+    positive: tuple[str, ...] = ()  # diagnoses that are 1; (): the source's own column says it
+    told_by: str = ""  # where the targets come from: "the diagnosis", "the column target"
+
+    @property
+    def words(self) -> tuple[str, str]:
+        """What 0 and 1 mean, in this order."""
+        return self.zero, self.one
+
+
+MELANOMA = TargetMeaning(
+    one="melanoma", zero="not melanoma", positive=("mel",), told_by="the diagnosis"
+)
+
+
 class DatasetRecord(Record):
     """`dataset.json`. What a source says of itself (licence, citation ...) stands beside these."""
 
@@ -72,6 +91,7 @@ class DatasetRecord(Record):
     conflicts: list[dict[str, Json]] = []
     duplicates: dict[str, int] = {}
     enlarged: int = 0
+    target: TargetMeaning = TargetMeaning()
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -146,6 +146,7 @@ def finish(
         "conflicts": joined.conflicts,
         "duplicates": _pair_counts(listed),
         "counts": _counts(table),
+        "target": joined.meaning,
     }
     store.write_parquet(folder / PAIRS, listed)
     save_skipped(folder, faults)

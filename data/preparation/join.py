@@ -9,6 +9,7 @@ import pandas as pd
 from data.images.files import Encoded
 from data.preparation.options import ConflictPolicy
 from data.sources.listing import Fault, Listing
+from data.store import MELANOMA, TargetMeaning
 from dermsynth.errors import UserError, some
 
 
@@ -22,6 +23,7 @@ class JoinedListing:
     same: np.ndarray  # int64 [m, 2], rows that a source declares duplicates
     dropped: dict[str, list[str]]  # image ids left out by a rule, by reason
     conflicts: list[dict[str, Any]]  # lesions whose images have both targets
+    meaning: TargetMeaning = MELANOMA  # of the targets
 
     def keep(self, stay: np.ndarray, reason: str) -> "JoinedListing":
         """Without the rows where `stay` (bool [n]) is False; `reason` says why they went."""
