@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from pydantic import ConfigDict
 
+from data.grouping import Grouping, count_ids
 from data.images.native import NativeImages
 from data.images.stored import HASHES as HASHES
 from data.images.stored import IMAGES as IMAGES
@@ -92,6 +93,7 @@ class DatasetRecord(Record):
     duplicates: dict[str, int] = {}
     enlarged: int = 0
     target: TargetMeaning = TargetMeaning()
+    grouping: Grouping = Grouping()  # of the images that are in a part
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -210,7 +212,22 @@ def open_dataset_folder(path: Path) -> Sealed:
 
 
 def _read_table(sealed: Sealed) -> tuple[pd.DataFrame, DatasetRecord]:
-    return sealed.table(TABLE, COLUMNS), sealed.record(HEADER, DatasetRecord)
+    """Table and record; what a record of before 0.5 does not say is told by the table."""
+    table, record = sealed.table(TABLE, COLUMNS), sealed.record(HEADER, DatasetRecord)
+    told = {"target": _told_meaning(table), "grouping": _part_ids(table)}
+    unsaid = told.keys() - record.model_fields_set
+    return table, record.model_copy(update={name: told[name] for name in unsaid})
+
+
+def _part_ids(table: pd.DataFrame) -> Grouping:
+    return count_ids(table[table["fold"] != NO_PART])
+
+
+def _told_meaning(table: pd.DataFrame) -> TargetMeaning:
+    """Melanoma, where all images of target 1 are melanomas and no other is."""
+    diagnosis, one = table["diagnosis"], (table["target"] == 1).fillna(False)
+    told = one.any() and bool((diagnosis.isin(["mel", "melanoma"]) == one).all())
+    return MELANOMA if told else TargetMeaning()
 
 
 def folds_hash(table: pd.DataFrame) -> str:
@@ -284,7 +301,8 @@ def seal_dataset(
     """
     rest = [column for column in table.columns if column not in COLUMNS]
     write_parquet(folder / TABLE, table[[*COLUMNS, *rest]])
-    record = DatasetRecord(**{"folds_hash": folds_hash(table)} | info)
+    said = {"folds_hash": folds_hash(table), "grouping": _part_ids(table)}
+    record = DatasetRecord(**said | info)
     write_bytes(folder / HEADER, dump_record(record).encode())
     stored = (folder / IMAGES).exists()
     contents = stored_hashes(folder) if stored else table["sha256"].fillna("").astype(str).tolist()

@@ -9,14 +9,24 @@ import numpy as np
 import pandas as pd
 
 from data import folds, store
+from data.grouping import MEND
 from data.images.decoding import Preprocessing
 from data.preparation.duplicates import near_duplicates
 from data.preparation.faults import in_short, reasons, save_skipped
+from data.preparation.group_sizes import check_group_sizes
 from data.preparation.ingest import IngestResult
 from data.preparation.join import JoinedListing
 from data.preparation.options import ConflictPolicy, PrepareOptions, SplitOptions, words
 from data.sources.listing import Fault
-from data.store import EXTRA, NATIVE_SIZE, NO_PART, PARTS, DatasetRecord, Look
+from data.store import (
+    EXTRA,
+    NATIVE_SIZE,
+    NO_PART,
+    PARTS,
+    DatasetRecord,
+    Look,
+    TargetMeaning,
+)
 from dermsynth.cli import save_options
 from dermsynth.errors import UserError, some
 from dermsynth.options import as_plain
@@ -81,7 +91,8 @@ def split(
 
     A copy that was dropped still ties its patient and lesion to the image that was kept. Labelled
     rows of the first source get folds (their own, where the table has `given_fold`), external ones
-    EXTRA unless their group holds an image of the first source, all others NO_PART.
+    EXTRA unless their group holds an image of the first source, all others NO_PART. Raises
+    UserError for a group that is larger than a part.
     """
     alive = np.unique(np.concatenate([kept, pairs["one"], pairs["other"]])).astype(np.int64)
     both = np.searchsorted(alive, pairs[["one", "other"]].to_numpy(np.int64))
@@ -95,6 +106,7 @@ def split(
         names = table["image_id"].to_numpy()[own]
         fold[own] = folds.given_folds(table["given_fold"].to_numpy()[own], group[own], names)
     elif own.any():
+        check_group_sizes(table[own], group[own], options)
         target = table["target"].to_numpy()[own].astype(np.uint8)
         fold[own] = folds.assign_folds(
             target, group[own], options.folds, options.test_fraction, options.seed
@@ -223,10 +235,26 @@ def print_summary(out: Path, info: DatasetRecord) -> None:
     for label, value in lines:
         if value is not None:
             print(f"  {label:<46}{value:>8,}")
-    print(f"\n  {'part':<10}{'images':>9}{'malignant':>11}{'share':>8}{'groups':>9}{'largest':>9}")
+    _print_parts(counts, info.target)
+    print(f"  {_target_line(info.target)}")
+    if info.grouping.warning:
+        print(f"\nWARNING: {info.grouping.warning}.\n  {MEND[0].upper()}{MEND[1:]}.")
+    if info.grouping.note:
+        print(f"\nnote: {info.grouping.note}")
+
+
+def _print_parts(counts: dict[str, Any], target: TargetMeaning) -> None:
+    one = target.one if len(target.one) <= 20 else "target 1"
+    wide = max(len(one), 9) + 2
+    print(f"\n  {'part':<10}{'images':>9}{one:>{wide}}{'share':>8}{'groups':>9}{'largest':>9}")
     for name, part in [*counts["parts"].items(), ("all", counts)]:
         share = part["malignant"] / max(part["images"], 1)
         print(
-            f"  {name:<10}{part['images']:>9,}{part['malignant']:>11,}{share:>8.1%}"
+            f"  {name:<10}{part['images']:>9,}{part['malignant']:>{wide},}{share:>8.1%}"
             f"{part['groups']:>9,}{part['largest_group']:>9,}"
         )
+
+
+def _target_line(target: TargetMeaning) -> str:
+    told = f", told by {target.told_by}" if target.told_by else ""
+    return f"target 1: {target.one}{told}; 0: {target.zero}"
