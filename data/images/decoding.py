@@ -25,7 +25,7 @@ from PIL import ExifTags, Image
 
 from data.images.cleaning import CLEANERS, HAIR_SIDE, clean_image
 from data.images.files import BadImage, Encoded, is_inside, read_file
-from data.images.opening import MAX_PIXELS, fault, open_image
+from data.images.opening import COPIES, MAX_PIXELS, fault, open_image
 from dermsynth import progress
 from dermsynth.errors import UserError
 from dermsynth.machine import cores
@@ -65,14 +65,14 @@ class Decoded:
 
 
 def decode(source: Encoded | Path, preprocessing: Preprocessing) -> Decoded:
-    """Decode a JPEG or PNG of 8-bit RGB. Raises BadImage."""
+    """Decode an image file of 8-bit RGB (data.images.formats.READ). Raises BadImage."""
     if isinstance(source, Path):
         source = Encoded(source)
     return decode_bytes(read_file(source), source.path, preprocessing)
 
 
 def decode_bytes(content: bytes, name: Path, preprocessing: Preprocessing) -> Decoded:
-    """Decode the bytes of a JPEG or PNG of 8-bit RGB. Raises BadImage, which calls it `name`."""
+    """Decode the bytes of an image file of 8-bit RGB. Raises BadImage, which calls it `name`."""
     try:
         image = open_image(content)
         orientation = _orientation(image)
@@ -155,6 +155,8 @@ def _kept(waiting: deque[Future[Decoded | BadImage]]) -> int:
 
 def _orientation(image: Image.Image) -> int:
     """How a camera held the picture: 1..8 as in EXIF; 1 where it does not say."""
+    if image.format == "TIFF":  # Pillow turns it while it is loaded; its size is the upright one
+        return 1
     orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     return orientation if orientation in range(1, 9) else 1
 
@@ -206,10 +208,11 @@ def _pixels(image: Image.Image, orientation: int, how: Preprocessing) -> np.ndar
     # is cut, the long one where the short one is filled up.
     share = side / (min(full) if how.fit == "crop" else max(full))
     need = (max(1, round(full[0] * share)), max(1, round(full[1] * share)))
-    drafted = image.draft("RGB", need)  # None for PNG
+    # Only JPEGs: of a HEIC it would be the thumbnail beside the picture.
+    drafted = image.draft("RGB", need) if image.format == "JPEG" else None
     extent = drafted[1][2:] if drafted else full  # the last column may be less than a whole one
     whole = full if "progressive" in image.info else image.size
-    with _budget.taken(whole[0] * whole[1]):
+    with _budget.taken(whole[0] * whole[1] * COPIES.get(image.format or "", 1)):
         image.load()
         if how.clean:
             pixels = np.asarray(image)

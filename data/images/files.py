@@ -6,9 +6,9 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.images.formats import SUFFIXES
 from dermsynth.errors import UserError
 
-SUFFIXES = (".jpg", ".jpeg", ".png")
 MAX_BYTES = 64 * 2**20  # of one encoded image
 NO_TEXT = re.compile(  # control characters, line ends, changes of direction, what is not UTF-8
     r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
@@ -75,7 +75,10 @@ def find_files(root: Path) -> list[Path]:
 
 
 def find_images(root: Path) -> list[Path]:
-    """The files of `find_files` with an image's name, and links to folders that lead out."""
+    """The files of `find_files` with a picture's suffix, and links to folders that lead out.
+
+    Formats that are not read are among them, so that they are told, not overlooked.
+    """
     return [
         path
         for path in find_files(root)

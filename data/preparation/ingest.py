@@ -20,6 +20,7 @@ from data import store
 from data.images.cleaning import before_after
 from data.images.decoding import Decoded, Preprocessing, decode, decode_all
 from data.images.files import BadImage, Encoded
+from data.images.formats import kind_of
 from data.images.native import ShardWriter
 from data.preparation import journal
 from data.preparation.duplicates import SCRATCH
@@ -29,7 +30,6 @@ from dermsynth.manifest import FileEntry
 CHUNK = 1024  # files between two entries of the journal; of a native dataset, files in a shard
 FORM = 2  # of unfinished work; grows when what lies there changes
 SAMPLED, SHOWN = 200, 6  # images looked at, and shown, before and after cleaning
-SUFFIX = {b"\xff\xd8": ".jpg", b"\x89P": ".png"}  # by the first two bytes
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ def _take(
         content = result.content
         entry |= {
             "shard": shard.number,
-            "offset": shard.add(f"{name}{SUFFIX.get(content[:2], '')}", content),
+            "offset": shard.add(f"{name}.{kind_of(content)}", content),
             "length": len(content),
         }
     return entry

@@ -61,8 +61,12 @@ def seeds():
         ("JPEG", {"progressive": True, "exif": exif, "icc_profile": bytes(300)}),
         ("JPEG", {"subsampling": 2, "optimize": True, "xmp": b"<x tiff:Orientation='3'/>"}),
         ("PNG", {"exif": exif}),
+        ("BMP", {}),
+        ("TIFF", {"exif": exif}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+        ("WEBP", {"exif": exif}),
+        ("AVIF", {"speed": 10}),
         ("GIF", {}),
-        ("TIFF", {}),
     ):
         buffer = io.BytesIO()
         image.save(buffer, form, **options)
@@ -159,4 +163,4 @@ def test_jpeg_segments(segments, width, height):
 
 
 def test_the_valid_files_are_valid():
-    assert [check(content) for content in SEEDS] == [True] * 4 + [False] * 2
+    assert [check(content) for content in SEEDS] == [True] * 9 + [False]
