@@ -24,7 +24,7 @@ import scipy.fft
 from PIL import ExifTags, Image
 
 from data.images.cleaning import CLEANERS, HAIR_SIDE, clean_image
-from data.images.files import BadImage, Encoded, is_inside, read_file
+from data.images.files import BadImage, Encoded, is_inside, out_of, read_file
 from data.images.opening import COPIES, MAX_PIXELS, fault, open_image
 from dermsynth import progress
 from dermsynth.errors import UserError
@@ -107,7 +107,7 @@ def decode_all(
         source = Encoded(source) if isinstance(source, Path) else source
         try:
             if tops and not any(is_inside(source.path, top) for top in tops):
-                raise BadImage(source.path, "a link that leads out of the folder")
+                raise BadImage(source.path, out_of(source.path, _root_of(source.path, roots)))
             content = read_file(source)
             decoded = decode_bytes(content, source.path, preprocessing)
             return replace(decoded, content=content) if keep_content else decoded
@@ -145,6 +145,11 @@ def perceptual_hash(pixels: np.ndarray) -> str:
 
 
 LOW = scipy.fft.dct(np.eye(32), axis=0)[:8]  # [8, 32]: cosines of the eight lowest frequencies
+
+
+def _root_of(path: Path, roots: tuple[Path, ...]) -> Path:
+    """The root below which a file was listed."""
+    return next((root for root in roots if path.is_relative_to(root)), roots[0])
 
 
 def _kept(waiting: deque[Future[Decoded | BadImage]]) -> int:

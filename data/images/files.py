@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +90,23 @@ def find_images(root: Path) -> list[Path]:
 def leads_out(path: Path, root: Path) -> bool:
     """Whether `path`, all links resolved, lies outside `root`."""
     return not is_inside(path, os.path.realpath(root))
+
+
+def out_of(path: Path, root: Path) -> str:
+    """Why a link that leads out of `root` is not followed, and what mends it: a reason.
+
+    Links into one folder have the same reason, so that they are counted together.
+    """
+    target = Path(os.path.realpath(path))  # not resolve(): a link may lead to itself
+    if target.is_dir():
+        where = f"to the folder {escaped(target)}"
+    else:
+        what = "files" if target.exists() else "nothing"
+        where = f"to {what} in {escaped(target.parent)}"
+    return (
+        f"a link that leads out of the folder, {where}; read that folder itself, or a copy that "
+        f"holds the files: `cp -rL {shlex.quote(escaped(root))} NEW`"
+    )
 
 
 def is_inside(path: Path, top: str) -> bool:

@@ -1,74 +1,269 @@
-"""Which file is the image of which row: by name, in any folder below the root."""
+"""Which file is the image of which row: by its path below the root, else by its name.
+
+The contract with data.sources.rows: `table` has `image_id`, unique, and may have `file`, the cell
+as the source wrote it (`train/benign/x.jpg`, `images\\x.jpg`, `C:\\Users\\me\\HAM\\x.jpg`, `x`);
+without it, or where it is empty, the image_id is what is looked for. A path is a hint of where
+below the root a file lies, never a place to read: nothing outside the root is ever opened.
+"""
 
 import filecmp
+import os
+import re
+from collections import Counter, defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from data.images.files import SUFFIXES, find_files, find_images, leads_out
+from data.images.files import find_files, leads_out
+from data.images.formats import IN_WORDS, SUFFIXES
+from data.images.pictures import Pictures, ends_of, find_pictures, folded, masks_among
 from data.sources.listing import Fault, packed_hint
 from data.sources.tables import printable
-from dermsynth.errors import UserError
+from dermsynth.errors import UserError, some
 
 ALIAS = "_downsampled"  # ISIC 2019 has it in some names of images, its users' files not always
+SUFFIX = re.compile(rf"({'|'.join(map(re.escape, SUFFIXES))})$", re.IGNORECASE)
+DRIVE = re.compile(r"^[A-Za-z]:")
+DIFFER = "two files of this name that differ"
+OUTSIDE = "a path that leads out of the root; expected one below it, or the file's name"
+ALIKE = "another row names the same file"
+# What it took to find a file where name and path did not agree letter by letter, for messages
+FOLDED = "in other letters (case, or the form of accents)"
+DOUBLED = "with a second suffix (x.jpg.jpg)"
+ZEROS = "with zeros in front that the table has lost"
+ELSEWHERE = "by name alone: the table's folders are not below the root"
+
+
+class _Index:
+    """The pictures below a root, by the names that rows may call them."""
+
+    def __init__(self, root: Path, pictures: Pictures) -> None:
+        self.root, self.pictures = root, pictures
+        self.by_stem: dict[str, list[Path]] = defaultdict(list)  # letter by letter
+        self.by_fold: dict[str, list[Path]] = defaultdict(list)
+        self.by_single: dict[str, list[Path]] = defaultdict(list)  # x for x.jpg.jpg
+        self.by_number: dict[int, list[Path]] = defaultdict(list)
+        self.aside: dict[str, list[Path]] = defaultdict(list)  # masks and their like
+        self.folders: set[str] = set()  # names of folders below the root, folded
+        self.clashing: set[Path] = set()  # found while rows are matched
+        self._compared: dict[tuple[Path, Path], bool] = {}
+        for path in pictures.images:
+            self.by_stem[path.stem].append(path)
+            self.by_fold[folded(path.stem)].append(path)
+            if SUFFIX.search(path.stem):
+                self.by_single[folded(SUFFIX.sub("", path.stem))].append(path)
+            if path.stem.isdecimal():
+                self.by_number[int(path.stem)].append(path)
+            self.folders.update(self.parents(path))
+        for paths in pictures.left_out.values():
+            for path in paths:
+                self.aside[folded(path.stem)].append(path)
+
+    def parents(self, path: Path) -> list[str]:
+        """Folded names of the folders between the root and a file."""
+        return [folded(step) for step in path.relative_to(self.root).parts[:-1]]
+
+    def named(self, stem: str, with_folders: bool) -> tuple[list[Path], str]:
+        """Files that a name may mean, and what it took to find them."""
+        for name in (stem, f"{stem}{ALIAS}"):
+            if name in self.by_stem:
+                return self.by_stem[name], ""
+        fold = folded(stem)
+        for paths, how in ((self.by_fold, FOLDED), (self.by_single, DOUBLED)):
+            if fold in paths:
+                return paths[fold], how
+        if stem.isdecimal():
+            found = self.by_number.get(int(stem), [])
+            if len({path.stem for path in found}) == 1:
+                return found, ZEROS
+        # Not the mask of an image that is absent: only one that is named as what it is.
+        return (self.aside.get(fold, []) if with_folders or ends_of(fold) else []), ""
+
+    def same(self, first: Path, second: Path) -> bool:
+        """Whether two files hold the same bytes; what leads out of the root is not read."""
+        if (first, second) not in self._compared:
+            regular = all(p.is_file() and not leads_out(p, self.root) for p in (first, second))
+            equal = regular and filecmp.cmp(first, second, shallow=False)
+            self._compared[first, second] = equal
+        return self._compared[first, second]
+
+    def that_differ(self, paths: list[Path]) -> list[Path]:
+        """The first of the files, and those whose content is not that of the first."""
+        return paths[:1] + [path for path in paths[1:] if not self.same(paths[0], path)]
 
 
 def match(
     root: Path, table: pd.DataFrame, faults: list[Fault]
 ) -> tuple[pd.DataFrame, list[Path | None], int, int]:
-    """Image files of the rows by name: rows left, their files, files without row, copies."""
-    path_of, clashes, copies = files_by_name(root)
-    name_of = {
-        name: next((n for n in (name, f"{name}{ALIAS}") if n in path_of or n in clashes), None)
-        for name in table["image_id"]
-    }
-    bad = [name for name in table["image_id"] if name_of[name] in clashes]
-    for name in bad:
-        where = " and ".join(
-            printable(str(path.relative_to(root))) for path in clashes[name_of[name]]
-        )
-        faults.append(Fault(printable(name), where, "two files of this name that differ"))
-    table = table[~table["image_id"].isin(bad)].reset_index(drop=True)
-    files = [path_of.get(name_of[name]) for name in table["image_id"]]
-    _check_present(root, table, files)
-    return table, files, len(set(path_of) - set(name_of.values())), copies
+    """Image files of the rows: rows left, their files, files without row, copies.
 
-
-def files_by_name(root: Path) -> tuple[dict[str, Path], dict[str, list[Path]], int]:
-    """Image files below `root` by name without suffix.
-
-    Also: names with two files that differ, and how many files are second copies of another's
-    content under the same name (popular downloads hold every folder twice).
+    A row whose file cannot be told becomes a fault; one without a file has None. What it took to
+    find files, and which pictures were left out, is printed with numbers. Raises UserError where no
+    row has a file.
     """
-    path_of: dict[str, Path] = {}
-    clashes: dict[str, list[Path]] = {}
-    copies = 0
-    for path in find_images(root):
-        first = path_of.setdefault(path.stem, path)
-        if first is path:
+    index = _Index(root, find_pictures(root, by_content=False))
+    cells = table["image_id"].astype(str).tolist()
+    if "file" in table:
+        written = table["file"].astype(object).where(table["file"].notna(), "").tolist()
+        cells = [str(cell) or name for cell, name in zip(written, cells, strict=True)]
+    found = [_find(index, cell) for cell in cells]
+    _reject_twice(found, cells, root)
+    for name, row in zip(table["image_id"], found, strict=True):
+        if row.reason:
+            faults.append(Fault(printable(name), row.where, row.reason))
+    good = np.array([not row.reason for row in found], bool)
+    table = table[good].reset_index(drop=True)
+    found = [row for row in found if not row.reason]
+    files = [row.path for row in found]
+    _say(index, found)
+    _check_present(index, table, files)
+    unlisted, copies = _rest(index, {path for path in files if path})
+    return table, files, unlisted, copies
+
+
+# ------------------------------------------------------------------------------------ one row
+
+
+@dataclass
+class _Found:
+    """The file of a row, what it took to find it, or why it cannot be told."""
+
+    path: Path | None = None
+    how: str = ""
+    reason: str = ""
+    where: str = ""
+
+
+def _find(index: _Index, cell: str) -> _Found:
+    *above, last = DRIVE.sub("", cell).replace("\\", "/").split("/")
+    folders = [folded(step) for step in above if step not in ("", ".")]
+    if ".." in folders or _is_elsewhere(cell, index.root):
+        return _Found(reason=OUTSIDE, where=printable(cell))
+    suffix = SUFFIX.search(last)
+    paths, how = index.named(SUFFIX.sub("", last), bool(folders))
+    if folders and paths:
+        paths, elsewhere = _below(index, paths, folders)
+        how = how or elsewhere
+    if suffix and len(paths) > 1:
+        paths = [path for path in paths if folded(path.suffix) == folded(suffix[0])] or paths
+    paths = index.that_differ(paths)
+    if len(paths) > 1 and (masks := masks_among(paths, index.root)):
+        paths = [path for path in paths if path not in masks]
+        index.pictures.left_out.setdefault("masks", []).extend(masks)
+        index.clashing.update(masks)
+    if len(paths) > 1:
+        index.clashing.update(paths)
+        where = " and ".join(printable(str(path.relative_to(index.root))) for path in paths)
+        return _Found(reason=DIFFER, where=where)
+    return _Found(paths[0], how) if paths else _Found()
+
+
+def _is_elsewhere(cell: str, root: Path) -> bool:
+    """Whether an absolute path is there on this machine, and not below the root."""
+    return Path(cell).is_absolute() and os.path.lexists(cell) and leads_out(Path(cell), root)
+
+
+def _below(index: _Index, paths: list[Path], folders: list[str]) -> tuple[list[Path], str]:
+    """Of files of one name those whose folders agree longest with the table's, from the end.
+
+    Where the table's last folder is one below the root, a file that lies elsewhere is another one.
+    """
+
+    def agree(path: Path) -> int:
+        steps = index.parents(path)
+        most = min(len(steps), len(folders))
+        return next((k for k in range(most) if steps[-1 - k] != folders[-1 - k]), most)
+
+    if folders[-1] in index.folders:
+        paths = [path for path in paths if folders[-1] in index.parents(path)]
+    if not paths:
+        return [], ""
+    best = max(map(agree, paths))
+    return [path for path in paths if agree(path) == best], "" if best else ELSEWHERE
+
+
+def _reject_twice(found: list[_Found], cells: list[str], root: Path) -> None:
+    """One file is one row's: of the one that names it letter by letter, or of none."""
+    rows_of: dict[Path, list[int]] = defaultdict(list)
+    for row, one in enumerate(found):
+        if one.path:
+            rows_of[one.path].append(row)
+    for path, rows in rows_of.items():
+        if len(rows) == 1:
             continue
-        regular = all(file.is_file() and not leads_out(file, root) for file in (first, path))
-        if regular and filecmp.cmp(first, path, shallow=False):
-            copies += 1
-        else:
-            clashes.setdefault(path.stem, [first]).append(path)
-    for name in clashes:
-        del path_of[name]
-    return path_of, clashes, copies
+        exact = [row for row in rows if not found[row].how and _stem(cells[row]) == path.stem]
+        for row in rows:
+            if len(exact) != 1:
+                where = printable(str(path.relative_to(root)))
+                found[row] = _Found(reason=ALIKE, where=where)
+            elif row != exact[0]:
+                found[row] = _Found()
 
 
-def _check_present(root: Path, table: pd.DataFrame, files: list[Path | None]) -> None:
+def _stem(cell: str) -> str:
+    return SUFFIX.sub("", cell.replace("\\", "/").rpartition("/")[2])
+
+
+# ------------------------------------------------------------------------------------ all rows
+
+
+def _say(index: _Index, found: list[_Found]) -> None:
+    """Print what it took to find files, and what was left out, with numbers."""
+    ways = Counter(row.how for row in found if row.path and row.how)
+    for how, count in ways.items():
+        print(f"note: {count:,} images below {index.root} were found {how}")
+    used = {row.path for row in found}
+    for kind, paths in index.pictures.left_out.items():
+        index.pictures.left_out[kind] = [path for path in paths if path not in used]
+    for note in index.pictures.notes():
+        print(f"note: {index.root}: {note}")
+
+
+def _rest(index: _Index, used: set[Path]) -> tuple[int, int]:
+    """Files that no row names, and how many are second copies of another's content and name.
+
+    Popular downloads hold every folder twice. Masks and files that clash are told elsewhere.
+    """
+    unlisted = copies = 0
+    for paths in index.by_stem.values():
+        differ = index.that_differ(paths)
+        copies += len(paths) - len(differ)
+        if not index.clashing & set(paths):
+            taken = [path for path in paths if path in used]
+            unlisted += sum(not any(p == t or index.same(p, t) for t in taken) for p in differ)
+    return unlisted, copies
+
+
+def _check_present(index: _Index, table: pd.DataFrame, files: list[Path | None]) -> None:
     """Raise UserError where no row has its image; say what may be the cause where some have not."""
-    absent = sum(path is None for path in files)
-    if not absent:
+    gone = [name for name, path in zip(table["image_id"], files, strict=True) if path is None]
+    if not gone:
         return
-    hint = packed_hint(find_files(root))
-    if absent == len(files):
-        first = ", ".join(printable(name) for name in table["image_id"][:2])
+    root, below = index.root, find_files(index.root)
+    hints = [
+        f"{printable(str(path.relative_to(root)))} is {why}"
+        for path, why in list(index.pictures.bad.items())[:3]
+        if path.is_dir()
+    ]
+    names = {folded(name) for name in gone}
+    others = [
+        path for path in below if folded(path.stem) in names and path not in index.pictures.images
+    ]
+    if others:
+        shown = some([printable(str(path.relative_to(root))) for path in others], 3)
+        hints.append(f"{len(others):,} files have their names and are no picture ({shown})")
+    if packed := packed_hint(below):
+        hints.append(packed)
+    if len(gone) == len(files):
+        first = ", ".join(printable(name) for name in gone[:2])
         raise UserError(
-            f"--root {root}: {absent:,} images are listed and none of them is below it "
-            f"(looked for {first} ... with {', '.join(SUFFIXES)}); "
-            + (hint or "unpack the image folders there, or use --tables-only")
+            f"--root {root}: {len(gone):,} images are listed and none of them is below it "
+            f"(looked for {first} ... with {IN_WORDS}); "
+            + ("; ".join(hints) or "unpack the image folders there, or use --tables-only")
         )
-    if hint:
-        print(f"note: {absent:,} of {len(files):,} images are not below {root}; {hint}")
+    if hints:
+        print(
+            f"note: {len(gone):,} of {len(files):,} images are not below {root}; {'; '.join(hints)}"
+        )

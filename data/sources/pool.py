@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from data.images.files import SUFFIXES, find_files, find_images
+from data.images.files import find_files, find_images
+from data.images.formats import IN_WORDS
 from data.sources.listing import packed_hint
 from dermsynth.errors import UserError
 
@@ -17,6 +18,6 @@ def list_pool(root: Path) -> list[Path]:
     if files := find_images(root):
         return files
     raise UserError(
-        f"--root {root}: no image below it; expected {', '.join(SUFFIXES)} files"
+        f"--root {root}: no image below it; expected {IN_WORDS} files"
         + packed_hint(find_files(root), "; ")
     )

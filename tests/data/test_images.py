@@ -1,3 +1,4 @@
+import subprocess
 import tarfile
 import tracemalloc
 
@@ -255,7 +256,18 @@ def test_links_that_lead_out_are_listed_and_not_read(tmp_path, make_texture):
     assert [path.name for path in found] == ["a.png", "b.png", "part"]
     assert [path.name for path in find_files(root)] == ["a.png", "b.png", "part", "rows.csv"]
     results = list(decode_all([Encoded(path) for path in found], Preprocessing(32), roots=(root,)))
-    assert {result.reason for result in results} == {"a link that leads out of the folder"}
+    reasons = [result.reason for result in results]
+    for reason, where in zip(
+        reasons, ("to files in", "to nothing in", "to the folder"), strict=True
+    ):
+        assert reason.startswith(f"a link that leads out of the folder, {where} {outside}; read ")
+        assert reason.endswith(f"`cp -rL {root} NEW`")
+    subprocess.run(["cp", "-rL", root, tmp_path / "NEW"], check=False)  # one leads nowhere
+    copied = find_images(tmp_path / "NEW")
+    assert [path.relative_to(tmp_path).as_posix() for path in copied] == [
+        "NEW/a.png",
+        "NEW/part/1.png",
+    ]
     assert leads_out(root / "rows.csv", root)
     (both,) = decode_all([Encoded(root / "a.png")], Preprocessing(32), roots=(root, outside))
     assert both.pixels.shape == (32, 32, 3)

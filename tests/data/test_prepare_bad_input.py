@@ -91,7 +91,7 @@ def test_roots(options, tmp_path, refused):
     (tmp_path / "empty" / "notes.txt").touch()
     refused(replace(options, root=(tmp_path / "empty",)), "no HAM10000_metadata.csv in it or below")
     ask = replace(PrepareOptions(), source="pool", root=(tmp_path / "empty",), out=options.out)
-    refused(ask, r"no image below it; expected \.jpg, \.jpeg, \.png")
+    refused(ask, r"no image below it; expected \.jpg, \.png, \.tif")
 
 
 def test_unreadable_folder(options, monkeypatch):
