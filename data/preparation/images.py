@@ -20,9 +20,12 @@ from data.preparation.ingest import (
 )
 from data.preparation.join import JoinedListing, join, settle
 from data.preparation.options import PrepareOptions, words
+from data.sources.diagnoses import plain
+from data.sources.diagnosis_map import read_map
 from data.sources.listing import Fault, Listing, SourceOptions
+from data.sources.targets import said_of_words
 from data.store import Dataset, load_dataset, load_table
-from dermsynth.errors import UserError
+from dermsynth.errors import UserError, some
 from dermsynth.folders import whole_folder
 
 
@@ -33,7 +36,11 @@ def prepare_images(options: PrepareOptions) -> Dataset | pd.DataFrame:
         (name, sources.read_source(name, root, _source_options(name, options)))
         for name, root in zip((options.input.source, *options.input.extra), roots, strict=True)
     ]
-    joined = settle(join(listings), labels.conflicts)
+    words = pd.concat([listing.words for _, listing in listings], ignore_index=True)
+    _check_map(words, options)
+    joined = settle(_without_use(join(listings), labels.tables_only), labels.conflicts)
+    for line in said_of_words(words, joined.meaning):
+        print(f"note: {line}")
     total = len(joined.table) + len(joined.faults)
     absent = [
         Fault(name, "", "absent")
@@ -46,7 +53,7 @@ def prepare_images(options: PrepareOptions) -> Dataset | pd.DataFrame:
         check_enough(joined.table[~joined.table["external"]], options.split)
     except UserError as error:
         raise UserError(f"--root {roots[0]}: {error}") from None
-    facts = _facts(listings, options)
+    facts = _facts(listings, options) | _strange(words)
     if labels.tables_only:
         return _tables_only(joined, options, facts, faults)
     preprocessing, native = assemble.preprocessing(options), options.pixels.native
@@ -71,14 +78,46 @@ def prepare_images(options: PrepareOptions) -> Dataset | pd.DataFrame:
 
 
 def _source_options(source: str, options: PrepareOptions) -> SourceOptions:
-    columns = vars(options.columns) if source == "folder" else {}
+    columns = dict(vars(options.columns)) if source == "folder" else {}
     own_folds = source == options.input.source
+    labels = options.labels
     return SourceOptions(
-        positive=words(options.labels.positive),
-        tables_only=options.labels.tables_only,
+        positive=None if labels.positive is None else words(labels.positive),
+        diagnosis_map=read_map(labels.diagnosis_map) if labels.diagnosis_map else {},
+        tables_only=labels.tables_only,
+        tables=columns.pop("table", ()),
         fold_column=options.split.fold_column if own_folds else None,
         **columns,
     )
+
+
+def _check_map(said: pd.DataFrame, options: PrepareOptions) -> None:
+    """Raise UserError for words of --diagnosis-map that no source has: a slip of the pen."""
+    path = options.labels.diagnosis_map
+    if path and (idle := sorted(set(read_map(path)) - set(map(plain, said["word"])))):
+        raise UserError(
+            f"--diagnosis-map {path}: no row has the diagnosis {some(idle)}; there are "
+            f"{some(said['word'].drop_duplicates().tolist(), 12)}"
+        )
+
+
+def _without_use(joined: JoinedListing, tables_only: bool) -> JoinedListing:
+    """Without rows that have neither label nor image: the test part of a table, as downloaded."""
+    if tables_only:
+        return joined
+    absent = np.array([file is None for file in joined.files], bool)
+    idle = absent & joined.table["target"].isna().to_numpy()
+    return joined if idle.all() else joined.keep(~idle, "neither label nor image")
+
+
+def _strange(said: pd.DataFrame) -> dict[str, Any]:
+    """What dataset.json says of diagnoses that are none of the eight classes, by their number."""
+    facts = {}
+    for kind in ("unknown", "doubtful", "indeterminate"):
+        rows = said[said["kind"] == kind].groupby("word")["n"].sum().sort_values(ascending=False)
+        if len(rows):
+            facts[f"{kind}_diagnoses"] = {word: int(n) for word, n in rows.items()}
+    return facts
 
 
 def _facts(listings: list[tuple[str, Listing]], options: PrepareOptions) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import pandas as pd
 from data.images.files import Encoded
 from data.preparation.options import ConflictPolicy
 from data.sources.listing import Fault, Listing
+from data.sources.targets import check_one_meaning
 from data.store import MELANOMA, TargetMeaning
 from dermsynth.errors import UserError, some
 
@@ -45,7 +46,8 @@ def join(listings: list[tuple[str, Listing]]) -> JoinedListing:
 
     External rows without a label, and external images that the first source has under the same
     image_id, are left out. Ids that mean something only within their own source get its name in
-    front, so that patient 7 of one clinic is not patient 7 of another.
+    front, so that patient 7 of one clinic is not patient 7 of another. Raises UserError where the
+    targets of two sources mean different things.
     """
     tables, files, faults, same, start = [], [], [], [], 0
     for number, (name, listing) in enumerate(listings):
@@ -60,7 +62,8 @@ def join(listings: list[tuple[str, Listing]]) -> JoinedListing:
         same.append(listing.same + start)
         start += len(table)
     table = pd.concat(tables, ignore_index=True)
-    joined = JoinedListing(table, files, faults, np.concatenate(same), {}, [])
+    meaning = check_one_meaning([(name, one.table, one.meaning) for name, one in listings])
+    joined = JoinedListing(table, files, faults, np.concatenate(same), {}, [], meaning)
     external = table["external"].to_numpy()
     unlabelled = external & table["target"].isna().to_numpy()
     joined = joined.keep(~unlabelled, "external image without a label")

@@ -63,7 +63,8 @@ class SplitOptions:
 class LabelOptions:
     """What counts as malignant, and what happens to rows and images that are at fault."""
 
-    positive: str = "mel"  # diagnoses that count as malignant, comma-separated
+    positive: str | None = None  # diagnoses that are the target, comma-separated, or `malignant`
+    diagnosis_map: Path | None = None  # CSV file (word,diagnosis) for words that are not understood
     conflicts: ConflictPolicy = "fail"  # lesions of both targets; keep: each image its own
     on_error: Literal["fail", "skip"] = "fail"  # unusable rows and images: stop, or leave them out
     tables_only: bool = False  # folds and table without any image
@@ -71,8 +72,9 @@ class LabelOptions:
 
 @dataclass(frozen=True)
 class ColumnOptions:
-    """Columns of the CSV of one's own folder, where their names are unusual."""
+    """Tables of one's own folder, and their columns where the names are unusual."""
 
+    table: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction] = ()  # CSV files, joined on image
     image_column: str | None = None  # name or path of the image
     target_column: str | None = None  # 0/1, benign/malignant or diagnoses
     group_column: str | None = None  # images of one value are never split
@@ -104,8 +106,9 @@ FIRST = (  # the options that `--help` shows
 PIXEL = {"fit", "clean"}
 SPLIT = {"folds", "test_fraction", "seed"}
 FILES = {"root", "on_error"}
-TABLES = {"extra", "fold_column", "positive", "conflicts", "tables_only"} | PIXEL | SPLIT | FILES
-COLUMNS = {"image_column", "target_column", "group_column"}
+LABELS = {"positive", "diagnosis_map", "conflicts"}
+TABLES = {"extra", "fold_column", "tables_only"} | LABELS | PIXEL | SPLIT | FILES
+COLUMNS = {"table", "image_column", "target_column", "group_column"}
 USES = {  # beside source, out, size and overwrite
     "phantom": SPLIT | {"patients", "prevalence", "best_auc"},
     "pool": PIXEL | FILES | {"provenance"},

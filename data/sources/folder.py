@@ -1,121 +1,229 @@
-"""Images of one's own: class sub-folders, or images and a CSV file.
+"""Images of one's own: class sub-folders, or images and tables.
 
-Without a CSV file the class of an image is the first folder below the root: `benign/`,
-`malignant/`, or diagnoses, of which --positive says which are malignant. Below it images may lie at
-any depth. With a CSV file (the only one below the root) each row names an image; its columns are
-found by the names that others use, or are given: --image-column, --target-column, --group-column
-(patients or lesions, which are never split). A target is 0 or 1, benign or malignant, true or
-false, or a diagnosis; another --positive than the default goes by the diagnosis where there is one.
+Without a table the class of an image is the first folder below the root that tells images apart:
+`benign/`, `malignant/`, or diagnoses, of which --positive says which are malignant. Below it images
+may lie at any depth. With a table (the only one below the root, or each --table) every row names an
+image; its columns are found by the names that others use, or are given: --image-column,
+--target-column, --group-column (patients or lesions, which are never split). Several tables are
+joined on the image; tables of equal columns are read one below the other. Tables that say nothing
+of labels add to class folders.
 """
 
-from dataclasses import replace
+import unicodedata
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from data.images.files import NO_TEXT, RENAME, SUFFIXES, find_files, find_images
-from data.sources import vocabulary
-from data.sources.listing import MALIGNANT, Fault, Listing, SourceOptions, packed_hint
-from data.sources.rows import Rows, check_positive, from_sheet, listing, positive_codes
-from data.sources.tables import Names, Sheet, only_one, printable, read_table
+from data.images.files import NO_TEXT, RENAME, find_files, find_images
+from data.images.formats import IN_WORDS
+from data.images.pictures import find_pictures
+from data.sources import columns
+from data.sources.columns import Labels, found
+from data.sources.listing import Fault, Listing, SourceOptions, packed_hint
+from data.sources.matching import ALIAS
+from data.sources.rows import RAGGED, SUFFIX, Rows, listing, stacked
+from data.sources.tables import check_file, only_one, printable, read_header, read_table
+from data.sources.targets import Own
 from dermsynth.errors import UserError, some
 
 SUFFIXES_OF_TABLES = (".csv", ".tsv")
 FACTS = {"licence": "unknown: the user's own images"}
-IMAGE = (
-    *("image_id", "image_name", "isic_id", "image", "img_id", "img", "filename", "file_name"),
-    *("file", "image_path", "path", "name", "id"),
-)
-TARGET = (
-    *("target", "benign_malignant", "malignant", "label", "class", "y"),
-    *("diagnosis", "dx", "diagnostic", "diagnosis_1"),
-)
-PATIENT = ("patient_id", "patient", "subject_id", "subject", "case_id", "case", "group")
-OPTIONAL: tuple[tuple[str, ...], ...] = (
-    ("lesion_id", "lesion"),
-    ("age", "age_approx"),
-    ("sex", "gender"),
-    ("site", "localization", "anatom_site_general_challenge", "anatom_site_general", "region"),
-    ("diagnosis", "dx", "diagnostic"),
-)
-WORDS = {"benign": 0.0, "false": 0.0, "malignant": 1.0, "true": 1.0}
-UNSURE = "indeterminate"  # no label
 SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation", "images", "data"}
 
 
 def list_folder(root: Path, options: SourceOptions) -> Listing:
-    """One row an image of the CSV, or one an image of the class folders. Raises UserError."""
+    """One row an image of the tables, or one an image of the class folders. Raises UserError."""
+    paths = list(options.tables) or _only_table(root, options)
+    sheets = [_read(path, root, options) for path in paths]
+    if not sheets:
+        return _list(root, options, *_from_folders(root), FACTS)
+    labelled = [sheet for sheet in sheets if sheet[1] is not None]
+    rows, own = joined(sheets)
+    facts = FACTS | {"metadata": ", ".join(path.name for path in paths)}
+    if labelled:
+        return _list(root, options, rows, own, facts)
+    if options.target_column or not _has_folders(root):
+        have = "; ".join(f"{path}: {_columns(path, root)}" for path in paths)
+        raise UserError(
+            f"--root {root}: no column says what the images are ({have}); name it: --target-column "
+            f"(usual names are {some(list(columns.TARGET), 4)}, {some(list(columns.DIAGNOSIS), 4)})"
+        )
+    folders, own = _from_folders(root)
+    return _list(root, options, _merged(folders, rows, keep_right=False), own, facts)
+
+
+def _list(
+    root: Path, options: SourceOptions, rows: Rows, own: Own | None, facts: dict[str, str]
+) -> Listing:
+    return listing("folder", root, options, rows, dict(facts), global_ids=False, own=own)
+
+
+# -------------------------------------------------------------------------------------- with tables
+
+
+def _only_table(root: Path, options: SourceOptions) -> list[Path]:
+    """The table below the root, if there is one. Raises UserError where there are several."""
     tables = [path for path in find_files(root) if path.suffix.lower() in SUFFIXES_OF_TABLES]
-    if tables:
-        return _from_table(root, options, only_one(root, tables))
-    columns = (
-        options.image_column,
-        options.target_column,
-        options.group_column,
-        options.fold_column,
-    )
-    if any(columns):
+    asked = (options.image_column, options.target_column, options.group_column, options.fold_column)
+    if not tables and any(asked):
         raise UserError(
             f"--root {root}: no CSV file in it or below; expected one with the column "
-            f"{', '.join(filter(None, columns))}"
+            f"{', '.join(filter(None, asked))}"
         )
-    return _from_folders(root, options)
-
-
-# ------------------------------------------------------------------------------------- with a CSV
-
-
-def _from_table(root: Path, options: SourceOptions, path: Path) -> Listing:
-    image: Names = options.image_column or IMAGE
-    target: Names = options.target_column or TARGET
-    group: Names = options.group_column or PATIENT
-    given = [column for column in (options.group_column, options.fold_column) if column]
+    if len(tables) < 2:
+        return tables
     try:
-        sheet = read_table(path, root, (image, target, *given), (group, *OPTIONAL))
+        return [only_one(root, tables)]
+    except UserError as error:
+        if "differ" not in str(error):
+            raise
+    listed = [f"\n  --table {path}   {_columns(path, root)}" for path in tables[:12]]
+    more = f"\n  and {len(tables) - 12} more" if len(tables) > 12 else ""
+    raise UserError(
+        f"--root {root}: {len(tables)} tables that differ; say which to read, --table FILE for "
+        "each: they are joined on the image's name, and those of equal columns are read one below "
+        f"the other{''.join(listed)}{more}"
+    )
+
+
+def _columns(path: Path, root: Path) -> str:
+    """The columns of a table, for messages; why they cannot be read, where they cannot."""
+    try:
+        return f"({some([printable(cell[:40]) for cell in read_header(path, root)], 12)})"
+    except UserError as error:
+        return f"({str(error).removeprefix(f'{path}: ')})"
+
+
+def _read(path: Path, root: Path, options: SourceOptions) -> tuple[Rows, Labels | None]:
+    """The rows of one table, and what it says of labels. Raises UserError."""
+    inside = root if path.is_relative_to(root) else path.parent
+    check_file(path, inside)
+    header = read_header(path, inside)
+    image = found(header, options.image_column or columns.IMAGE)
+    wanted: dict[str, str | None] = {
+        "patient_id": found(header, options.group_column or columns.PATIENT),
+        **{ours: found(header, names) for ours, names in columns.OTHERS.items()},
+        "fold": found(header, options.fold_column) if options.fold_column else None,
+    }
+    needed = (options.image_column or columns.IMAGE,)
+    if len(options.tables) < 2:  # of several tables one may have the column
+        asked = (options.target_column, options.group_column, options.fold_column)
+        needed += tuple(column for column in asked if column)
+    others = (name for name in wanted.values() if name)
+    optional = tuple(dict.fromkeys((*others, *columns.to_read(header, options))))
+    try:
+        sheet = read_table(path, inside, needed, optional)
     except UserError as error:
         if "no column" not in str(error):
             raise
         raise UserError(f"{error}; name them: --image-column, --target-column") from None
-    cells = {
-        "image_id": sheet.cells[_first(image)],
-        "word": sheet.cells[_first(target)],
-        **{names[0]: sheet.cells[names[0]] for names in OPTIONAL if names[0] in sheet.cells},
-    }
-    if _first(group) in sheet.cells:
-        cells["patient_id"] = sheet.cells[_first(group)]
-    if options.fold_column:
-        cells["fold"] = sheet.cells[options.fold_column]
-    rows = from_sheet(Sheet(sheet.name, pd.DataFrame(cells), sheet.ragged), {})
-    facts = FACTS | {"metadata": path.name}
-    return _label_and_list(root, options, rows, facts)
+    first = needed[0] if isinstance(needed[0], str) else needed[0][0]
+    cells = sheet.cells.rename(columns={first: image} if first != image else {})
+    used = {name for name in (image, *wanted.values()) if name}
+    labels = columns.label(cells[[name for name in cells if name not in used]], options, sheet.name)
+    for note in labels.notes if labels else ():
+        print(f"note: {note}")
+    raw = pd.DataFrame(
+        {"image_id": cells[image]}
+        | {ours: cells[theirs] for ours, theirs in wanted.items() if theirs}
+        | (labels.columns if labels else {})
+    )
+    raw = raw.assign(where=[f"{sheet.name} line {line}" for line in raw.index])
+    faults = [Fault("", f"{sheet.name} line {line}", RAGGED) for line in sheet.ragged]
+    return Rows(raw.reset_index(drop=True), faults), labels
 
 
-def _first(names: Names) -> str:
-    return names if isinstance(names, str) else names[0]
+def joined(sheets: list[tuple[Rows, Labels | None]]) -> tuple[Rows, Own | None]:
+    """Rows of several tables as one: those of equal columns below each other, others by image."""
+    kinds: dict[tuple[str, ...], list[Rows]] = {}
+    for rows, _ in sheets:
+        kinds.setdefault(tuple(sorted(map(str, rows.raw.columns))), []).append(rows)
+    parts = [stacked(group) if len(group) > 1 else group[0] for group in kinds.values()]
+    whole = parts[0]
+    for part in parts[1:]:
+        whole = _merged(whole, part)
+    return whole, next((labels.own for _, labels in sheets if labels and labels.own), None)
+
+
+def _key(names: pd.Series) -> pd.Series:
+    """What images are joined on: the name without folders and suffix, case and Unicode folded."""
+    names = names.map(lambda name: SUFFIX.sub("", name.replace("\\", "/").rpartition("/")[2]))
+    return names.map(
+        lambda name: unicodedata.normalize("NFC", name.removesuffix(ALIAS)).casefold()
+    ).astype(object)
+
+
+def _merged(left: Rows, right: Rows, keep_right: bool = True) -> Rows:
+    """Rows of two tables by image; where both have a column, their cells may not contradict.
+
+    Rows of `right` alone stay only with `keep_right`: images without what the first table says.
+    """
+    one, other = (
+        rows.raw.assign(key=_key(rows.raw["image_id"])).drop_duplicates(
+            [column for column in rows.raw if column not in ("where", "image_id", "path")] + ["key"]
+        )
+        for rows in (left, right)
+    )
+    if (twice := other["key"].duplicated()).any():
+        name = other["image_id"][twice].iloc[0]
+        where = some(other["where"][other["image_id"] == name].tolist(), 3)
+        raise UserError(f"{where}: image {printable(name)} has rows that differ; keep one of them")
+    both = one.merge(other, on="key", how="outer" if keep_right else "left", suffixes=("", " too"))
+    faults = [*left.faults, *right.faults]
+    shared = [name for name in other if f"{name} too" in both]
+    for name in shared:
+        again = both.pop(f"{name} too")
+        empty = both[name].isna() | (both[name] == "")
+        differs = ~empty & again.notna() & (again != "") & (again != both[name])
+        if name not in ("where", "image_id", "path") and differs.any():
+            faults += [
+                Fault(printable(str(image)), str(where), f"two tables differ in {name}")
+                for image, where in both.loc[differs, ["image_id", "where"]].itertuples(index=False)
+            ]
+            both = both[~differs]
+            again, empty = again[~differs], empty[~differs]
+        both[name] = both[name].mask(empty, again)
+    words = both.columns.drop(["own", "unlabelled", "path"], errors="ignore")
+    both[words] = both[words].astype(object).where(both[words].notna(), "")
+    if "unlabelled" in both:
+        both["unlabelled"] = both["unlabelled"].fillna(True).astype(bool)
+    return Rows(both.drop(columns="key").reset_index(drop=True), faults)
 
 
 # ----------------------------------------------------------------------------- with class folders
 
 
-def _from_folders(root: Path, options: SourceOptions) -> Listing:
-    paths = find_images(root)
+def _has_folders(root: Path) -> bool:
+    return any(len(path.relative_to(root).parts) > 1 for path in find_images(root))
+
+
+def _from_folders(root: Path) -> tuple[Rows, Own | None]:
+    """One row an image, its label the name of its class folder. Raises UserError."""
+    pictures = find_pictures(root)
+    for note in pictures.notes():
+        print(f"note: {root}: {note}")
+    paths = pictures.images
     unnamed = {path for path in paths if NO_TEXT.search(str(path.relative_to(root)))}
     paths = [path for path in paths if path not in unnamed]
     if not paths:
         raise UserError(
-            f"--root {root}: no image below it; expected {', '.join(SUFFIXES)} files in class "
+            f"--root {root}: no image below it; expected {IN_WORDS} files in class "
             "folders such as benign/ and malignant/, or images and a CSV file"
             + packed_hint(find_files(root), "; ")
         )
     parts = [path.relative_to(root).parts for path in paths]
-    loose = [path for path, steps in zip(paths, parts, strict=True) if len(steps) == 1]
+    level = _class_level(root, parts)
+    loose = [path for path, steps in zip(paths, parts, strict=True) if len(steps) <= level + 1]
     faults = [
         Fault(printable(path.stem), printable(str(path.relative_to(root))), reason)
         for reason, bad in (("not in a class folder", loose), (RENAME, sorted(unnamed)))
         for path in bad
     ]
-    inside = [row for row, steps in enumerate(parts) if len(steps) > 1]
+    faults += [
+        Fault(printable(path.stem), printable(str(path.relative_to(root))), reason)
+        for path, reason in pictures.bad.items()
+    ]
+    inside = [row for row, steps in enumerate(parts) if len(steps) > level + 1]
     if not inside:
         raise UserError(
             f"--root {root}: {len(paths):,} images and no class folder; expected folders such as "
@@ -127,60 +235,46 @@ def _from_folders(root: Path, options: SourceOptions) -> Listing:
         {
             "image_id": stems if unique else [_joined(parts[row]) for row in inside],
             "where": [printable("/".join(parts[row])) for row in inside],
-            "word": [printable(parts[row][0]) for row in inside],
             "path": [paths[row] for row in inside],
         },
         dtype=object,
     )
-    classes = sorted(set(raw["word"]))
-    if all(name.lower() in SPLITS for name in classes):
+    words = pd.Series([printable(parts[row][level]) for row in inside], dtype=object)
+    _check_classes(root, words)
+    labels = columns.label_words(words, "the class folders")
+    return Rows(raw.assign(**labels.columns), faults), labels.own
+
+
+def _class_level(root: Path, parts: list[tuple[str, ...]]) -> int:
+    """How many folders lie above the classes: one that holds all, then parts such as train/."""
+    level = 0
+    while len({steps[level] for steps in parts if len(steps) > level + 2}) == 1 and all(
+        len(steps) > level + 2 for steps in parts
+    ):
+        level += 1
+    inside = [steps for steps in parts if len(steps) > level + 1]
+    above = sorted({steps[level] for steps in inside})
+    if above and all(name.lower() in SPLITS for name in above):
+        if not all(len(steps) > level + 2 for steps in inside):
+            raise UserError(
+                f"--root {root}: the folders are {some(above)}, which are no classes; point --root "
+                f"at the folder that holds them, such as {above[0]}"
+            )
+        print(f"note: {some(above)} below {root} are read as one; the folds are made anew")
+        return level + 1
+    return level
+
+
+def _check_classes(root: Path, words: pd.Series) -> None:
+    """Raise UserError where the folders' names are numbers that say nothing."""
+    strange = sorted({word for word in words if word.isdigit() and word not in ("0", "1")})
+    if strange:
         raise UserError(
-            f"--root {root}: the folders are {some(classes)}, which are no classes; point --root "
-            f"at the folder that holds them, such as {classes[0]}"
+            f"--root {root}: the class folders are numbers ({some(sorted(set(words)))}); rename "
+            "them to what they mean, such as benign and malignant, or mel and nv"
         )
-    return _label_and_list(root, options, Rows(raw, faults), dict(FACTS))
 
 
 def _joined(steps: tuple[str, ...]) -> str:
     """An id for an image whose name is not its own: all folders and the name."""
     return "__".join([*steps[:-1], Path(steps[-1]).stem])
-
-
-# ------------------------------------------------------------------------------------------ labels
-
-
-def _label_and_list(
-    root: Path, options: SourceOptions, rows: Rows, facts: dict[str, str]
-) -> Listing:
-    """Turn `word` into the target, and into the diagnosis where it is one."""
-    rows.raw["word"] = rows.raw["word"].map(vocabulary.plain)
-    rows.raw["own"] = vocabulary.each(rows.raw["word"], _own).astype(np.float64)
-    rows.reject(rows.raw["own"] == np.inf, "target is neither 0 nor 1")
-    word, own = rows.raw.pop("word"), rows.raw["own"]
-    unlabelled = vocabulary.each(word, lambda w: vocabulary.is_missing(w) or w.startswith(UNSURE))
-    named = own.isna() & ~unlabelled.astype(bool)
-    if "diagnosis" not in rows.raw:
-        rows.raw["diagnosis"] = ""
-    rows.raw["diagnosis"] = rows.raw["diagnosis"].where(~named, word).astype(object)
-    diagnosis = vocabulary.each(rows.raw["diagnosis"], vocabulary.diagnosis)
-    positive = tuple(w for w in options.positive if vocabulary.plain(w) != "malignant") or MALIGNANT
-    codes = positive_codes(positive)
-    usual = codes == set(MALIGNANT)
-    if (named.any() or not usual) and not (usual and (own == 1).any()):
-        check_positive(root, diagnosis, positive)
-    hit = diagnosis.isin(codes).astype(np.float64)
-    rows.raw["own"] = own.mask(named if usual else diagnosis.notna(), hit)
-    return listing(
-        "folder", root, replace(options, positive=MALIGNANT), rows, facts, global_ids=False
-    )
-
-
-def _own(word: str) -> float:
-    """0 or 1 where the word itself says so, NaN where it does not, infinity for other numbers."""
-    if word in WORDS or vocabulary.is_missing(word):
-        return WORDS.get(word, np.nan)
-    try:
-        value = float(word)
-    except ValueError:
-        return np.nan
-    return value if value in (0, 1) else np.inf

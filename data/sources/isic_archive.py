@@ -1,8 +1,9 @@
 """A folder made by `isic image download` (isic-cli): metadata.csv beside the images.
 
 The target is what the archive says: `benign_malignant`, or `diagnosis_1` of its newer tables (any
-cancer counts, not melanoma alone). Indeterminate or unknown is no label. Only another --positive
-than the default takes the diagnosis instead. Every image has a licence of its own: all are counted.
+cancer counts, not melanoma alone). Indeterminate or unknown is no label. --positive takes the
+diagnosis instead: --positive mel makes it melanoma against the rest. Several tables (one download a
+class, say) are read as one. Every image has a licence of its own: all are counted.
 """
 
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from data.sources import vocabulary
 from data.sources.listing import Listing, SourceOptions
 from data.sources.rows import Rows, listing, read_rows
 from data.sources.tables import find_table, printable
+from data.sources.targets import Own
 from dermsynth.errors import UserError, some
 
 CITATION = "ISIC Archive, https://www.isic-archive.com; cite the contributors of the images"
@@ -54,9 +56,18 @@ def list_isic_archive(root: Path, options: SourceOptions) -> Listing:
         "metadata": path.name,
     }
     _label(rows)
-    rows.raw["diagnosis"] = _finest(rows.raw, LEVELS, vocabulary.diagnosis, vocabulary.DIAGNOSES)
-    rows.raw["site"] = _finest(rows.raw, SITES, vocabulary.site, vocabulary.SITES)
-    return listing("isic-archive", root, options, rows, {k: v for k, v in facts.items() if v})
+    rows.raw["diagnosis"] = _finest(rows.raw, LEVELS, lambda word: _rank(word, options))
+    rows.raw["site"] = _finest(
+        rows.raw, SITES, lambda w: 0 if vocabulary.site(w) in vocabulary.SITES else 1
+    )
+    own = Own("the archive's benign or malignant") if "own" in rows.raw else None
+    said = {key: value for key, value in facts.items() if value}
+    return listing("isic-archive", root, options, rows, said, own=own)
+
+
+def _rank(word: str, options: SourceOptions) -> int:
+    """A diagnosis that is understood comes first, one that may mean melanoma next."""
+    return {"known": 0, "doubtful": 1}.get(options.understand(word).kind, 2)
 
 
 def _label(rows: Rows) -> None:
@@ -71,17 +82,13 @@ def _label(rows: Rows) -> None:
     rows.reject(votes.max(axis=1) > votes.min(axis=1), "conflicting targets for one image")
 
 
-def _finest(
-    raw: pd.DataFrame,
-    columns: tuple[str, ...],
-    translate: Callable[[str], str | None],
-    known: tuple[str, ...],
-) -> list[str]:
-    """Of each row's words the first that the vocabulary has; else the first that is there."""
+def _finest(raw: pd.DataFrame, columns: tuple[str, ...], rank: Callable[[str], int]) -> list[str]:
+    """Of each row's words that say something the first of the lowest rank, else ""."""
 
     def choose(words: tuple[str, ...]) -> str:
-        given = [word for word in words if translate(word) is not None]
-        return next((word for word in given if translate(word) in known), (*given, "")[0])
+        return min(
+            (word for word in words if not vocabulary.is_missing(word)), key=rank, default=""
+        )
 
     present = [name for name in columns if name in raw]
     if not present:

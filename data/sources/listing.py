@@ -1,6 +1,7 @@
 """What a source lists before anything is decoded, and what a user may say about it."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,10 @@ import numpy as np
 import pandas as pd
 
 from data.images.files import Encoded, check_text
+from data.sources.diagnoses import Understood, plain, understand
+from data.store import TargetMeaning
 from dermsynth.errors import UserError
 
-MALIGNANT = ("mel",)  # diagnoses that count as malignant unless the user says otherwise
 COLUMNS = [  # of Listing.table
     *("image_id", "target", "diagnosis", "patient_id", "lesion_id", "age", "sex", "site", "source"),
 ]
@@ -22,12 +24,18 @@ UNFINISHED = (".part", ".crdownload", ".partial", ".download", ".aria2")
 class SourceOptions:
     """What a user may say about a source."""
 
-    positive: tuple[str, ...] = MALIGNANT  # diagnoses that count as malignant
+    positive: tuple[str, ...] | None = None  # diagnoses that are the target; None: not said
+    diagnosis_map: Mapping[str, Understood] = field(default_factory=dict)  # plain word: what it is
     tables_only: bool = False  # look for no image: files are all None
+    tables: tuple[Path, ...] = ()  # `folder`: which to read; (): the only one below the root
     image_column: str | None = None  # `folder` with a CSV; None: the usual names are tried
     target_column: str | None = None
     group_column: str | None = None
     fold_column: str | None = None  # keep the folds of this column (any source with a CSV)
+
+    def understand(self, word: str) -> Understood:
+        """What a diagnosis means, by the user's word or else by the vocabulary."""
+        return self.diagnosis_map.get(plain(word)) or understand(word)
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,8 @@ class Listing:
     facts: dict[str, Any]  # licence, citation, names of metadata files: goes into dataset.json
     faults: list[Fault]  # rows that were left out
     same: np.ndarray  # int64 [m, 2]: rows that the source itself declares duplicates
+    meaning: TargetMeaning  # of the targets
+    words: pd.DataFrame  # word (a diagnosis as it is written), kind, target, n
     unlisted: int  # image files that no row names
     copies: int  # files of the same name and content as another one
     global_ids: bool = True  # False: ids mean something within this source only

@@ -16,30 +16,30 @@ import pandas as pd
 
 from data.images.files import SUFFIXES, Encoded
 from data.sources import vocabulary
-from data.sources.listing import COLUMNS, MALIGNANT, Fault, Listing, SourceOptions
+from data.sources.listing import COLUMNS, Fault, Listing, SourceOptions
 from data.sources.matching import match
 from data.sources.tables import MAX_NAME, Names, Sheet, printable, read_table
-from dermsynth.errors import UserError, some
+from data.sources.targets import Own, decide
+from data.store import TargetMeaning
+from dermsynth.errors import some
 
 SUFFIX = re.compile(rf"({'|'.join(map(re.escape, SUFFIXES))})$", re.IGNORECASE)
-UNSAFE = re.compile(  # folders, hidden files, control characters, what is no text at all
-    r"\.\.|^\.|[/\\\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+UNSAFE = re.compile(  # folders above, hidden files, control characters, what is no text at all
+    r"\.\.|(^|/)\.|[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 RAGGED = "number of cells is not that of the header"
 WORDS = {  # columns that are harmonised
-    "diagnosis": vocabulary.diagnosis,
-    "patient_id": vocabulary.identity,
-    "lesion_id": vocabulary.identity,
     "sex": vocabulary.sex,
     "site": vocabulary.site,
 }
+IDS = ("patient_id", "lesion_id")
 
 
 @dataclass
 class Rows:
     """Rows of a source on their way into a Listing."""
 
-    raw: pd.DataFrame  # words; columns as in the module's docstring
+    raw: pd.DataFrame  # words; columns as in the module's docstring, `own` and `unlabelled`
     faults: list[Fault] = field(default_factory=list)
 
     def reject(self, bad: pd.Series | np.ndarray, reason: str) -> None:
@@ -104,13 +104,14 @@ def listing(
     facts: dict[str, Any],
     pairs: pd.DataFrame | None = None,
     global_ids: bool = True,
+    own: Own | None = None,
 ) -> Listing:
     """Check, harmonise, and find the images of `rows`.
 
-    The target is `rows.raw["own"]` (0, 1 or NaN) where the source has one and --positive is the
-    default; else it follows from the diagnosis. `rows.raw["path"]` (Path) is the image of each row
-    where the reader knows it; else it is looked for below `root` by name. Raises UserError where no
-    image is there at all, or --positive names no diagnosis of the source.
+    The target is `rows.raw["own"]` (0, 1 or NaN), which `own` describes, or follows from the
+    diagnosis (data.sources.targets). `rows.raw["path"]` (Path) is the image of each row where the
+    reader knows it; else it is looked for below `root` by name. Raises UserError where no image is
+    there at all, and for what is wrong with the targets of the whole source.
 
     Parameters
     ----------
@@ -120,11 +121,16 @@ def listing(
     facts : what dataset.json is to say of the source
     pairs : two columns of image ids, declared duplicates
     global_ids : whether ids mean the same in other sources
+    own : what `rows.raw["own"]` is
     """
     _check_names(rows)
     _check_numbers(rows)
-    table = _harmonise(source, rows.raw)
-    table["target"] = _targets(root, table, rows.raw.get("own"), options)
+    if "own" in rows.raw:
+        rows.reject(rows.raw["own"] == np.inf, "target is neither 0 nor 1")
+    meaning, words = _label(root, rows, own, options)
+    table, placeholders = _harmonise(source, rows.raw)
+    if placeholders:
+        facts = facts | {"placeholders": placeholders}
     table, repeated = _one_row_each(table, rows.faults)
     table = table.sort_values("image_id", kind="stable").reset_index(drop=True)
     unlisted, copies = 0, 0
@@ -142,17 +148,40 @@ def listing(
     kept = [*COLUMNS, *(["given_fold"] if options.fold_column else [])]
     files = [Encoded(path) if path else None for path in paths]
     return Listing(
-        table[kept].copy(), files, facts, rows.faults, same, unlisted, copies, global_ids
+        *(table[kept].copy(), files, facts, rows.faults, same, meaning, words),
+        *(unlisted, copies, global_ids),
     )
 
 
 def _check_names(rows: Rows) -> None:
-    """Image ids without the suffix of a file; what is no plain name is rejected."""
-    names = vocabulary.each(rows.raw["image_id"], lambda name: SUFFIX.sub("", name))
-    rows.raw = rows.raw.assign(image_id=names)
+    """Image ids without folders and suffix; what leads anywhere else is rejected.
+
+    `file` keeps the path as it is written, with `/` between folders: the image is looked for there.
+    Where the names alone are not unique, the folders that differ become part of the id.
+    """
+    files = vocabulary.each(rows.raw["image_id"], _path)
+    bare = vocabulary.each(files, lambda name: SUFFIX.sub("", name))
+    rows.raw = rows.raw.assign(file=files, image_id=bare)
     rows.reject(rows.raw["image_id"] == "", "image_id is empty")
     unsafe = [bool(UNSAFE.search(n)) or len(n) > MAX_NAME for n in rows.raw["image_id"]]
-    rows.reject(unsafe, "unsafe file name: expected a plain name without folders")
+    rows.reject(unsafe, "unsafe file name: it leads out of the folder, or is no plain text")
+    rows.raw["image_id"] = _ids(rows.raw["file"])
+
+
+def _path(name: str) -> str:
+    return name.strip().replace("\\", "/").removeprefix("./")
+
+
+def _ids(files: pd.Series) -> pd.Series:
+    """Names without suffix; with folders, those that not all have, where names alone are shared."""
+    steps = {file: SUFFIX.sub("", file).split("/") for file in files.unique()}
+    if len({name[-1] for name in steps.values()}) == len(steps):
+        return files.map(lambda file: steps[file][-1]).astype(object)
+    folders = [name[:-1] for name in steps.values()]
+    first, last = min(folders), max(folders)  # what these two share, all share
+    pairs = zip(first, last, strict=False)
+    shared = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(first), len(last)))
+    return files.map(lambda file: "__".join(steps[file][shared:])).astype(object)
 
 
 def _check_numbers(rows: Rows) -> None:
@@ -187,65 +216,61 @@ def _fold(word: str) -> float:
     return float(word)
 
 
-def _harmonise(source: str, raw: pd.DataFrame) -> pd.DataFrame:
-    """The columns of Listing.table but `target`, and those that are needed until then."""
-    table = raw[[c for c in ("image_id", "where", "age", "given_fold", "path") if c in raw]].copy()
+def _label(
+    root: Path, rows: Rows, own: Own | None, options: SourceOptions
+) -> tuple[TargetMeaning, pd.DataFrame]:
+    """Put `target` and the harmonised `diagnosis` into `rows`; what contradicts is a fault.
+
+    Returns what the targets mean, and Listing.words.
+    """
+    raw = rows.raw
+    word = raw["diagnosis"] if "diagnosis" in raw else pd.Series("", index=raw.index, dtype=object)
+    meant = vocabulary.each(word, options.understand)
+    raw = raw.assign(
+        word=word,
+        diagnosis=[each.name for each in meant],
+        kind=[each.kind for each in meant],
+    )
+    raw["diagnosis"] = raw["diagnosis"].astype(object)
+    decided = decide(root, raw, own, options)
+    rows.raw = raw.assign(target=decided.target, fault=decided.fault)
+    for reason in sorted(set(decided.fault) - {""}):
+        rows.reject(rows.raw["fault"] == reason, reason)
+    told = rows.raw[rows.raw["kind"] != "missing"]
+    words = told.groupby(["word", "kind", "target"], dropna=False).size()
+    return decided.meaning, words.reset_index(name="n")
+
+
+def _harmonise(source: str, raw: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, dict[str, int]]]:
+    """The columns of Listing.table, and those that are needed until then.
+
+    Also the words of id columns that were taken for "unknown", with their number.
+    """
+    given = ("image_id", "where", "target", "diagnosis", "age", "given_fold", "path", "file")
+    table = raw[[column for column in given if column in raw]].copy()
     for column, translate in WORDS.items():
         table[column] = vocabulary.each(raw[column], translate) if column in raw else None
         table[column] = table[column].astype(object)
-    return table.assign(source=source)
-
-
-def _targets(
-    root: Path, table: pd.DataFrame, own: pd.Series | None, options: SourceOptions
-) -> pd.Series:
-    """float64: 1 malignant, 0 benign, NaN without a label. Raises UserError for --positive."""
-    codes = positive_codes(options.positive)
-    diagnosis = table["diagnosis"]
-    if own is not None and (codes == set(MALIGNANT) or diagnosis.isna().all()):
-        return own.astype(np.float64)
-    check_positive(root, diagnosis, options.positive)
-    target = diagnosis.isin(codes).astype(np.float64).where(diagnosis.notna())
-    if own is not None:  # what is benign altogether is none of the named diagnoses
-        target = target.mask(diagnosis.isna() & (own == 0), 0.0)
-    return target
-
-
-def positive_codes(positive: tuple[str, ...]) -> set[str]:
-    """The harmonised diagnoses that --positive names. Raises UserError where there is none."""
-    codes = {vocabulary.diagnosis(word) for word in positive} - {None}
-    if not codes:
-        raise UserError(
-            f"--positive: empty; name at least one of {', '.join(vocabulary.DIAGNOSES)}"
-        )
-    return codes
-
-
-def check_positive(root: Path, diagnosis: pd.Series, positive: tuple[str, ...]) -> None:
-    """Raise UserError unless the harmonised `diagnosis` column has what --positive names.
-
-    A known diagnosis may be absent as long as another one is there: sources that are joined differ.
-    """
-    present = diagnosis.value_counts()
-    absent = [word for word in positive if vocabulary.diagnosis(word) not in present]
-    strange = [w for w in absent if vocabulary.diagnosis(w) not in vocabulary.DIAGNOSES]
-    if len(present) and (strange or len(absent) == len(positive)):
-        counts = [f"{printable(name)} ({count})" for name, count in present.items()]
-        raise UserError(
-            f"--positive {some(strange or absent)}: no such diagnosis in {root}; there are "
-            f"{some(counts, 20)}"
-        )
+    placeholders = {}
+    for column in IDS:
+        table[column] = None
+        if column in raw:
+            table[column], none = vocabulary.identities(raw[column])
+            if none:
+                placeholders[column] = none
+        table[column] = table[column].astype(object)
+    return table.assign(source=source), placeholders
 
 
 def _one_row_each(table: pd.DataFrame, faults: list[Fault]) -> tuple[pd.DataFrame, int]:
     """Without repeated rows (and their number), and without ids whose rows contradict."""
-    kept = table.drop_duplicates(subset=table.columns.drop("where").tolist())
+    kept = table.drop_duplicates(subset=table.columns.drop(["where", "file"]).tolist())
     repeated = len(table) - len(kept)
     clash = kept["image_id"].duplicated(keep=False)
     if not clash.any():
         return kept, repeated
     rows = kept[clash]
-    rest = table.columns.drop(["where", "target", "diagnosis"]).tolist()
+    rest = table.columns.drop(["where", "file", "target", "diagnosis"]).tolist()
     alike = rows.drop_duplicates(subset=rest).groupby("image_id").size() == 1
     both = rows.drop_duplicates(["image_id", "target"]).groupby("image_id").size() > 1
     for name, where in rows.groupby("image_id")["where"].agg(list).items():

@@ -1,7 +1,7 @@
 """SIIM-ISIC 2020: train.csv as Kaggle publishes it, the ground truth as ISIC publishes it.
 
-Its target column (melanoma or not) is the target. Only another --positive than the default takes
-the diagnosis instead; 27,124 benign images have none, and stay benign. Of the tables that are there
+Its target column (melanoma or not) is the target. --positive with other diagnoses takes those
+instead; 27,124 benign images have none, and stay 0. Of the tables that are there
 the one with lesion ids is read. test.csv adds images without labels. ISIC's list of duplicates is
 honoured where it is there.
 """
@@ -13,6 +13,7 @@ import numpy as np
 from data.sources.listing import Listing, SourceOptions
 from data.sources.rows import SUFFIX, Rows, listing, read_rows, stacked
 from data.sources.tables import find_table, read_table
+from data.sources.targets import Own
 from dermsynth.errors import UserError
 
 TRAINING = (
@@ -41,6 +42,7 @@ NAMES = {
     "anatom_site_general_challenge": "site",
     "benign_malignant": "word",
 }
+OWN_COLUMN = Own("the column target", ("mel",))
 OWN = {"0": 0.0, "0.0": 0.0, "1": 1.0, "1.0": 1.0}
 
 
@@ -62,7 +64,7 @@ def list_siim2020(root: Path, options: SourceOptions) -> Listing:
         pairs = read_table(duplicates, root, ("image_name_1", "image_name_2")).cells
         pairs = pairs.map(lambda name: SUFFIX.sub("", name))
         facts |= {"duplicates_list": duplicates.name, "declared_pairs": len(pairs)}
-    return listing("siim2020", root, options, rows, facts, pairs)
+    return listing("siim2020", root, options, rows, facts, pairs, own=OWN_COLUMN)
 
 
 def _training(root: Path, options: SourceOptions, path: Path) -> Rows:

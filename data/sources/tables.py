@@ -9,10 +9,11 @@ import filecmp
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import pandas as pd
 
@@ -23,6 +24,9 @@ MAX_BYTES = 1024 * 2**20  # of a metadata file; 400,000 images of the ISIC Archi
 MAX_LINE = 2**20  # characters
 MAX_COLUMNS = 1000
 MAX_NAME = 200  # characters of a cell that a message shows
+SEPARATORS = ",;\t"
+SEPARATOR = re.compile(r"sep=([,;|\t])", re.IGNORECASE)
+DATA = re.compile(r"[+-]?[\d.,]+|[A-Za-z]{2,5}[_-]?\d{3,}(\.\w+)?|.*\.(jpe?g|png|bmp|tiff?)", re.I)
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")  # in no text file
 FOREIGN = {  # what else is found under a CSV's name
     b"PK\x03\x04": "a ZIP archive or an Excel workbook: unpack it, or save it as CSV",
@@ -73,23 +77,47 @@ def only_one(root: Path, paths: list[Path]) -> Path:
 
 
 def read_table(
-    path: Path, root: Path, needed: tuple[Names, ...], optional: tuple[Names, ...] = ()
+    path: Path,
+    root: Path,
+    needed: tuple[Names, ...],
+    optional: tuple[Names, ...] = (),
+    header: tuple[str, ...] | None = None,
 ) -> Sheet:
     """Read some columns of a CSV file. Upper and lower case in their names do not matter.
 
-    Optional columns that the file lacks are left out. Raises UserError for a file that is no CSV,
-    that lacks a needed column, or that has no rows.
+    Optional columns that the file lacks are left out. With `header` the file is one that has no
+    line with the names of its columns. Raises UserError for a file that is no CSV, that lacks a
+    needed column, or that has no rows.
     """
+    with _opened(path, root) as rows:
+        names = next(rows, []) if header is None else list(header)
+        names = [cell.strip() for cell in names]
+        chosen = _choose(path, names, needed, optional)
+        return _read(path, str(path.relative_to(root)), rows, names, chosen)
+
+
+def read_header(path: Path, root: Path) -> list[str]:
+    """The names of a CSV file's columns. Raises UserError as `read_table` does."""
+    with _opened(path, root) as rows:
+        return [cell.strip() for cell in next(rows, [])]
+
+
+@contextmanager
+def _opened(path: Path, root: Path) -> Iterator[Any]:
+    """A reader of the file's lines, whatever its encoding and separator. Raises UserError."""
     check_file(path, root)
     try:
         with open(path, encoding=_encoding(path), newline="") as file:
             lines = _lines(path, file)
             first = next(lines, "")
-            separator = max(",;\t", key=lambda mark: len(next(csv.reader([first], delimiter=mark))))
-            rows = csv.reader(chain([first], lines), delimiter=separator, strict=True)
-            header = [cell.strip() for cell in next(rows, [])]
-            chosen = _choose(path, header, needed, optional)
-            return _read(path, str(path.relative_to(root)), rows, len(header), chosen)
+            told = SEPARATOR.fullmatch(first.strip().strip('"'))  # Excel's own first line
+            if told:
+                separator, first = told[1], next(lines, "")
+            else:
+                separator = max(
+                    SEPARATORS, key=lambda mark: len(next(csv.reader([first], delimiter=mark)))
+                )
+            yield csv.reader(chain([first], lines), delimiter=separator, strict=True)
     except csv.Error as error:
         raise UserError(
             f"{path}: not a CSV file ({printable(str(error))}); download or export it again"
@@ -165,6 +193,13 @@ def _choose(
             chosen[first] = lower.index(present[0].lower())
         elif names in needed:
             missing.append(" or ".join([first, *others]))
+    if missing and any(DATA.fullmatch(cell) for cell in header):
+        row = printable(",".join(header[:4]))
+        line = ",".join(["image", "target", "column3", "column4"][: len(header)])
+        raise UserError(
+            f"{path}: its first line is no header but a row ({row}); put the names of the columns "
+            f"on top, such as: sed -i '1i {line}' {path}"
+        )
     if missing:
         have = ", ".join(printable(cell[:40]) or "(no name)" for cell in header[:40])
         rest = f" and {len(header) - 40} more" if len(header) > 40 else ""
@@ -177,22 +212,26 @@ def _choose(
     return chosen
 
 
-def _read(
-    path: Path, name: str, rows: Iterator[list[str]], width: int, chosen: dict[str, int]
-) -> Sheet:
+def _read(path: Path, name: str, rows: Any, header: list[str], chosen: dict[str, int]) -> Sheet:
     """The chosen columns of all rows; `rows` is a csv.reader past its header."""
+    width, again = len(header), 0
     cells: dict[str, list[str]] = {column: [] for column in chosen}
     numbers: list[int] = []
     ragged: list[int] = []
     for row in rows:
         if not any(map(str.strip, row)):
             continue  # spreadsheets leave empty rows behind
+        if [cell.strip() for cell in row] == header:
+            again += 1  # of files that were put one behind the other
+            continue
         if len(row) != width and (len(row) < width or any(row[width:])):
             ragged.append(rows.line_num)
             continue
         numbers.append(rows.line_num)
         for column, position in chosen.items():
             cells[column].append(sys.intern(row[position].strip()))  # most words recur
+    if again:
+        print(f"note: {path}: the header is there {again + 1} times; read as one table")
     if not numbers and not ragged:
         raise UserError(f"{path}: no rows below the header; download it again")
     table = pd.DataFrame(cells, index=pd.Index(numbers, dtype="int64"), dtype=object)

@@ -23,8 +23,9 @@ import pandas as pd
 
 from data.images.files import MAX_BYTES, Encoded, check_text, find_files, leads_out
 from data.sources import vocabulary
-from data.sources.listing import MALIGNANT, Fault, Listing, SourceOptions, packed_hint
+from data.sources.listing import Fault, Listing, SourceOptions, packed_hint
 from data.sources.rows import Rows, listing
+from data.sources.targets import Own
 from dermsynth import progress
 from dermsynth.errors import UserError, some
 
@@ -36,6 +37,7 @@ MAX_RECORD = MAX_BYTES // 2  # bytes; a parsed Example may take many times its s
 MAX_FAULTS = 100_000  # after so many records this is not the right file
 MAX_TEXT = 1000  # characters of a feature that are looked at
 PROMISED = re.compile(r"-(\d+)\.[a-z]+$")  # train00-2071.tfrec holds 2,071 records
+OWN = Own("the feature target", ("mel",))
 FACTS = {
     "licence": "CC BY-NC 4.0 (of SIIM-ISIC 2020 and ISIC 2019, whose images these are)",
     "citation": "SIIM-ISIC 2020: doi:10.1038/s41597-021-00815-z; as TFRecords by Chris Deotte, "
@@ -95,14 +97,8 @@ def list_tfrecords(root: Path, options: SourceOptions) -> Listing:
         )
     raw = pd.DataFrame(rows, columns=_Row._fields)
     rows.clear()
-    positive = {vocabulary.diagnosis(word) for word in options.positive}
-    if positive and positive != set(MALIGNANT) and not raw["diagnosis"].any():
-        raise UserError(
-            f"--positive {some(list(options.positive))}: the diagnoses in these TFRecords are "
-            "numbers of unknown meaning; leave it out and their own target is used"
-        )
     facts = FACTS | {"metadata": ", ".join(str(path.relative_to(root)) for path in paths)}
-    result = listing("tfrecords", root, options, Rows(raw, faults), facts)
+    result = listing("tfrecords", root, options, Rows(raw, faults), facts, own=OWN)
     files = [file and file.path.file for file in result.files]  # type: ignore[attr-defined]
     return replace(result, files=files)
 

@@ -1,7 +1,7 @@
-"""One vocabulary for what sources call by many names: sites, sexes, ages, diagnoses, nothing.
+"""One vocabulary for what sources call by many names: sites, sexes, ages, ids, nothing.
 
-Words that no list knows are kept, in lower case. Sites are those of SIIM-ISIC 2020, diagnoses those
-of ISIC 2019 (which has `ak`, here `akiec` as in HAM10000: actinic keratosis and Bowen's disease).
+Words that no list knows are kept, in lower case. Sites are those of SIIM-ISIC 2020. What diagnoses
+mean: data.sources.diagnoses.
 """
 
 import math
@@ -12,12 +12,17 @@ import pandas as pd
 SITES = (  # in the order of the codes of the Kaggle TFRecords
     *("head/neck", "upper extremity", "lower extremity", "torso", "palms/soles", "oral/genital"),
 )
-DIAGNOSES = ("mel", "nv", "bcc", "akiec", "bkl", "df", "vasc", "scc")
 MAX_AGE = 120  # years
+ZERO_TIMES = 3  # as often as the most frequent other id: 0 is no id but means "unknown"
 
 _MISSING = {
     *("", "unknown", "unk", "nan", "na", "n/a", "#n/a", "<na>", "none", "null", "nil", "missing"),
     *("?", "-", "--", ".", "not available", "not specified", "unspecified", "undefined"),
+    *("n.a.", "not known", "not recorded", "no data", "not applicable", "unbekannt", "k.a."),
+    *("inconnu", "inconnue", "desconocido", "desconocida", "sconosciuto", "onbekend"),
+}
+_NO_ID = {"no id", "noid", "no_id", "anonymous", "anon", "anonymized", "anonymised", "x", "xx"} | {
+    *("xxx", "tbd", "not assigned"),
 }
 
 _SITE_WORDS = {
@@ -43,47 +48,6 @@ _SEXES = {"m": "male", "male": "male", "man": "male", "f": "female", "w": "femal
     "woman": "female",
 }
 
-_DIAGNOSIS_WORDS = {
-    "mel": "melanoma;malignant melanoma;nodular melanoma;superficial spreading melanoma;"
-    "lentigo maligna;lentigo maligna melanoma;acral lentiginous melanoma;invasive melanoma;"
-    "metastatic melanoma;malignant melanocytic proliferations (melanoma)",
-    "nv": "nevus;nevi;naevus;naevi;nev;melanocytic nevus;melanocytic nevi;melanocytic naevus;"
-    "melanocytic naevi;mole;dysplastic nevus;atypical nevus;common nevus;blue nevus;spitz nevus;"
-    "reed nevus;congenital nevus;halo nevus;nevus spilus",
-    "bcc": "basal cell carcinoma",
-    "akiec": "ak;ack;actinic keratosis;actinic keratoses;solar keratosis;"
-    "solar or actinic keratosis;bowen's disease;bowens disease;bowen disease;"
-    "intraepithelial carcinoma;actinic keratosis / bowen's disease",
-    "bkl": "bk;sk;sek;seborrheic keratosis;seborrhoeic keratosis;solar lentigo;lentigo nos;"
-    "lichenoid keratosis;lichen planus like keratosis;lichen planus-like keratosis;"
-    "pigmented benign keratosis;benign keratosis;benign keratosis-like lesion;"
-    "benign keratosis-like lesions",
-    "df": "dermatofibroma",
-    "vasc": "vascular;vascular lesion;vascular lesions;angioma;hemangioma;haemangioma;"
-    "cherry angioma;angiokeratoma;pyogenic granuloma;"
-    "benign soft tissue proliferations - vascular",
-    "scc": "squamous cell carcinoma;keratoacanthoma",
-}
-_DIAGNOSES = {code: code for code in DIAGNOSES} | {
-    word: code for code, words in _DIAGNOSIS_WORDS.items() for word in words.split(";")
-}
-_BEGINNINGS = {  # subtypes of the ISIC Archive: "Melanoma in situ, Lentigo maligna type"
-    "melanoma in situ": "mel",
-    "melanoma invasive": "mel",
-    "melanoma metastasis": "mel",
-    "melanoma,": "mel",
-    "melanoma nos": "mel",
-    "nevus,": "nv",
-    "blue nevus,": "nv",
-    "basal cell carcinoma": "bcc",
-    "squamous cell carcinoma in situ": "akiec",  # Bowen's disease
-    "actinic keratosis,": "akiec",
-    "seborrheic keratosis,": "bkl",
-    "dermatofibroma,": "df",
-    "hemangioma,": "vasc",
-    "squamous cell carcinoma": "scc",
-}
-
 
 def plain(word: str) -> str:
     """Lower case, single spaces, nothing around."""
@@ -95,9 +59,32 @@ def is_missing(word: str) -> bool:
     return plain(word) in _MISSING
 
 
-def identity(word: str) -> str | None:
-    """An id as it is; None where missing."""
-    return None if is_missing(word) else word
+def identities(column: pd.Series) -> tuple[pd.Series, dict[str, int]]:
+    """Ids as they are, None where missing; and the words that mean "unknown", with their number.
+
+    Empty cells are not counted. -1 and other negative numbers are no ids. 0 is one only where it is
+    as common as the other ids, which then are whole numbers too.
+    """
+    counts = column.value_counts()
+    none = {word for word in counts.index if is_missing(word) or plain(word) in _NO_ID}
+    for word in set(counts.index) - none:
+        value = _number(word)
+        if value is not None and value < 0:
+            none.add(word)
+    if zeros := {word for word in set(counts.index) - none if _number(word) == 0}:
+        others = counts.drop([*none, *zeros])
+        numbered = len(others) and all(_number(word) is not None for word in others.index)
+        if not numbered or counts[list(zeros)].sum() > ZERO_TIMES * others.max():
+            none |= zeros
+    said = {word: int(counts[word]) for word in counts.index if word in none and word}
+    return column.map(lambda word: None if word in none else word).astype(object), said
+
+
+def _number(word: str) -> float | None:
+    try:
+        return float(word.replace(",", "."))
+    except ValueError:
+        return None
 
 
 def site(word: str) -> str | None:
@@ -112,21 +99,11 @@ def sex(word: str) -> str | None:
     return None if word in _MISSING else _SEXES.get(word, word)
 
 
-def diagnosis(word: str) -> str | None:
-    """One of DIAGNOSES, another word in lower case, or None where missing."""
-    word = plain(word).replace("_", " ")
-    if word in _MISSING:
-        return None
-    if word in _DIAGNOSES:
-        return _DIAGNOSES[word]
-    return next((code for begin, code in _BEGINNINGS.items() if word.startswith(begin)), word)
-
-
 def age(word: str) -> float:
     """Years from 0 to MAX_AGE, NaN where missing (`85+` is 85). Raises ValueError for the rest."""
     if is_missing(word):
         return math.nan
-    years = float(word.strip().removesuffix("+"))
+    years = float(word.strip().removesuffix("+").replace(",", "."))
     if not 0 <= years <= MAX_AGE:
         raise ValueError(f"{word}: not an age")
     return years

@@ -10,8 +10,10 @@ from data.preparation.ingest import IngestResult
 from data.preparation.join import join, settle
 from data.preparation.options import SplitOptions
 from data.sources.listing import COLUMNS, Fault, Listing
-from data.store import EXTRA, NO_PART, TEST
+from data.store import EXTRA, MELANOMA, NO_PART, TEST
 from dermsynth.errors import UserError
+
+WORDS = pd.DataFrame(columns=["word", "kind", "target", "n"])
 
 
 def listing(ids, target, lesion=None, patient=None, same=(), global_ids=True, source="a"):
@@ -21,7 +23,8 @@ def listing(ids, target, lesion=None, patient=None, same=(), global_ids=True, so
     table["patient_id"] = patient or None
     files = [Encoded(f"{name}.jpg") for name in ids]
     pairs = np.array(same, np.int64).reshape(-1, 2)
-    return Listing(table, files, {}, [Fault("x", "row 1", "odd")], pairs, 0, 0, global_ids)
+    fault = Fault("x", "row 1", "odd")
+    return Listing(table, files, {}, [fault], pairs, MELANOMA, WORDS, 0, 0, global_ids)
 
 
 NO_PAIRS = pd.DataFrame({"one": [], "other": [], "kind": []})

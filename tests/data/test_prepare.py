@@ -65,7 +65,7 @@ def test_dataset(options, ham, capsys):
     assert info.counts["parts"]["test"]["groups"] == table[table.fold == TEST].group.nunique()
     assert info.options["folds"] == 3
     printed = capsys.readouterr().out
-    for words in ("rows in the metadata", "near-duplicate pairs", "fold 2", "test", "malignant"):
+    for words in ("rows in the metadata", "near-duplicate pairs", "fold 2", "test", "melanoma"):
         assert words in printed
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from data.sources import READERS, read_source
 from data.sources.listing import COLUMNS, SourceOptions
-from data.sources.vocabulary import DIAGNOSES, SITES
+from data.sources.diagnoses import DIAGNOSES
+from data.sources.vocabulary import SITES
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 
@@ -69,10 +70,17 @@ def test_siim2020():
     assert (table["diagnosis"] == "mel").equals(table["target"] == 1)
 
 
-def test_siim2020_another_positive_keeps_the_benign_benign():
+def test_siim2020_another_positive_keeps_the_benign_benign(capsys):
+    table = read("siim2020", SourceOptions(tables_only=True, positive=("mel", "bcc"))).table
+    assert table["target"].sum() == 584
+    assert table["target"].notna().all()
+
+
+def test_siim2020_benign_without_a_diagnosis_may_be_any_benign_one(capsys):
     table = read("siim2020", SourceOptions(tables_only=True, positive=("mel", "bkl"))).table
     assert table["target"].sum() == 584 + 223
-    assert table["target"].notna().all()
+    assert table["target"].isna().sum() == 27_125
+    assert "27,125 rows have no diagnosis that decides" in capsys.readouterr().out
 
 
 def test_tfrecords_have_the_words_of_the_csv():

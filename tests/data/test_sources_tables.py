@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from data.sources import tables, vocabulary
+from data.sources import diagnoses, tables, vocabulary
 from data.sources.tables import find_table, read_table
 from dermsynth.errors import UserError
 
@@ -135,24 +135,22 @@ def test_many_rows_are_read_quickly(read):
         (vocabulary.sex, "M", "male"),
         (vocabulary.sex, "Female", "female"),
         (vocabulary.sex, "unknown", None),
-        (vocabulary.diagnosis, "MEL", "mel"),
-        (vocabulary.diagnosis, "Melanoma in situ, Lentigo maligna type", "mel"),
-        (vocabulary.diagnosis, "Melanoma, NOS", "mel"),
-        (vocabulary.diagnosis, "Melanoacanthoma", "melanoacanthoma"),
-        (vocabulary.diagnosis, "Nevus, Atypical, Dysplastic, or Clark", "nv"),
-        (vocabulary.diagnosis, "Nevus sebaceus", "nevus sebaceus"),
-        (vocabulary.diagnosis, "Solar or actinic keratosis", "akiec"),
-        (vocabulary.diagnosis, "Squamous cell carcinoma in situ, Bowens disease", "akiec"),
-        (vocabulary.diagnosis, "Squamous cell carcinoma, Invasive", "scc"),
-        (vocabulary.diagnosis, "basal cell carcinoma", "bcc"),
-        (vocabulary.diagnosis, "pigmented_benign_keratosis", "bkl"),
-        (vocabulary.diagnosis, "UNK", None),
-        (vocabulary.diagnosis, "Scar", "scar"),
+        (diagnoses.diagnosis, "MEL", "mel"),
+        (diagnoses.diagnosis, "Melanoma in situ, Lentigo maligna type", "mel"),
+        (diagnoses.diagnosis, "Melanoma, NOS", "mel"),
+        (diagnoses.diagnosis, "Melanoacanthoma", "melanoacanthoma"),
+        (diagnoses.diagnosis, "Nevus, Atypical, Dysplastic, or Clark", "nv"),
+        (diagnoses.diagnosis, "Nevus sebaceus", "nevus sebaceus"),
+        (diagnoses.diagnosis, "Solar or actinic keratosis", "akiec"),
+        (diagnoses.diagnosis, "Squamous cell carcinoma in situ, Bowens disease", "akiec"),
+        (diagnoses.diagnosis, "Squamous cell carcinoma, Invasive", "scc"),
+        (diagnoses.diagnosis, "basal cell carcinoma", "bcc"),
+        (diagnoses.diagnosis, "pigmented_benign_keratosis", "bkl"),
+        (diagnoses.diagnosis, "UNK", None),
+        (diagnoses.diagnosis, "Scar", "scar"),
         (vocabulary.age, "85+", 85.0),
         (vocabulary.age, "0", 0.0),
         (vocabulary.age, "47.5", 47.5),
-        (vocabulary.identity, "none", None),
-        (vocabulary.identity, "IP_1", "IP_1"),
     ],
 )
 def test_vocabulary(translate, word, expected):
@@ -167,4 +165,4 @@ def test_what_is_no_age(word):
 
 def test_the_vocabulary_is_closed():
     assert all(vocabulary.site(site) == site for site in vocabulary.SITES)
-    assert all(vocabulary.diagnosis(code) == code for code in vocabulary.DIAGNOSES)
+    assert all(diagnoses.diagnosis(code) == code for code in diagnoses.DIAGNOSES)
