@@ -4,14 +4,15 @@ The CSV has the form of Kaggle's submissions, `image_name,target`: a row an imag
 order or by file name, and the probability that the lesion is malignant, 0 to 1. An image in a
 folder takes the path that the training images took: the same crop, cleaning and size. A name that
 begins with = + - @ ' or a tab has a ' in front, so that no spreadsheet takes it for a formula.
+Masks, superpixels and thumbnails that lie beside the images are counted and not scored.
 """
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from dermsynth import cli
-from dermsynth.files import check_free
+from dermsynth.files import check_free, write_text
 from dermsynth.options import Between, ComputeOptions, check_bounds
 
 if TYPE_CHECKING:
@@ -26,15 +27,19 @@ class PredictOptions:
     """Options of `python -m classifier.predict`."""
 
     run: Path  # run folder of classifier.train
-    data: Path  # prepared dataset, or a folder of images (.jpg, .png)
+    data: Path  # prepared dataset, or a folder of images
     out: Path  # CSV file to write
     tta: Views = 1  # views an image whose scores are averaged: 1, 8 (flips, turns) or more
+    on_error: Literal["fail", "skip"] = "fail"  # images that cannot be read: stop, or list them
     overwrite: bool = False  # replace the file in --out
     compute: ComputeOptions = field(default_factory=ComputeOptions)
 
 
 def predict(options: PredictOptions) -> "pd.DataFrame":
     """Write the CSV; returns its rows: `image_name` str, `target` float64 in 0..1.
+
+    With `--on-error skip` the images of a folder that cannot be read go to OUT.skipped.csv
+    (`image,reason`), beside OUT.csv.
 
     Raises UserError for a run that is not finished or damaged, for no images, for images that
     cannot be read (all at once, and nothing is written), and for a file that exists already.
@@ -44,34 +49,47 @@ def predict(options: PredictOptions) -> "pd.DataFrame":
     import pandas as pd
     import torch
 
-    from classifier.evaluation.input_images import read_batches
+    from classifier.evaluation.input_images import read_batches, what_is_wrong
     from classifier.scores import write_scores
     from classifier.trained import load_folds
     from classifier.tta import check_tta
+    from data.images.files import escaped
     from dermsynth import device, progress
 
     check_bounds(options)
     check_free(options.out, options.overwrite)
+    list_of_skipped = options.out.with_suffix(".skipped.csv")
+    if options.on_error == "skip":
+        check_free(list_of_skipped, options.overwrite)
     models = load_folds(options.run)
     check_tta(options.tta, models[0].augment)
     compute = device.resolve(options.compute.device, options.compute.precision)
     for trained in models:
         trained.model.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    names, batches = read_batches(options.data, models[0])
+    inputs = read_batches(options.data, models[0], options.on_error)
     spec, folds = models[0].model.spec, f" of {len(models)} folds" if len(models) > 1 else ""
     print(
-        f"{options.run}: {spec.backbone}{folds}, {spec.size} px; {len(names):,} images; {compute}"
+        f"{options.run}: {spec.backbone}{folds}, {spec.size} px; {inputs.count:,} images; {compute}"
     )
+    names: list[str] = []
     scores = []
-    with progress.bar(len(names), "predicting", "img") as bar:
-        for images, dataset, rows in batches:
+    with progress.bar(inputs.count, "predicting", "img") as bar:
+        for some_names, images, dataset, rows in inputs.batches:
             by_fold = [
                 trained.scores(images, compute, options.tta, dataset, rows) for trained in models
             ]
             scores.append(np.mean(by_fold, axis=0))
+            names += some_names
             bar.update(len(images))
     table = pd.DataFrame({"image_name": names, "target": np.concatenate(scores)})
     write_scores(options.out, names, table["target"].to_numpy())
+    if options.on_error == "skip":
+        list_of_skipped.unlink(missing_ok=True)  # of another --data
+    if inputs.skipped:
+        bad = [(escaped(image.path), image.reason) for image in inputs.skipped]
+        lines = pd.DataFrame(bad, columns=["image", "reason"]).to_csv(index=False)
+        write_text(list_of_skipped, lines)
+        print(f"warning: {what_is_wrong(inputs)}\nall of them, without a score: {list_of_skipped}")
     print(f"{len(table):,} rows, mean {table['target'].mean():.3f}: {options.out}")
     cli.say_next(f"python -m classifier.blend --scores a={options.out} b=FILE --out OUT.csv")
     return table

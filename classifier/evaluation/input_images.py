@@ -2,32 +2,57 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from classifier.trained import Trained
 from data.images.decoding import decode_all
-from data.images.files import BadImage, find_images
+from data.images.files import BadImage, escaped
+from data.images.formats import IN_WORDS
+from data.images.pictures import find_pictures
 from data.store import KIND, Dataset, load_dataset
 from dermsynth.errors import UserError, some
 from dermsynth.manifest import is_finished
 
-Batch = tuple[np.ndarray, Dataset | None, np.ndarray | None]  # images, their dataset and rows
+SHOWN = 10  # images that cannot be used, told one by one
 
 
-def read_batches(data: Path, trained: Trained) -> tuple[list[str], Iterator[Batch]]:
-    """Names, and images uint8 [n, s, s, 3] in their order with where they come from.
+class Batch(NamedTuple):
+    """Some images, and where they come from."""
 
-    Raises UserError where there are no images, and while they are read for all that cannot be used.
+    names: list[str]
+    images: np.ndarray  # uint8 [n, s, s, 3]
+    dataset: Dataset | None
+    rows: np.ndarray | None  # of the dataset
+
+
+@dataclass
+class Inputs:
+    """Images in their order; what could not be used is known when all batches have been read."""
+
+    count: int  # files or rows, the unusable ones too
+    batches: Iterator[Batch]
+    skipped: list[BadImage] = field(default_factory=list)
+
+
+def read_batches(data: Path, trained: Trained, on_error: Literal["fail", "skip"]) -> Inputs:
+    """The images of a dataset, or of a folder without the masks and their like beside images.
+
+    Raises UserError where there are no images, and while they are read for all that cannot be used:
+    with `skip` only where none can.
     """
     if is_finished(data, KIND):
+        if on_error == "skip":
+            raise UserError(
+                f"--on-error skip: {data} is a prepared dataset, all of whose images can be read; "
+                "leave it out"
+            )
         dataset = load_dataset(data, trained.model.spec.reads)
         _compare_looks(dataset, trained)
-        n, at_once = len(dataset.table), trained.model.spec.at_once
-        rows = (np.arange(start, min(start + at_once, n)) for start in range(0, n, at_once))
-        batches = ((np.asarray(dataset.images[r]), dataset, r) for r in rows)
-        return dataset.table["image_id"].tolist(), batches
+        return Inputs(len(dataset.table), _rows(dataset, trained.model.spec.at_once))
     if trained.metadata_inputs:
         raise UserError(
             f"--data {data}: the model looks at age, sex or site, which a folder of images does "
@@ -35,13 +60,26 @@ def read_batches(data: Path, trained: Trained) -> tuple[list[str], Iterator[Batc
         )
     if not data.is_dir():
         raise UserError(f"--data {data}: no such folder; expected a dataset or a folder of images")
-    files = find_images(data)
-    if not files:
-        raise UserError(f"--data {data}: no images there; expected .jpg, .jpeg or .png files")
-    names = [file.relative_to(data).with_suffix("").as_posix() for file in files]
+    pictures = find_pictures(data)
+    bad = [BadImage(path, reason) for path, reason in pictures.bad.items()]
+    if not pictures.images:
+        told = "".join(f"; {problem}" for problem in bad[:1])
+        raise UserError(f"--data {data}: no images there; expected {IN_WORDS} files{told}")
+    for note in pictures.notes():
+        print(f"note: {data}: {note}")
+    names = [file.relative_to(data).with_suffix("").as_posix() for file in pictures.images]
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise UserError(f"--data {data}: several files of one name: {some(twice)}; rename them")
-    return names, ((images, None, None) for images in _decoded(files, trained, data))
+    inputs = Inputs(len(names) + len(bad), iter(()), bad)
+    inputs.batches = _decoded(inputs, names, pictures.images, trained, data, on_error)
+    return inputs
+
+
+def _rows(dataset: Dataset, at_once: int) -> Iterator[Batch]:
+    names = dataset.table["image_id"].tolist()
+    for start in range(0, len(names), at_once):
+        rows = np.arange(start, min(start + at_once, len(names)))
+        yield Batch(names[start : start + at_once], np.asarray(dataset.images[rows]), dataset, rows)
 
 
 def _compare_looks(dataset: Dataset, trained: Trained) -> None:
@@ -60,22 +98,47 @@ def _compare_looks(dataset: Dataset, trained: Trained) -> None:
             )
 
 
-def _decoded(files: list[Path], trained: Trained, root: Path) -> Iterator[np.ndarray]:
-    batch: list[np.ndarray] = []
-    bad: list[BadImage] = []
-    for image in decode_all(files, trained.look, roots=(root,)):
+def _decoded(
+    inputs: Inputs,
+    names: list[str],
+    files: list[Path],
+    trained: Trained,
+    root: Path,
+    on_error: Literal["fail", "skip"],
+) -> Iterator[Batch]:
+    """Batches of the files that can be used; the others go to `inputs.skipped`."""
+    good: list[str] = []
+    images: list[np.ndarray] = []
+    at_once, any_good = trained.model.spec.at_once, False
+    decoded = decode_all(files, trained.look, roots=(root,))
+    for name, image in zip(names, decoded, strict=True):
         if isinstance(image, BadImage):
-            bad.append(image)
-        elif not bad:  # after the first nothing is written: only the others are looked for
-            batch.append(image.pixels)
-        if len(batch) == trained.model.spec.at_once:
-            yield np.stack(batch)
-            batch = []
-    if bad:
-        lines = "".join(f"\n  {image.path}: {image.reason}" for image in bad[:10])
-        raise UserError(
-            f"{len(bad):,} of {len(files):,} images cannot be used; the first {len(bad[:10])}:"
-            f"{lines}\nmend them or take them away"
-        )
-    if batch:
-        yield np.stack(batch)
+            inputs.skipped.append(image)
+            continue
+        any_good = True
+        if inputs.skipped and on_error == "fail":  # nothing is written: only bad ones are sought
+            continue
+        good.append(name)
+        images.append(image.pixels)
+        if len(images) == at_once:
+            yield Batch(good, np.stack(images), None, None)
+            good, images = [], []
+    if inputs.skipped and (on_error == "fail" or not any_good):
+        skip = ", or leave them out with --on-error skip" if any_good else ""
+        raise UserError(f"{what_is_wrong(inputs)}\nmend them or take them away{skip}")
+    if images:
+        yield Batch(good, np.stack(images), None, None)
+
+
+def what_is_wrong(inputs: Inputs) -> str:
+    """How many images cannot be used, by reason, and the first ten of them."""
+    bad = inputs.skipped
+    counts = Counter(image.reason for image in bad).most_common()
+    reasons = "".join(f"\n  {count:,} {reason}" for reason, count in counts)
+    lines = "".join(
+        f"\n  {escaped(image.path)}: {image.reason.partition(';')[0]}" for image in bad[:SHOWN]
+    )
+    return (
+        f"{len(bad):,} of {inputs.count:,} images cannot be used:{reasons}\n"
+        f"the first {min(SHOWN, len(bad))}:{lines}"
+    )

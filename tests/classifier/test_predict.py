@@ -154,6 +154,57 @@ def test_bad_input_is_told_in_one_line_and_nothing_is_written(options, run, fold
     assert options.out.read_text() == "mine"
 
 
+def test_images_that_cannot_be_read_are_listed_and_the_others_scored(options, folder, capsys):
+    dataset = options.data
+    options = dataclasses.replace(options, data=folder)
+    all_good = predict(options).set_index("image_name")["target"]
+    listed = options.out.with_suffix(".skipped.csv")
+    assert not listed.exists()
+    (folder / "bad.jpg").write_bytes(b"not a picture")
+    (folder / "moved.JPG_").write_bytes((folder / "s0-0001.png").read_bytes())
+    (folder / "old.gif").write_bytes(b"GIF89a" + bytes(200))
+    with pytest.raises(UserError, match=r"3 of 123 images cannot be used(.|\n)*--on-error skip"):
+        predict(dataclasses.replace(options, overwrite=True))
+    skip = dataclasses.replace(options, on_error="skip", overwrite=True)
+    scored = predict(skip).set_index("image_name")["target"]
+    np.testing.assert_allclose(scored, all_good.loc[scored.index], atol=1e-6)
+    assert len(scored) == 120
+    rows = pd.read_csv(listed)
+    assert [Path(name).name for name in rows["image"]] == ["moved.JPG_", "bad.jpg", "old.gif"]
+    assert rows["reason"][2].startswith("a GIF image")
+    told = capsys.readouterr().out
+    assert "3 of 123 images cannot be used" in told
+    assert str(listed) in told
+    for name in ("bad.jpg", "moved.JPG_", "old.gif"):
+        (folder / name).unlink()
+    predict(skip)
+    assert not listed.exists()  # a list of another folder's would mislead
+    only = folder.parent / "only"
+    only.mkdir()
+    (only / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(500))
+    with pytest.raises(UserError, match="1 of 1 images cannot be used"):
+        predict(dataclasses.replace(skip, data=only))
+    with pytest.raises(UserError, match=r"--on-error skip: .* is a prepared dataset"):
+        predict(dataclasses.replace(skip, data=dataset))
+
+
+def test_masks_and_their_like_are_counted_and_not_scored(options, folder, capsys):
+    """The folders of ISIC 2017's test images, of HAM10000's segmentations, of a Mac."""
+    for number, path in enumerate(sorted(folder.glob("*.png"))):
+        shutil.copy(path, folder / f"{path.stem}_superpixels.png")
+        if number < 7:
+            (folder / "masks").mkdir(exist_ok=True)
+            cv2.imwrite(str(folder / "masks" / path.name), np.zeros((40, 40), np.uint8))
+    (folder / "__MACOSX").mkdir()
+    (folder / "__MACOSX" / "._s0-0001.png").write_bytes(b"\0\5\x16\7" + bytes(200))
+    (folder / "LICENSE.txt").write_text("x")
+    rows = predict(dataclasses.replace(options, data=folder))
+    assert len(rows) == 120
+    assert not rows["image_name"].str.contains("superpixels|masks").any()
+    told = capsys.readouterr().out
+    assert "masks of 7 images, superpixels of 100 images (ignored)" in told
+
+
 def test_the_command_line(options, capsys, monkeypatch):
     words = ["--run", str(options.run), "--data", str(options.data), "--out", str(options.out)]
     monkeypatch.setattr("sys.argv", ["predict", *words])
