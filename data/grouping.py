@@ -9,8 +9,8 @@ import pandas as pd
 from dermsynth.records import Record
 
 MEND = (
-    "a CSV with a patient_id or lesion_id for every image keeps them together (--source folder "
-    "reads one; --group-column names the column)"
+    "a CSV with a patient_id or a lesion_id for every image keeps them together: --source folder "
+    "--table FILE (--group-column NAME, where the column is called otherwise)"
 )
 
 

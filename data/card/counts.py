@@ -94,13 +94,6 @@ def leak_checks(table: pd.DataFrame, pairs: pd.DataFrame | None) -> list[dict[st
     return lines
 
 
-def positive(table: pd.DataFrame) -> list[str]:
-    """The diagnoses that all malignant images have and no benign one has; [] where they overlap."""
-    malignant, benign = (table["diagnosis"][table["target"] == target] for target in (1, 0))
-    names = sorted(set(malignant.dropna()))
-    return [] if malignant.isna().any() or benign.isin(names).any() else names
-
-
 def missing(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Missing values of the columns that describe, and the malignant share with and without."""
     lines = []

@@ -16,12 +16,12 @@ from data.card.counts import (
     leak_checks,
     missing,
     part_names,
-    positive,
     resolutions,
 )
-from data.card.samples import pair_pictures, samples, skin_tones
+from data.card.samples import examples, pair_pictures, samples, skin_tones
+from data.card.target import definition
+from data.grouping import MEND
 from data.images import skin_tone
-from dermsynth.errors import some
 from dermsynth.page import templates
 
 READING = {  # what the parts that are no fold are for
@@ -32,7 +32,7 @@ READING = {  # what the parts that are no fold are for
 CITED = ("licence", "licence_url", "citation", "attribution")
 SHOWN = (
     *("folds_hash", "counts", "duplicates", "dropped", "conflicts", "sources", "options", "look"),
-    "enlarged",
+    *("enlarged", "target", "grouping"),
 )
 
 
@@ -69,7 +69,9 @@ def _context(card: CardData, seed: int) -> dict[str, Any]:
         "seed": seed,
         "whole": figures(table),
         "sources": _sources(card),
-        "positive": some(positive(table), 4),
+        "target": definition(table, info.target),
+        "grouping": info.grouping,
+        "mend": MEND,
         "checks": checks,
         "leaky": any(check["torn"] for check in checks),
         "unlabelled": int(table["target"].isna().sum()),
@@ -94,8 +96,9 @@ def _context(card: CardData, seed: int) -> dict[str, Any]:
         "skipped": _skipped(card),
         "conflicts": info.conflicts,
         "look": look | {"size": size},
-        "resolutions": _resolutions(table, size),
+        "resolutions": _resolutions(table, size, info.target.one),
         "samples": samples(card, seed),
+        "examples": examples(card, seed),
         "tones": skin_tones(card, seed),
         "bands": skin_tone.BANDS,
         "cleaning": {name: pictures.png(content) for name, content in card.cleaning.items()},
@@ -122,12 +125,12 @@ def _spread(folds: list[dict[str, Any]]) -> dict[str, tuple[Any, Any]] | None:
     return {key: (min(values), max(values)) for key, values in columns.items()}
 
 
-def _resolutions(table: pd.DataFrame, size: int | None) -> dict[str, Any] | None:
+def _resolutions(table: pd.DataFrame, size: int | None, one: str) -> dict[str, Any] | None:
     counts = resolutions(table, size)
     if counts is None:
         return None
     several = counts["distinct"] > 2
-    return counts | {"figure": pictures.sizes(table[table["width"] > 0]) if several else None}
+    return counts | {"figure": pictures.sizes(table[table["width"] > 0], one) if several else None}
 
 
 def _sources(card: CardData) -> list[dict[str, Any]]:

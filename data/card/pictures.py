@@ -28,10 +28,11 @@ def png(content: bytes) -> str:
     return embedded("png", content)
 
 
-def sizes(table: pd.DataFrame) -> str:
+def sizes(table: pd.DataFrame, one: str) -> str:
     """Width against height of the originals: a disc a size, its area the number of images.
 
-    `table`: `width`, `height` in px, `target`; blue as dark as the share of malignant ones.
+    `table`: `width`, `height` in px, `target`; blue as dark as the share of target 1, which `one`
+    names.
     """
     sides = table.groupby(["width", "height"])["target"].agg(["size", "mean"]).reset_index()
     sides = sides.sort_values("size", ascending=False).head(BUBBLES)
@@ -57,7 +58,7 @@ def sizes(table: pd.DataFrame) -> str:
         bar = figure.colorbar(disc, ax=axes, shrink=0.8, aspect=28, pad=0.02)
         bar.ax.set_ylim(0, max(float(shares.max()), 0.01))
         bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-        bar.set_label("malignant")
+        bar.set_label(one)
         bar.outline.set_visible(False)
         return embedded_figure(figure)
 
@@ -76,10 +77,10 @@ def _log_pixels(axes: Axes, sides: pd.DataFrame) -> None:
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
 
 
-def angles(angles: np.ndarray, target: np.ndarray) -> str:
+def angles(angles: np.ndarray, target: np.ndarray, words: tuple[str, str]) -> str:
     """Distribution of ITA (degrees; those of no band left out) of either class, with the bounds.
 
-    `target` float: 1 malignant, 0 benign, NaN no label (drawn with the benign ones).
+    `target` float: 1, 0, which `words` (of 0, of 1) name, NaN no label (drawn with those of 0).
     """
     bounds = [bound for bound in BANDS.values() if np.isfinite(bound)]
     known = np.abs(angles) <= 90
@@ -91,10 +92,11 @@ def angles(angles: np.ndarray, target: np.ndarray) -> str:
         for bound in bounds:
             if edges[0] < bound < edges[-1]:
                 axes.axvline(bound, color=FAINT, linewidth=0.8, linestyle=(0, (3, 3)))
-        malignant = known & (target == 1)
+        ones = known & (target == 1)
+        others = words[0] + (" or no label" if np.isnan(target).any() else "")
         for rows, label, options in (
-            (known & ~malignant, "benign", {"color": BENIGN}),
-            (malignant, "malignant", {"histtype": "step", "color": MALIGNANT, "linewidth": 1.6}),
+            (known & ~ones, others, {"color": BENIGN}),
+            (ones, words[1], {"histtype": "step", "color": MALIGNANT, "linewidth": 1.6}),
         ):
             if rows.any():
                 weights = np.full(rows.sum(), 1 / rows.sum())

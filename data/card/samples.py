@@ -8,12 +8,14 @@ import pandas as pd
 from data.card import pictures
 from data.card.contents import CardData
 from data.card.counts import KINDS, breakdown
+from data.card.target import in_words
 from data.images import skin_tone
 from dermsynth import progress
 from dermsynth.page import picture
 from dermsynth.seeds import generator
 
 PAIRS, SAMPLES = 12, 16  # pictures: pairs of duplicates, images of each class
+EXAMPLES = 16  # diagnoses of which one image is shown
 TONES = 4000  # images whose skin is measured
 BATCH = 64  # images read at a time: those of a native dataset are decoded with all cores
 
@@ -43,7 +45,7 @@ def skin_tones(card: CardData, seed: int) -> dict[str, Any] | None:
         "failed": int(np.isnan(ita).sum()),
         "bluish": int((np.abs(ita) > 90).sum()),
         "lines": lines,
-        "figure": pictures.angles(ita, measured["target"].to_numpy()),
+        "figure": pictures.angles(ita, measured["target"].to_numpy(), card.info.target.words),
     }
 
 
@@ -71,23 +73,50 @@ def _pair(card: CardData, pair: Any) -> dict[str, Any]:
 
 
 def samples(card: CardData, seed: int) -> list[dict[str, Any]]:
-    """Up to SAMPLES images of each class drawn at random, malignant first, with captions."""
+    """Up to SAMPLES images of each class drawn at random, target 1 first, with captions."""
     if card.images is None:
         return []
     classes = []
-    for name, target in (("malignant", 1), ("benign", 0)):
+    for target, name in ((1, card.info.target.one), (0, card.info.target.zero)):
         rows = np.flatnonzero(card.table["target"].to_numpy() == target)
-        chosen = generator(seed, "samples", name).permutation(rows)[:SAMPLES]
-        shown = [
-            {
-                "id": card.table["image_id"].iloc[row],
-                "picture": picture(np.asarray(card.images[int(row)])),
-                "words": _caption(card.table.iloc[row]),
-            }
-            for row in chosen
-        ]
+        chosen = generator(seed, "samples", target).permutation(rows)[:SAMPLES]
+        shown = [_tile(card, row, _caption(card.table.iloc[row])) for row in chosen]
         classes.append({"name": name, "of": len(rows), "images": shown})
     return classes
+
+
+def examples(card: CardData, seed: int) -> dict[str, Any] | None:
+    """One image of each diagnosis, drawn at random, of the EXAMPLES most frequent ones.
+
+    Each says the diagnosis in words, what it counts as, and how many images have it; None where
+    there are no images or no diagnoses.
+    """
+    diagnosis = card.table["diagnosis"]
+    counts = diagnosis.value_counts().sort_index().sort_values(ascending=False, kind="stable")
+    if card.images is None or counts.empty:
+        return None
+    shown = []
+    for code, n in counts.iloc[:EXAMPLES].items():
+        rows = np.flatnonzero(diagnosis.to_numpy() == code)
+        row = generator(seed, "examples", str(code)).choice(rows)
+        name = code if in_words(code) is None else f"{code}: {in_words(code)}"
+        counts_as = _target_words(card.table["target"].iloc[rows], card.info.target.words)
+        shown.append(_tile(card, row, f"{name} ({n:,}); {counts_as}"))
+    return {"images": shown, "more": max(len(counts) - EXAMPLES, 0)}
+
+
+def _target_words(targets: pd.Series, words: tuple[str, str]) -> str:
+    """What images of one diagnosis count as: a target's word, both with their counts, neither."""
+    counts = [(word, int((targets == target).sum())) for target, word in enumerate(words)]
+    present = [(word, n) for word, n in counts if n]
+    if len(present) == 2:
+        return " and ".join(f"{n:,} {word}" for word, n in present)
+    return present[0][0] if present else "no label"
+
+
+def _tile(card: CardData, row: int, words: str) -> dict[str, Any]:
+    picture_of = picture(np.asarray(card.images[int(row)]))
+    return {"id": card.table["image_id"].iloc[row], "picture": picture_of, "words": words}
 
 
 def _caption(row: pd.Series, lesion: bool = False) -> str:

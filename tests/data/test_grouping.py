@@ -107,7 +107,8 @@ def test_a_dataset_of_before_whose_target_is_wider_says_malignant(tmp_path):
 def test_the_summary_warns_and_says_what_would_mend_it(tmp_path):
     said = summary(dataset(tmp_path / "d", table([None] * 4, ["l", None, None, None])))
     assert "\nWARNING: 3 of 4 images have neither a patient nor a lesion id" in said
-    assert "patient_id or lesion_id for every image" in said
+    assert "A CSV with a patient_id or a lesion_id for every image" in said
+    assert "--table FILE" in said
     assert "--group-column" in said
 
 
