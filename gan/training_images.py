@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from data.prepare import default_dataset
-from data.provenance import ClassRecord
+from data.provenance import ClassRecord, Provenance
 from data.store import Dataset, load_dataset
 from dermsynth.errors import UserError, some
 from dermsynth.row_hashes import CheckedRows
@@ -38,14 +38,14 @@ def training_rows(dataset: Dataset, fold: int) -> np.ndarray:
     Raises UserError with fewer than 8; warns with fewer than 50.
     """
     rows = dataset.rows("train", fold)
-    rows = rows[dataset.targets(rows) == 1]
+    rows, one = rows[dataset.targets(rows) == 1], dataset.info.target.one
     if len(rows) < LEAST_IMAGES:
         raise UserError(
-            f"{dataset.path}: {len(rows)} malignant images in the training part of fold {fold}; "
+            f"{dataset.path}: {len(rows)} {one} images in the training part of fold {fold}; "
             f"a GAN needs {LEAST_IMAGES} at the very least, some hundreds to be of use"
         )
     if len(rows) < FEW_IMAGES:
-        print(f"warning: only {len(rows)} malignant images to learn from: expect copies of them")
+        print(f"warning: only {len(rows)} {one} images to learn from: expect copies of them")
     return rows
 
 
@@ -53,6 +53,13 @@ def held_out_rows(dataset: Dataset, fold: int) -> np.ndarray:
     """Row numbers of the malignant images in the validation part of `fold`."""
     rows = dataset.rows("val", fold)
     return rows[dataset.targets(rows) == 1]
+
+
+def is_malignant(provenance: Provenance, dataset: Dataset) -> bool:
+    """Whether synthetic images are of target 1: labelled so, or of a class that is."""
+    classes = provenance.generator.classes if provenance.generator else []
+    ones = [one.name for one in classes if one.target == 1]
+    return provenance.label in ("malignant", *ones, *dataset.info.target.positive)
 
 
 def training_part(dataset: Dataset, fold: int, classes: ClassesName) -> TrainingPart:

@@ -375,8 +375,9 @@ def _announce(plan: Plan, trainer: Trainer) -> None:
         else f", until it is finished in {plan.path}"
     )
     kinds = ", ".join(f"{c.count} {c.name}" for c in part.classes)
+    one = plan.dataset.info.target.one
     print(
-        f"GAN on {plan.dataset.path}, fold {plan.fold}: {kinds or f'{len(part.rows)} malignant'} "
+        f"GAN on {plan.dataset.path}, fold {plan.fold}: {kinds or f'{len(part.rows)} {one}'} "
         f"training images of {plan.dataset.size} px\n{model.arch}: generator "
         f"{_count(trainer.generator) / 1e6:.1f} M, discriminator "
         f"{_count(trainer.discriminator) / 1e6:.1f} M parameters; batch {model.batch}; "

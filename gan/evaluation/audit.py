@@ -175,12 +175,12 @@ def makes_benign(provenance: Provenance) -> bool:
 
 
 def benign_words(provenance: Provenance | None) -> str:
-    """How benign images of whatever made these can be scored."""
+    """How images of target 0 of whatever made these can be scored; the page names the target."""
     if provenance is not None and makes_benign(provenance):
-        return "this generator makes benign images too: shortcut_score compares them with real ones"
+        return "this generator makes them too: shortcut_score compares them with real ones"
     if provenance is not None and provenance.generator is not None:
-        return "this generator makes no benign images (--classes target trains one that does)"
-    return "what made these images is not known to make benign ones"
+        return "this generator makes none (--classes target trains one that does)"
+    return "what made these images is not known to make any"
 
 
 def spectrum(synthetic: np.ndarray, training: np.ndarray, held_out: np.ndarray) -> SpectrumRecord:
@@ -218,8 +218,8 @@ def _power(images: np.ndarray) -> np.ndarray:
 
 def _missing(held_out: int, training: int, synthetic: int) -> str | None:
     for count, least, words in (
-        (held_out, LEAST, "held-out malignant images"),
-        (training, 2 * LEAST, "malignant training images"),
+        (held_out, LEAST, "held-out images"),
+        (training, 2 * LEAST, "training images"),
         (synthetic, 2 * LEAST, "synthetic images"),
     ):
         if count < least:

@@ -53,6 +53,7 @@ COMPARED = {  # attribute: sentence where there is less of it, where there is mo
     "noise": ("The finest detail is missing", "Too much of the finest detail: noise"),
     "sharpness": ("Images are blurred", "Images are too sharp or too rough"),
 }
+TARGETS = ("benign", "malignant")  # as generator.json calls the classes of target 0 and 1
 HOW = {  # keys of generator.json: name
     "targets": "learned",
     "kimg": "thousand images seen",
@@ -91,6 +92,9 @@ def render(
     images, dataset, record = subject.images, subject.dataset, subject.generator
     architecture = record.architecture.name if record else None
     how = {words: getattr(record, key) for key, words in HOW.items()} if record else {}
+    named = dict(zip(TARGETS, dataset.info.target.words, strict=True))
+    if "learned" in how:
+        how["learned"] = named.get(how["learned"], how["learned"])
     if subject.provenance.generator_id:
         how["content id"] = subject.provenance.generator_id
     return environment.get_template("card.html.j2").render(
@@ -104,7 +108,11 @@ def render(
         architecture=architecture,
         config=record.architecture.config if record else {},
         how=how,
-        classes=record.classes if record else [],
+        classes=[
+            {"count": one.count, "name": named.get(one.name, one.name)}
+            for one in (record.classes if record else [])
+        ],
+        target=dataset.info.target,
         provenance=subject.provenance.model_dump(exclude_defaults=True),
         sources=licences({"source": dataset.info.source, **dataset.info.facts}),
         synthetic=pictures.grid(images.synthetic[:SAMPLES], COLUMNS),

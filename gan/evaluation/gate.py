@@ -30,6 +30,7 @@ from gan.evaluation.metrics import (
     nearest_distances,
 )
 from gan.evaluation.records import EvaluationRecord, MemorisationRecord
+from gan.training_images import is_malignant
 
 UNTRAINED, SHORT = 1.0, 3.0  # thousand images seen
 UNLIKE = 0.1  # coverage, precision or recall, of what real images reach
@@ -129,8 +130,7 @@ def _joined(one: QualityRecord, other: QualityRecord) -> QualityRecord:
 
 def _of_class(pool: Pool, dataset: Dataset, rows: np.ndarray) -> np.ndarray:
     """Those rows whose target is that of the pool's images."""
-    positive = str(dataset.info.options.get("positive") or "mel").split(",")
-    malignant = pool.info.provenance.label in ("malignant", *positive)
+    malignant = is_malignant(pool.info.provenance, dataset)
     return rows[dataset.targets(rows) == int(malignant)]
 
 

@@ -16,7 +16,13 @@ from dermsynth.seeds import generator as random_generator
 from gan.networks import ARCHITECTURES
 from gan.options import LEAST_SYNTHETIC, EvaluateOptions
 from gan.sampling import draw_labels, sample
-from gan.training_images import LEAST_HELD_OUT, held_out_rows, open_dataset, training_rows
+from gan.training_images import (
+    LEAST_HELD_OUT,
+    held_out_rows,
+    is_malignant,
+    open_dataset,
+    training_rows,
+)
 from gan.weights import DESCRIPTION, load_generator, open_generator
 
 
@@ -112,8 +118,8 @@ def open_subject(options: EvaluateOptions, source: Source, compute: Compute) -> 
     training, held_out = training_rows(learnt_from, fold), held_out_rows(dataset, fold)
     if len(held_out) < LEAST_HELD_OUT:
         raise UserError(
-            f"{dataset.path}: {len(held_out)} malignant images in the validation part of fold "
-            f"{fold}; a comparison needs {LEAST_HELD_OUT} at the very least"
+            f"{dataset.path}: {len(held_out)} {dataset.info.target.one} images in the validation "
+            f"part of fold {fold}; a comparison needs {LEAST_HELD_OUT} at the very least"
         )
     if record is not None:
         _check_unseen(record, dataset, held_out, fold)
@@ -154,11 +160,10 @@ def _synthetic(options: EvaluateOptions, source: Source, compute: Compute) -> np
 
 
 def _check_malignant(source: Source, dataset: Dataset) -> None:
-    label = source.provenance.label
-    positive = str(dataset.info.options.get("positive") or "mel").split(",")
-    if label not in ("malignant", *positive):
+    if not is_malignant(source.provenance, dataset):
+        one, label = dataset.info.target.one, source.provenance.label
         raise UserError(
-            f"{source.path}: its images are {label}, and would be compared with malignant ones; "
+            f"{source.path}: its images are {label}, and would be compared with {one} ones; "
             "evaluate a malignant pool of the same generator, or the generator's run"
         )
 

@@ -156,7 +156,7 @@ def test_a_run_is_scored_on_its_own_dataset_and_fold(run, tmp_path):
     assert result["n_synthetic"] == 12
     assert (copy / "evaluation" / "evaluation.json").exists()
     page = (copy / "evaluation" / "evaluation.html").read_text()
-    assert "images of the training part of fold 0 of blobs, malignant ones only" in page
+    assert "images of the training part of fold 0 of blobs, malignant only" in page
     assert 'alt="interpolation"' in page
     assert evaluate(options) == result
 

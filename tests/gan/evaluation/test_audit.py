@@ -66,7 +66,7 @@ def test_the_same_seed_gives_the_same_figures(make_lesions, monkeypatch):
 def test_too_few_images_are_said_and_the_spectrum_is_there_all_the_same(make_lesions):
     real = make_lesions(90, 32, seed=1)
     found = audit_pool(real[:70], real[:70], real[70:], np.arange(90), CPU, 0)
-    assert found.missing.startswith("20 held-out malignant images, 30 are needed")
+    assert found.missing.startswith("20 held-out images, 30 are needed")
     assert found.synthetic.auc is None
     assert found.spectrum.synthetic == pytest.approx([0] * audit.BINS, abs=0.01)
 
@@ -102,7 +102,7 @@ def test_the_shortcut_score_is_an_auc_with_groups():
 
 
 def test_whether_benign_images_can_be_had_is_said():
-    assert "makes benign images too" in benign_words(conditional(0, 1))
+    assert "makes them too" in benign_words(conditional(0, 1))
     assert "--classes target" in benign_words(conditional())
     assert "--classes target" in benign_words(conditional(1))
     assert "not known" in benign_words(Provenance(kind="unknown"))
