@@ -233,14 +233,17 @@ def _first_fall(at: np.ndarray, values: np.ndarray) -> float | None:
 # --- in words -------------------------------------------------------------------------------------
 
 
-def curve_sentences(curve: LearningCurve) -> list[str]:
-    """The curve in plain sentences: what each pool was worth, and what that rests on."""
+def curve_sentences(curve: LearningCurve, one: str = "malignant") -> list[str]:
+    """The curve in plain sentences: what each pool was worth, and what that rests on.
+
+    `one`: what target 1 means.
+    """
     first, last = curve.points[0], curve.points[-1]
     where = "the test part" if curve.test_set == "test" else curve.test_set.replace("/", " set ")
     sentences = [
         "Exploratory: what the synthetic lesions were worth in real ones, on "
         f"{where}, read off the curve of real images alone between nested subsets of "
-        f"{first.n_groups:.0f} to {last.n_groups:.0f} malignant lesion groups."
+        f"{first.n_groups:.0f} to {last.n_groups:.0f} {one} lesion groups."
     ]
     if any(worth.outcome == "flat" for worth in curve.worths):
         sentences.append(_flat(curve))

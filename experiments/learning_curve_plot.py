@@ -15,18 +15,18 @@ from experiments.plots import PRIMARY, REFERENCE, STYLE
 ASIDE = 0.02  # octaves between the intervals of a subset's two arms
 
 
-def learning_curve_plot(curve: LearningCurve, width: float) -> str:
+def learning_curve_plot(curve: LearningCurve, width: float, one: str = "malignant") -> str:
     """A `data:` URI of the curves with 95% intervals; arrows go to as many real lesions' worth.
 
     An arrow starts at a subset with its pool, runs level, and ends on the curve of real images; the
     bar under its head is its 95% interval, up to the figure's edge where an end lies outside the
-    data. `width` in inches.
+    data. `width` in inches; `one`: what target 1 means.
     """
     with matplotlib.rc_context(STYLE):
-        return embedded_figure(draw(curve, width))
+        return embedded_figure(draw(curve, width, one))
 
 
-def draw(curve: LearningCurve, width: float) -> Figure:
+def draw(curve: LearningCurve, width: float, one: str) -> Figure:
     """The figure itself, in the style that is set."""
     figure = Figure(figsize=(width, 4.4), layout="constrained")
     axes = figure.subplots()
@@ -44,7 +44,7 @@ def draw(curve: LearningCurve, width: float) -> Figure:
     axes.set_xlim(sizes[0] * 2**-0.25, sizes[-1] * 2**0.25)
     axes.set_xticks(sizes, [_size(curve, number, width) for number in range(len(sizes))])
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel("malignant lesion groups trained on (log scale)")
+    axes.set_xlabel(f"{one} lesion groups trained on (log scale)")
     axes.set_ylabel("AUC")
     axes.grid(color=GRID, linewidth=0.8)
     handles = axes.get_legend_handles_labels()[0]

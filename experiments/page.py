@@ -8,12 +8,15 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import yaml
 
+from data.grouping import Grouping
+from data.store import TargetMeaning
 from dermsynth.files import write_text
 from dermsynth.locks import locked
 from dermsynth.manifest import Sealed, open_sealed
@@ -39,16 +42,16 @@ from gan.evaluation.records import CLOSEST
 from gan.evaluation.records import KIND as EVALUATION
 
 MEND = "run the experiment again with --resume"
-ARMS = {  # arms in a reader's words; the longest prefix of an arm's name counts
+ARMS = {  # arms in a reader's words, {one}: target 1; the longest prefix of a name counts
     "real": "real images only",
-    "real_oversampled": "real malignant images duplicated, as many as there are synthetic ones: "
+    "real_oversampled": "real {one} images duplicated, as many as there are synthetic ones: "
     "the control that tells new images from mere class counts",
-    "real_weighted": "real images, malignant ones weighted up in the loss",
-    "synthetic": "real images and malignant ones made by the generator",
+    "real_weighted": "real images, {one} ones weighted up in the loss",
+    "synthetic": "real images and {one} ones made by the generator",
     "synthetic_both_classes": "real images and generated ones of both classes",
-    "synthetic_only": "malignant images from the generator only",
+    "synthetic_only": "{one} images from the generator only",
     "resolution_matched": "real images sent through the generator's resolution",
-    "oracle": "malignant images from the phantom's own sampler added: a perfect generator",
+    "oracle": "{one} images from the phantom's own sampler added: a perfect generator",
     "broken": "degraded images from the phantom's sampler added: a generator that must not help",
 }
 METRICS = {  # of paired.json, as the page calls them
@@ -236,7 +239,7 @@ def write_page(folder: Path, results: Results, read: Callable[[str], bytes]) -> 
     context["grids"] = {
         kind: embedded("png", read(name)) for kind, name in experiment["grids"].items()
     }
-    context |= _beside_the_auc(results.paired)
+    context |= _beside_the_auc(results.paired, context["target"].one)
     write_text(folder / REPORT, environment.get_template("report.html.j2").render(**context))
 
 
@@ -253,6 +256,8 @@ def _context(
     sentences = summary(comparisons, leaky, experiment["warnings"])
     shown = [c for c in comparisons if c["delta_auc"] is not None]
     options = experiment["config"].get("arms") or {}
+    info = experiment["dataset"].get("info") or {}
+    target = TargetMeaning.model_validate(info.get("target") or {}, strict=False)  # JSON: no tuple
     colours = plots.arm_colours(comparisons, arms)
     first_of_set = {c["test_set"]: c for c in reversed(comparisons)}
     trainings = {
@@ -269,6 +274,8 @@ def _context(
     }
     return {
         "experiment": experiment,
+        "target": target,
+        "ids_note": Grouping.model_validate(info.get("grouping") or {}).note,
         "sentences": sentences,
         "comparisons": comparisons,
         "powers": [
@@ -280,36 +287,37 @@ def _context(
         "failed": int((trials["status"] != "done").sum()),
         "means": _arm_means(done, sets),
         "sets": sets,
-        "arms": {arm: _arm_words(arm, options.get(arm)) for arm in arms},
+        "arms": {arm: _arm_words(arm, options.get(arm), target.one) for arm in arms},
         "forest": _two_widths(plots.forest, shown) if shown else None,
         "trainings": trainings,
         "dots": dots,
         "rocs": {name: plots.roc(curves, colours) for name, curves in experiment["roc"].items()},
         "gan_figures": GAN_FIGURES,
-        "curve": _learning_curve(experiment["learning_curve"]),
+        "curve": _learning_curve(experiment["learning_curve"], target.one),
         "closest": _closest(folder, experiment["gan"]),
     }
 
 
-def _learning_curve(content: dict[str, Any] | None) -> dict[str, Any] | None:
+def _learning_curve(content: dict[str, Any] | None, one: str) -> dict[str, Any] | None:
     if content is None:
         return None
     curve = LearningCurve.model_validate(content)
     return {
-        "sentences": curve_sentences(curve),
-        "figure": _two_widths(learning_curve_plot, curve),
+        "sentences": curve_sentences(curve, one),
+        "figure": _two_widths(partial(learning_curve_plot, one=one), curve),
     }
 
 
-def _beside_the_auc(paired: Sequence[PairedRecord]) -> dict[str, Any]:
+def _beside_the_auc(paired: Sequence[PairedRecord], one: str) -> dict[str, Any]:
     """Metrics of every comparison; decision curve and subgroups of the first."""
     records = [record.model_dump(mode="json") for record in paired]
     first = records[0] if records else {"decision_curve": [], "subgroups": []}
     curve = [point for point in first["decision_curve"] if point["delta"] is not None]
+    drawn = partial(plots.decision_curve, one=one)
     return {
         "paired": records,
         "metric_names": METRICS,
-        "decision_curve": _two_widths(plots.decision_curve, first, curve) if curve else None,
+        "decision_curve": _two_widths(drawn, first, curve) if curve else None,
         "subgroups": first["subgroups"],
     }
 
@@ -322,10 +330,10 @@ def _two_widths(figure: Any, *inputs: Any) -> dict[str, str]:
     return {"wide": figure(*inputs, plots.WIDE), "narrow": figure(*inputs, plots.NARROW)}
 
 
-def _arm_words(arm: str, options: dict[str, Any] | None) -> str:
+def _arm_words(arm: str, options: dict[str, Any] | None, one: str) -> str:
     """What an arm is, with its own options: `real images only`, `... (synthetic: 0.3)`."""
     known = [name for name in ARMS if arm == name or arm.startswith(f"{name}_")]
-    words = ARMS[max(known, key=len)] if known else ""
+    words = ARMS[max(known, key=len)].replace("{one}", one) if known else ""
     own = ", ".join(f"{key}: {value}" for key, value in (options or {}).items())
     return f"{words} ({own})".strip() if own else words
 

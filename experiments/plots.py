@@ -141,11 +141,16 @@ def _forest_legend(comparisons: Sequence[dict[str, Any]]) -> list[Line2D | Patch
     return handles
 
 
-def decision_curve(record: dict[str, Any], points: Sequence[dict[str, Any]], width: float) -> str:
+def decision_curve(
+    record: dict[str, Any],
+    points: Sequence[dict[str, Any]],
+    width: float,
+    one: str = "malignant",
+) -> str:
     """Net benefit of both arms and of treating all by threshold, and below it the difference.
 
     `record`: of paired.json; `points`: of its decision curve, those with a difference. `width` in
-    inches.
+    inches; `one`: what target 1 means.
     """
     at = [point["threshold"] for point in points]
     with matplotlib.rc_context(STYLE):
@@ -155,10 +160,10 @@ def decision_curve(record: dict[str, Any], points: Sequence[dict[str, Any]], wid
             values = [point[side] for point in points]
             upper.plot(at, values, color=colour, linewidth=1.6, label=_short(record[side]))
         everyone = [point["treat_all"] for point in points]
-        upper.plot(at, everyone, color=FAINT, linewidth=1, label="call all malignant")
+        upper.plot(at, everyone, color=FAINT, linewidth=1, label=f"call all {one}")
         upper.axhline(0, color=INK, linewidth=0.8)
         best = max(point[side] for point in points for side in ("arm", "reference", "treat_all"))
-        upper.set_ylim(-0.35 * best, 1.1 * best)  # calling all malignant falls without end
+        upper.set_ylim(-0.35 * best, 1.1 * best)  # calling all of them falls without end
         upper.set_ylabel("net benefit")
         upper.legend(frameon=False, fontsize=8.5)
         known = [point for point in points if point["ci_low"] is not None]

@@ -193,6 +193,7 @@ class ExperimentRecord(Record):
     seconds: float | None = None
     gan: list[GeneratorFacts] = Field(default_factory=list)
     warnings: list[str] = Field(default_factory=list)  # of the generators, for the verdict
+    data_warnings: list[str] = Field(default_factory=list)  # of images without ids: clauses
     shortcuts: list[ShortcutRecord] = Field(default_factory=list)
     failures: list[FailureRecord] = Field(default_factory=list)
     differences: list[dict[str, Json]] = Field(default_factory=list)  # of the arms compared

@@ -14,9 +14,10 @@ from PIL import Image
 
 from classifier.run_folder import COLUMNS as SCORE_COLUMNS
 from classifier.run_folder import read_facts, read_metrics
+from data.grouping import count_ids
 from data.pool import load_pool
 from data.pool_quality import FindingRecord
-from data.store import Dataset, ImageStore
+from data.store import Dataset, ImageStore, load_table
 from data.view import view
 from dermsynth import device
 from dermsynth.errors import UserError
@@ -132,6 +133,7 @@ def write_results(
         seconds=round(float(table["seconds"].sum()) + sum(g.seconds or 0 for g in trained), 1),
         gan=trained,
         warnings=pool_warnings(trained, _primary_pools(comparisons, done)),
+        data_warnings=data_warnings(dataset, done),
         shortcuts=shortcuts(
             *(out, experiment.comparisons, done, predictions),
             device.resolve("auto", "fp32"),
@@ -213,6 +215,17 @@ def pool_warnings(trained: list[GeneratorFacts], pools: set[str]) -> list[str]:
     return clauses
 
 
+def data_warnings(dataset: Dataset, trials: list[Trial]) -> list[str]:
+    """What images without a patient or a lesion id mean, in the dataset and in external sets."""
+    said = [dataset.info.grouping.warning]
+    options = [trial.arm.options.training_set for trial in trials]
+    for text in dict.fromkeys(text for each in options for text in each.external):
+        name, _, folder = text.partition("=")
+        table = load_table(Path(folder))[0]
+        said.append(count_ids(table[table["target"].notna()]).of_external(name))
+    return [one for one in said if one is not None]
+
+
 def _learning_curve(
     dataset: Dataset, arms: list[Arm], trials: list[Trial], predictions: pd.DataFrame
 ) -> dict[str, Any] | None:
@@ -290,7 +303,7 @@ def generators(out: Path, trials: list[Trial]) -> list[GeneratorFacts]:
 
 
 def grids(out: Path, dataset: Dataset, trials: list[Trial]) -> dict[str, str]:
-    """Write a grid of real malignant training images and one of the first pool's images."""
+    """Write a grid of real training images of target 1 and one of the first pool's images."""
     first = trials[0].split
     seen = view(dataset, first.fold, first.test_fold)
     rows = seen.rows("train", first.fold)

@@ -38,7 +38,9 @@ def main(options: ExperimentOptions) -> None:
         return
     results = read_results(open_experiment(report.parent))
     leaky = sorted(results.trials.loc[results.trials["leaky"], "arm"].unique())
-    sentences = summary(results.comparisons, leaky, results.experiment.warnings)
+    experiment = results.experiment
+    warnings = experiment.warnings, experiment.data_warnings
+    sentences = summary(results.comparisons, leaky, *warnings)
     print("\n" + "\n".join(sentences) + f"\n\nreport: {report}")
     cli.say_next(f"python -m webbrowser {report}")
 

@@ -27,12 +27,16 @@ AGAINST_DUPLICATES = {  # what the control found, what it means where the arm be
 
 
 def summary(
-    comparisons: Sequence[dict[str, Any]], leaky: Sequence[str] = (), warnings: Sequence[str] = ()
+    comparisons: Sequence[dict[str, Any]],
+    leaky: Sequence[str] = (),
+    warnings: Sequence[str] = (),
+    data_warnings: Sequence[str] = (),
 ) -> list[str]:
     """The verdict as plain sentences: those that the screen and the report's head show.
 
-    The first sentence is the verdict (after a warning where `leaky`), then comes the control, then
-    what weakens or widens the verdict: what it holds for, the models alone, external test sets.
+    The first sentence is the verdict (after a warning where `leaky`), then come warnings of the
+    data, then the control, then what weakens or widens the verdict: what it holds for, the models
+    alone, external test sets.
 
     Parameters
     ----------
@@ -40,6 +44,7 @@ def summary(
     leaky : arms with a leaky trial
     warnings : what is wrong with the generators, clauses without a full stop; they stand in the
         verdict's own sentence
+    data_warnings : what is wrong with the data, clauses without a full stop
     """
     sentences = []
     if leaky:
@@ -52,6 +57,7 @@ def summary(
     primary = comparisons[0]
     beware = f"; beware: {'; '.join(warnings)}." if warnings else "."
     sentences.append(verdict_sentence(primary) + beware)
+    sentences += [f"Warning: {one}." for one in data_warnings]
     if primary["arm"].startswith("synthetic") and not primary["reference"].startswith(CONTROL):
         sentences.append(_control(primary, comparisons))
     sentences += filter(None, [_holds_for(primary), _models_alone(primary), primary.get("note")])
@@ -181,15 +187,18 @@ def _test_set(c: dict[str, Any]) -> str:
     return "the test part" if name == "test" else f"the {name} set"
 
 
-def power(c: dict[str, Any]) -> list[str]:
-    """What a comparison could have seen, and what it would take to see its margin, in words."""
+def power(c: dict[str, Any], one: str = "malignant") -> list[str]:
+    """What a comparison could have seen, and what it would take to see its margin, in words.
+
+    `one`: what target 1 means.
+    """
     if not c["mde"]:
         return [f"On {_test_set(c)} the smallest visible difference is not known."]
     groups = c["n_malignant_groups"]
     level = f"{100 * c['mde_level']:.3g}%"
     sentences = [
         f"On {_test_set(c)}: {c['n']:,} images of {c['n_groups']:,} lesion groups, of which "
-        f"{c['n_malignant']:,} images of {groups:,} groups are malignant.",
+        f"{c['n_malignant']:,} images of {groups:,} groups are {one}.",
         f"With these and {c['n_trainings']} pairs of trainings, a gain of {c['mde_helps']:.3f} AUC "
         f"or a loss of {c['mde_hurts']:.3f} is found in four of five such experiments (80% power, "
         f"two-sided {level}, all that varies counted); smaller ones less often.",
@@ -197,11 +206,11 @@ def power(c: dict[str, Any]) -> list[str]:
     margin = c["margin"]
     if c["mde"] <= margin:
         return [*sentences, f"That is fine enough for the margin of {margin:.3f}."]
-    return [*sentences, _what_it_takes(c, groups, margin)]
+    return [*sentences, _what_it_takes(c, groups, margin, one)]
 
 
-def _what_it_takes(c: dict[str, Any], groups: int, margin: float) -> str:
-    """How many malignant groups would show the margin, or that trainings must be more as well."""
+def _what_it_takes(c: dict[str, Any], groups: int, margin: float, one: str) -> str:
+    """How many groups of target 1 would show the margin, or that trainings must be more as well."""
     trained = math.hypot(c["se_seeds"] or 0.0, c["se_gans"] or 0.0)
     factor = c["mde"] / math.hypot(c["se_groups"], trained)
     left = (margin / factor) ** 2 - trained**2
@@ -213,5 +222,5 @@ def _what_it_takes(c: dict[str, Any], groups: int, margin: float) -> str:
     needed = math.ceil(groups * c["se_groups"] ** 2 / left)
     return (
         f"To see differences the size of the margin ({margin:.3f}) it would take about {needed:,} "
-        f"malignant groups, {needed - groups:,} more than there are, with as many trainings."
+        f"{one} groups, {needed - groups:,} more than there are, with as many trainings."
     )

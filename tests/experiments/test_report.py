@@ -217,6 +217,40 @@ def page(tmp_path_factory):
     return page_of(write_experiment(tmp_path_factory.mktemp("exp") / "ham-quick"))
 
 
+def test_images_without_ids_are_a_warning_beside_the_verdict(tmp_path, page):
+    content = experiment(("test",))
+    said = "9,605 of 10,015 images have neither a patient nor a lesion id: the scores may be high"
+    content["data_warnings"] = [said, "external set clinic: all 30 images have neither"]
+    warned = page_of(write_experiment(tmp_path / "e", ("test",), experiment=content))
+    head = words_of(warned[: warned.index("<h2>Differences")])
+    assert f"Ids are missing. {said}. External set clinic: all 30 images have neither." in head
+    assert "Ids are missing" not in page
+    assert "no patient id" not in words_of(page)
+
+
+def test_what_a_lesion_id_alone_leaves_open_is_said_with_the_data(tmp_path):
+    content = experiment(("test",))
+    grouping = {"images": 10015, "with_patient": 0, "with_lesion": 10015, "with_neither": 0}
+    content["dataset"]["info"]["grouping"] = grouping
+    words = words_of(page_of(write_experiment(tmp_path / "e", ("test",), experiment=content)))
+    assert "All 10,015 images have a lesion id but no patient id" in words
+    assert "Ids are missing" not in words
+
+
+def test_the_target_is_called_what_the_dataset_calls_it(tmp_path):
+    content = experiment(("test",))
+    meaning = {"one": "melanoma", "zero": "not melanoma", "positive": ["mel"], "told_by": ""}
+    content["dataset"]["info"]["target"] = meaning
+    page = page_of(write_experiment(tmp_path / "e", ("test",), experiment=content))
+    words = words_of(page)
+    assert "part not melanoma melanoma images" in words
+    assert "Real. Images of melanoma, of datasets/ham10000; 712 in the training part" in words
+    assert "44 groups are melanoma" in words
+    assert "real melanoma images duplicated" in words
+    assert "benign" not in words
+    assert "malignant" not in words
+
+
 def test_screen_and_page_say_the_same(page):
     words = words_of(page)
     for sentence in report.summary(comparisons()):

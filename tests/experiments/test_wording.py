@@ -103,6 +103,13 @@ def test_warnings_stand_in_the_verdicts_own_sentence():
     assert first[0].endswith(f"{METHOD}; beware: the generator copies; it is barely trained.")
 
 
+def test_warnings_of_the_data_come_next():
+    data = ["9,605 of 10,015 images have neither a patient nor a lesion id"]
+    said = summary([compared(**HELPS)], data_warnings=data)
+    assert said[1] == "Warning: 9,605 of 10,015 images have neither a patient nor a lesion id."
+    assert [said[0], *said[2:]] == summary([compared(**HELPS)])
+
+
 @pytest.mark.parametrize(
     ("verdict", "control", "expected"),
     [
@@ -171,6 +178,7 @@ def test_power_says_how_many_groups_the_margin_takes():
     assert "a gain of 0.018 AUC or a loss of 0.019" in words
     assert "two-sided 5%" in words
     assert "fine enough" in " ".join(power(compared(mde=0.009)))
+    assert "groups are melanoma." in " ".join(power(compared(mde=0.009), "melanoma"))
     assert power(compared(mde=None)) == [
         "On the test part the smallest visible difference is not known."
     ]
