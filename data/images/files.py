@@ -4,7 +4,7 @@ import os
 import re
 import shlex
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from data.images.formats import SUFFIXES
@@ -24,6 +24,7 @@ class Encoded:
     path: Path
     offset: int = 0  # bytes
     length: int | None = None  # bytes; None: to the end of the file
+    content: bytes | None = field(default=None, repr=False, compare=False)  # where already at hand
 
 
 class BadImage(UserError):
@@ -117,6 +118,8 @@ def is_inside(path: Path, top: str) -> bool:
 def read_file(source: Encoded) -> bytes:
     """The encoded bytes. Only regular files are opened, so that nothing blocks. Raises BadImage."""
     path = source.path
+    if source.content is not None:
+        return source.content
     if NO_TEXT.search(str(path)):
         raise BadImage(path, RENAME)
     try:

@@ -56,7 +56,9 @@ class Pictures:
 
     def notes(self) -> list[str]:
         """A line about what was left out, or none."""
-        kinds = [f"{kind} of {len(paths):,} images" for kind, paths in self.left_out.items()]
+        kinds = [
+            f"{kind} of {len(paths):,} images" for kind, paths in self.left_out.items() if paths
+        ]
         return [f"{', '.join(kinds)} (ignored)"] if kinds else []
 
 

@@ -109,7 +109,7 @@ def match(
         written = table["file"].astype(object).where(table["file"].notna(), "").tolist()
         cells = [str(cell) or name for cell, name in zip(written, cells, strict=True)]
     found = [_find(index, cell) for cell in cells]
-    _reject_twice(found, cells, root)
+    _reject_twice(found, root)
     for name, row in zip(table["image_id"], found, strict=True):
         if row.reason:
             faults.append(Fault(printable(name), row.where, row.reason))
@@ -118,7 +118,13 @@ def match(
     found = [row for row in found if not row.reason]
     files = [row.path for row in found]
     _say(index, found)
-    _check_present(index, table, files)
+    gone = {
+        name: row.stem
+        for name, row in zip(table["image_id"], found, strict=True)
+        if row.path is None
+    }
+    if gone:
+        _tell_absent(index, gone, len(files))
     unlisted, copies = _rest(index, {path for path in files if path})
     return table, files, unlisted, copies
 
@@ -130,6 +136,7 @@ def match(
 class _Found:
     """The file of a row, what it took to find it, or why it cannot be told."""
 
+    stem: str
     path: Path | None = None
     how: str = ""
     reason: str = ""
@@ -140,9 +147,9 @@ def _find(index: _Index, cell: str) -> _Found:
     *above, last = DRIVE.sub("", cell).replace("\\", "/").split("/")
     folders = [folded(step) for step in above if step not in ("", ".")]
     if ".." in folders or _is_elsewhere(cell, index.root):
-        return _Found(reason=OUTSIDE, where=printable(cell))
-    suffix = SUFFIX.search(last)
-    paths, how = index.named(SUFFIX.sub("", last), bool(folders))
+        return _Found(last, reason=OUTSIDE, where=printable(cell))
+    suffix, stem = SUFFIX.search(last), SUFFIX.sub("", last)
+    paths, how = index.named(stem, bool(folders))
     if folders and paths:
         paths, elsewhere = _below(index, paths, folders)
         how = how or elsewhere
@@ -156,8 +163,8 @@ def _find(index: _Index, cell: str) -> _Found:
     if len(paths) > 1:
         index.clashing.update(paths)
         where = " and ".join(printable(str(path.relative_to(index.root))) for path in paths)
-        return _Found(reason=DIFFER, where=where)
-    return _Found(paths[0], how) if paths else _Found()
+        return _Found(stem, reason=DIFFER, where=where)
+    return _Found(stem, paths[0], how) if paths else _Found(stem)
 
 
 def _is_elsewhere(cell: str, root: Path) -> bool:
@@ -176,15 +183,16 @@ def _below(index: _Index, paths: list[Path], folders: list[str]) -> tuple[list[P
         most = min(len(steps), len(folders))
         return next((k for k in range(most) if steps[-1 - k] != folders[-1 - k]), most)
 
-    if folders[-1] in index.folders:
+    is_known = folders[-1] in index.folders
+    if is_known:
         paths = [path for path in paths if folders[-1] in index.parents(path)]
     if not paths:
         return [], ""
     best = max(map(agree, paths))
-    return [path for path in paths if agree(path) == best], "" if best else ELSEWHERE
+    return [path for path in paths if agree(path) == best], "" if is_known else ELSEWHERE
 
 
-def _reject_twice(found: list[_Found], cells: list[str], root: Path) -> None:
+def _reject_twice(found: list[_Found], root: Path) -> None:
     """One file is one row's: of the one that names it letter by letter, or of none."""
     rows_of: dict[Path, list[int]] = defaultdict(list)
     for row, one in enumerate(found):
@@ -193,17 +201,13 @@ def _reject_twice(found: list[_Found], cells: list[str], root: Path) -> None:
     for path, rows in rows_of.items():
         if len(rows) == 1:
             continue
-        exact = [row for row in rows if not found[row].how and _stem(cells[row]) == path.stem]
+        exact = [row for row in rows if not found[row].how and found[row].stem == path.stem]
         for row in rows:
             if len(exact) != 1:
                 where = printable(str(path.relative_to(root)))
-                found[row] = _Found(reason=ALIKE, where=where)
+                found[row] = _Found(found[row].stem, reason=ALIKE, where=where)
             elif row != exact[0]:
-                found[row] = _Found()
-
-
-def _stem(cell: str) -> str:
-    return SUFFIX.sub("", cell.replace("\\", "/").rpartition("/")[2])
+                found[row] = _Found(found[row].stem)
 
 
 # ------------------------------------------------------------------------------------ all rows
@@ -236,34 +240,31 @@ def _rest(index: _Index, used: set[Path]) -> tuple[int, int]:
     return unlisted, copies
 
 
-def _check_present(index: _Index, table: pd.DataFrame, files: list[Path | None]) -> None:
-    """Raise UserError where no row has its image; say what may be the cause where some have not."""
-    gone = [name for name, path in zip(table["image_id"], files, strict=True) if path is None]
-    if not gone:
-        return
+def _tell_absent(index: _Index, gone: dict[str, str], rows: int) -> None:
+    """Say what may be the cause for images (ids and names) to be absent.
+
+    Raises UserError where those of all rows are.
+    """
     root, below = index.root, find_files(index.root)
     hints = [
         f"{printable(str(path.relative_to(root)))} is {why}"
         for path, why in list(index.pictures.bad.items())[:3]
         if path.is_dir()
     ]
-    names = {folded(name) for name in gone}
-    others = [
-        path for path in below if folded(path.stem) in names and path not in index.pictures.images
-    ]
+    names = {folded(name) for name in gone.values()}
+    pictures = set(index.pictures.images)
+    others = [path for path in below if folded(path.stem) in names and path not in pictures]
     if others:
         shown = some([printable(str(path.relative_to(root))) for path in others], 3)
         hints.append(f"{len(others):,} files have their names and are no picture ({shown})")
     if packed := packed_hint(below):
         hints.append(packed)
-    if len(gone) == len(files):
-        first = ", ".join(printable(name) for name in gone[:2])
+    if len(gone) == rows:
+        first = ", ".join(printable(name) for name in list(gone.values())[:2])
         raise UserError(
             f"--root {root}: {len(gone):,} images are listed and none of them is below it "
             f"(looked for {first} ... with {IN_WORDS}); "
             + ("; ".join(hints) or "unpack the image folders there, or use --tables-only")
         )
     if hints:
-        print(
-            f"note: {len(gone):,} of {len(files):,} images are not below {root}; {'; '.join(hints)}"
-        )
+        print(f"note: {len(gone):,} of {rows:,} images are not below {root}; {'; '.join(hints)}")
