@@ -5,10 +5,11 @@ import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from data.store import TEST
+from data.store import TEST, TargetMeaning
 from dermsynth.errors import UserError, some
 from dermsynth.seeds import generator
 
+WORDS = TargetMeaning().words
 SAME = ("patient_id", "lesion_id")  # columns whose equal values tie images together
 # The search for better folds: rounds at most; kinds of group tried on each side of an exchange;
 # rounds in vain for each pair of parts that end it, where there are more kinds than are tried.
@@ -44,9 +45,18 @@ def check_options(folds: int, test_fraction: float) -> None:
         )
 
 
-def check_enough(targets: np.ndarray, groups: np.ndarray, folds: int, test_fraction: float) -> None:
-    """Raise UserError unless both classes have groups enough for every part to get one."""
-    have, name = _scarcest(targets, groups)
+def check_enough(
+    targets: np.ndarray,
+    groups: np.ndarray,
+    folds: int,
+    test_fraction: float,
+    words: tuple[str, str] = WORDS,
+) -> None:
+    """Raise UserError unless both classes have groups enough for every part to get one.
+
+    `words`: what the targets 0 and 1 mean.
+    """
+    have, name = _scarcest(targets, groups, words)
     if not have:
         raise UserError(f"one class only: no {name} image, and both classes are needed")
     if have < (parts := folds + (test_fraction > 0)):
@@ -63,7 +73,12 @@ def check_enough(targets: np.ndarray, groups: np.ndarray, folds: int, test_fract
 
 
 def assign_folds(
-    targets: np.ndarray, groups: np.ndarray, folds: int, test_fraction: float, seed: int
+    targets: np.ndarray,
+    groups: np.ndarray,
+    folds: int,
+    test_fraction: float,
+    seed: int,
+    words: tuple[str, str] = WORDS,
 ) -> np.ndarray:
     """Fold of each row, int64 [n]: 0..folds-1, or TEST for the test part; groups stay whole.
 
@@ -75,13 +90,14 @@ def assign_folds(
 
     Parameters
     ----------
-    targets, groups : of each row, int [n]: 1 malignant, 0 benign; and its group
+    targets, groups : of each row, int [n]: its target, 0 or 1; and its group
     folds : how many
     test_fraction : share of the test part, 0 <= test_fraction < 1
     seed : another seed, other folds
+    words : what the targets 0 and 1 mean, for messages
     """
     check_options(folds, test_fraction)
-    check_enough(targets, groups, folds, test_fraction)
+    check_enough(targets, groups, folds, test_fraction, words)
     shares = np.full(folds, (1 - test_fraction) / folds)
     labels = np.arange(folds)
     if test_fraction:
@@ -133,11 +149,11 @@ def given_folds(given: np.ndarray, groups: np.ndarray, names: np.ndarray) -> np.
     return fold
 
 
-def _scarcest(targets: np.ndarray, groups: np.ndarray) -> tuple[int, str]:
+def _scarcest(targets: np.ndarray, groups: np.ndarray, words: tuple[str, str]) -> tuple[int, str]:
     """In how many groups the class that is in the fewest is found, and its name."""
     return min(
-        (len(np.unique(groups[targets == target])), name)
-        for target, name in ((1, "malignant"), (0, "benign"))
+        ((len(np.unique(groups[targets == target])), words[target]) for target in (1, 0)),
+        key=lambda found: found[0],
     )
 
 

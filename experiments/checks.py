@@ -39,19 +39,18 @@ def find_splits(experiment: Experiment, dataset: Dataset) -> list[Split]:
     splits = experiment.splits(known)
     for split in splits:
         seen = view(dataset, split.fold, split.test_fold)
-        for part, words in WORDS.items():
+        for part, name in WORDS.items():
             targets = seen.targets(seen.rows(part, split.fold))  # type: ignore[arg-type]
             if len(np.unique(targets)) == 2:
                 continue
             mend = "prepare it again with fewer --folds"
             if split.test_fold is None and part == "test":
                 mend = "prepare it again with --test-fraction 0.2, or use `folds: rotate`"
-            kind = (
-                "no" if not len(targets) else "only malignant" if targets.all() else "only benign"
-            )
+            words = dataset.info.target.words
+            kind = "no" if not len(targets) else f"only {words[int(targets[0])]}"
             place = f"fold {split.number} of {dataset.path}"
             raise UserError(
-                f"{place}: its {words} part has {kind} images ({len(targets)}), and an AUC needs "
+                f"{place}: its {name} part has {kind} images ({len(targets)}), and an AUC needs "
                 f"both classes; {mend}"
             )
     return splits
@@ -103,7 +102,7 @@ def _check_generator(dataset: Dataset, options: GanOptions, split: Split) -> Non
     resolve_config(options, dataset.size, len(part.classes))
     if len(held_out := held_out_rows(seen, split.fold)) < LEAST_HELD_OUT:
         raise UserError(
-            f"{dataset.path}: {len(held_out)} malignant images in the validation part of fold "
-            f"{split.fold}; the evaluation of a generator needs {LEAST_HELD_OUT} at the very "
-            "least: prepare it again with fewer --folds, or bring more images"
+            f"{dataset.path}: {len(held_out)} {dataset.info.target.one} images in the validation "
+            f"part of fold {split.fold}; the evaluation of a generator needs {LEAST_HELD_OUT} at "
+            "the very least: prepare it again with fewer --folds, or bring more images"
         )

@@ -128,8 +128,8 @@ def keep_plan(
     return plan
 
 
-def describe(plan: PlanRecord, margin: float) -> str:
-    """The plan in words, for the screen."""
+def describe(plan: PlanRecord, margin: float, one: str) -> str:
+    """The plan in words, for the screen; `one`: what target 1 means."""
     cost, seen = plan.cost, plan.visible
     hours = (
         f"{cost.minutes:.0f} minutes" if cost.minutes < 120 else f"{cost.minutes / 60:.1f} hours"
@@ -153,7 +153,7 @@ def describe(plan: PlanRecord, margin: float) -> str:
             *lines,
             f"  visible      a true difference of {seen.difference:.3f} AUC in four of five such "
             f"experiments, {fine} than the margin of {margin:.3f}",
-            f"               ({seen.n_malignant_groups} malignant groups tested; {seen.source})",
+            f"               ({seen.n_malignant_groups} {one} groups tested; {seen.source})",
         ]
     )
 

@@ -44,7 +44,7 @@ def run_steps(options: ExperimentOptions) -> Path:
         if run.was_finished:
             run.loosen()
         plan = keep_plan(run.path, experiment, dataset, trials, tasks, options)
-        print(describe(plan, experiment.margin))
+        print(describe(plan, experiment.margin, dataset.info.target.one))
         if options.plan:
             print(f"written to {run.path / PLAN}; --resume without --plan runs it")
             return run.path / PLAN

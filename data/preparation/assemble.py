@@ -85,14 +85,19 @@ def settle_copies(
 
 
 def split(
-    table: pd.DataFrame, pairs: pd.DataFrame, kept: np.ndarray, options: SplitOptions
+    table: pd.DataFrame,
+    pairs: pd.DataFrame,
+    kept: np.ndarray,
+    options: SplitOptions,
+    words: tuple[str, str] = folds.WORDS,
 ) -> pd.DataFrame:
     """The kept rows of `table`, in order, with `group` and `fold`.
 
     A copy that was dropped still ties its patient and lesion to the image that was kept. Labelled
     rows of the first source get folds (their own, where the table has `given_fold`), external ones
     EXTRA unless their group holds an image of the first source, all others NO_PART. Raises
-    UserError for a group that is larger than a part.
+    UserError for a group that is larger than a part, and for too few groups; `words` say there what
+    the targets 0 and 1 mean.
     """
     alive = np.unique(np.concatenate([kept, pairs["one"], pairs["other"]])).astype(np.int64)
     both = np.searchsorted(alive, pairs[["one", "other"]].to_numpy(np.int64))
@@ -106,10 +111,11 @@ def split(
         names = table["image_id"].to_numpy()[own]
         fold[own] = folds.given_folds(table["given_fold"].to_numpy()[own], group[own], names)
     elif own.any():
-        check_group_sizes(table[own], group[own], options)
+        check_group_sizes(table[own], group[own], options, words)
         target = table["target"].to_numpy()[own].astype(np.uint8)
         fold[own] = folds.assign_folds(
-            target, group[own], options.folds, options.test_fraction, options.seed
+            *(target, group[own], options.folds, options.test_fraction, options.seed),
+            words=words,
         )
     tied = np.isin(group, group[~external])
     fold[external & labelled & ~tied] = EXTRA
@@ -137,7 +143,8 @@ def finish(
     faults : rows and files that were left out
     """
     kept = ingested.kept
-    table = split(joined.table, pairs, kept["row"].to_numpy(np.int64), options.split)
+    rows = kept["row"].to_numpy(np.int64)
+    table = split(joined.table, pairs, rows, options.split, joined.meaning.words)
     for column in kept.columns.drop("row"):
         table[column] = kept[column].to_numpy(object if column in HASHES else np.int64)
     for column in WORDS:

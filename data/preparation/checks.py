@@ -12,19 +12,22 @@ from dermsynth.errors import UserError
 from dermsynth.files import free_space
 
 
-def check_enough(table: pd.DataFrame, split: SplitOptions) -> None:
+def check_enough(
+    table: pd.DataFrame, split: SplitOptions, words: tuple[str, str] = folds.WORDS
+) -> None:
     """Raise UserError unless there are lesions enough, grouped as the ids alone group them.
 
     So it does for a group that would be a part by itself, which is looked for first: where a
-    placeholder ties everything together, there are not too few lesions.
+    placeholder ties everything together, there are not too few lesions. `words`: what the targets 0
+    and 1 mean.
     """
     table = table[table["target"].notna()].reset_index(drop=True)
     if len(table) == 0 or split.fold_column:
         return  # for prediction only, or split already
     group = folds.group_images(table, np.zeros((0, 2), np.int64))
-    check_group_sizes(table, group, split)
+    check_group_sizes(table, group, split, words)
     target = table["target"].to_numpy().astype(np.uint8)
-    folds.check_enough(target, group, split.folds, split.test_fraction)
+    folds.check_enough(target, group, split.folds, split.test_fraction, words)
 
 
 def check_space(need: int, options: PrepareOptions) -> None:

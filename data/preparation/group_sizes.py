@@ -18,13 +18,15 @@ class TooLarge:
     """A group that no part can hold as its share."""
 
     rows: np.ndarray  # int64, its images
-    kind: str  # of the images that it has too many of: "images", "images of target 1"
+    kind: str  # of the images that it has too many of: "images", "melanoma images"
     held: int  # of these, by the group
     of: int  # of these, in all
     share: float  # of these, that the largest part is to hold
 
 
-def check_group_sizes(table: pd.DataFrame, group: np.ndarray, split: SplitOptions) -> None:
+def check_group_sizes(
+    table: pd.DataFrame, group: np.ndarray, split: SplitOptions, words: tuple[str, str]
+) -> None:
     """Raise UserError where one group would be a part by itself, with what ties it together.
 
     Parameters
@@ -32,8 +34,9 @@ def check_group_sizes(table: pd.DataFrame, group: np.ndarray, split: SplitOption
     table : the labelled rows that get folds: image_id, target, patient_id, lesion_id
     group : int [n], of each row
     split : how many parts, and how large
+    words : what the targets 0 and 1 mean
     """
-    found = too_large(table["target"].to_numpy(), group, split)
+    found = too_large(table["target"].to_numpy(), group, split, words)
     if found is None:
         return
     raise UserError(
@@ -42,7 +45,9 @@ def check_group_sizes(table: pd.DataFrame, group: np.ndarray, split: SplitOption
     )
 
 
-def too_large(targets: np.ndarray, group: np.ndarray, split: SplitOptions) -> TooLarge | None:
+def too_large(
+    targets: np.ndarray, group: np.ndarray, split: SplitOptions, words: tuple[str, str]
+) -> TooLarge | None:
     """The largest group where it has too many images, or too many of one target; else None.
 
     Too many: LEAST or more, more than the largest part is to hold, and more than TIMES the median
@@ -50,7 +55,7 @@ def too_large(targets: np.ndarray, group: np.ndarray, split: SplitOptions) -> To
     """
     largest = max(split.test_fraction, (1 - split.test_fraction) / split.folds)
     kinds = {"images": np.ones(len(targets), bool)}
-    kinds |= {f"images of target {target}": targets == target for target in (1, 0)}
+    kinds |= {f"{words[target]} images": targets == target for target in (1, 0)}
     for kind, rows in kinds.items():
         names, counts = np.unique(group[rows], return_counts=True)
         if not len(names):

@@ -15,7 +15,7 @@ from data.preparation.checks import check_enough, check_space
 from data.preparation.ingest import IngestResult
 from data.preparation.join import JoinedListing
 from data.preparation.options import PrepareOptions
-from data.store import Dataset, load_dataset
+from data.store import MELANOMA, Dataset, load_dataset
 from dermsynth.folders import whole_folder
 from dermsynth.machine import check_memory
 
@@ -25,7 +25,7 @@ def prepare_phantom(options: PrepareOptions) -> Dataset:
     size, seed, out = int(options.pixels.size), options.split.seed, options.out
     config = PhantomConfig(**vars(options.phantom), size=size)
     drawn = sample_table(config, seed)  # cheap: what is wrong shows before the drawing
-    check_enough(drawn, options.split)
+    check_enough(drawn, options.split, MELANOMA.words)
     need = len(drawn) * size * size * 3
     check_space(need, options)
     check_memory(need, f"--patients {config.patients}: images", "lower --patients or --size")

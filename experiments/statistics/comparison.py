@@ -58,7 +58,7 @@ class Difference:
         if self.found is None:
             return "no fold has test images of both classes and finished trainings of both arms"
         if self.found.variance.groups.df <= 0:
-            return "fewer than two malignant or two benign patients or lesions were tested"
+            return "fewer than two patients or lesions of one of the targets were tested"
         if self.found.variance.seeds is None:
             return "one classifier seed: how much trainings vary is not known"
         return None
@@ -309,9 +309,9 @@ def _note(one: Difference) -> str | None:
     benign = sum(len(groups.n) for groups in sets)
     count = min(malignant, benign)
     if sets and count < FEW_GROUPS:
-        rarer = "malignant" if count == malignant else "benign"
+        rarer = 1 if count == malignant else 0
         said.append(
-            f"Only {count} {rarer} patients or lesions: with fewer than {FEW_GROUPS} the interval "
-            "is itself unsure."
+            f"Only {count} patients or lesions of target {rarer}: with fewer than {FEW_GROUPS} the "
+            "interval is itself unsure."
         )
     return " ".join(said) or None

@@ -28,8 +28,8 @@ class Images:
         malignant = int(target.sum())
         if malignant in (0, len(target)):
             raise UserError(
-                f"{where}: an AUC needs both classes, found {malignant} malignant of "
-                f"{len(target)} images"
+                f"{where}: an AUC needs both classes, found {malignant} images of target 1 among "
+                f"{len(target)}"
             )
         if len(group) != len(target):
             raise UserError(f"{where}: {len(target)} targets but {len(group)} groups")

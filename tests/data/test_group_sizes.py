@@ -56,8 +56,8 @@ def test_a_group_of_most_melanomas_stops_though_it_is_few_images():
     table = rows(people([1] * 1000), malignant_every=10)  # 100 malignant
     ill = table.index[table["target"] == 1]
     table.loc[ill[:60], "patient_id"] = "ANON"  # 60 of 1,000 images are no large group
-    with pytest.raises(UserError, match=r"60 of 100 images of target 1, .* to hold 20 at most"):
-        check_enough(table, SplitOptions())
+    with pytest.raises(UserError, match=r"60 of 100 melanoma images, .* to hold 20 at most"):
+        check_enough(table, SplitOptions(), ("not melanoma", "melanoma"))
 
 
 def test_lesion_numbers_that_begin_anew_in_every_patient_are_named():

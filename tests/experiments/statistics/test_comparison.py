@@ -130,12 +130,12 @@ def test_one_seed_is_no_ground_for_a_verdict():
 
 def test_few_malignant_groups_are_flagged_and_one_proves_nothing():
     few = sample(malignant_groups=6)
-    assert "Only 6 malignant" in compare(few, *both(few))["note"]
+    assert "Only 6 patients or lesions of target 1" in compare(few, *both(few))["note"]
     drawn = sample(malignant_groups=1)
     perfect = drawn.target[None, None].astype(float)
     one = compare(drawn, np.repeat(perfect, 2, axis=1), np.repeat(-perfect, 2, axis=1))
     assert one["verdict"] == "undecidable"
-    assert "fewer than two malignant" in one["why_undecidable"]
+    assert "fewer than two patients or lesions" in one["why_undecidable"]
     assert (one["ci_low"], one["ci_low_models"], one["p"], one["mde"]) == (None,) * 4
     ten = sample(malignant_groups=10)
     assert compare(ten, *both(ten))["note"] is None
@@ -165,8 +165,8 @@ def test_the_number_of_replicates_does_not_decide():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"target": np.zeros(6)}, "0 malignant of 6"),
-        ({"target": np.ones(6)}, "6 malignant of 6"),
+        ({"target": np.zeros(6)}, "0 images of target 1 among 6"),
+        ({"target": np.ones(6)}, "6 images of target 1 among 6"),
         ({"group": np.arange(5)}, "6 targets but 5 groups"),
         ({"scores_arm": np.full((1, 2, 6), np.nan)}, "12 scores are not finite"),
         ({"scores_arm": np.zeros((1, 3, 6))}, r"\(1, 3, 6\) and \(1, 2, 6\)"),
