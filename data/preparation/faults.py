@@ -30,12 +30,12 @@ def judge(
         for fault in faults[:SHOWN]
     ]
     rest = f"\n  and {len(faults) - SHOWN:,} more" if len(faults) > SHOWN else ""
-    mend = " or ".join(f"below {root}" for root in roots)
+    where = " or ".join(f"below {root}" for root in roots)
     skip = "" if len(faults) >= total else ", or leave them out with --on-error skip"
     raise UserError(
         f"{len(faults):,} of {total:,} images cannot be used:{''.join(lines)}\n"
         f"the first {min(SHOWN, len(faults))}:{''.join(first)}{rest}\n"
-        f"bring them back or mend them {mend}{skip}"
+        f"bring the files {where}, or mend them there or their rows in the table{skip}"
     )
 
 

@@ -141,6 +141,37 @@ def test_many_pixels_are_told_before_they_are_decoded(make_texture):
     assert reason(bytes(webp)) == "more than 50 megapixels"
 
 
+MEMORY = """
+import resource, sys
+from pathlib import Path
+from data.images.decoding import Preprocessing, decode_all
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for result in decode_all([Path(path) for path in sys.argv[1:]] * 3, Preprocessing(64)):
+    print(getattr(result, "reason", "fine"))
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("form", "side", "how"),
+    [
+        ("WEBP", 7000, {"lossless": True, "method": 0, "quality": 0}),
+        ("AVIF", 7000, {"speed": 10}),
+        ("TIFF", 9900, {"compression": "tiff_adobe_deflate"}),
+        ("BMP", 4700, {}),
+    ],
+)
+def test_the_largest_that_are_let_in_stay_within_memory(tmp_path, form, side, how):
+    """Three of the same at once: threads wait for one another's memory."""
+    Image.new("RGB", (side, side), (90, 60, 50)).save(tmp_path / "a", form, **how)
+    command = [sys.executable, "-c", MEMORY, str(tmp_path / "a")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    *reasons, grown = done.stdout.split()
+    assert reasons == ["fine"] * 3, done.stderr
+    assert int(grown) < 1200  # MiB
+
+
 def test_heic_without_the_extra_says_what_to_install(make_texture, monkeypatch):
     content = encoded(make_texture(0), "HEIF")
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
