@@ -13,14 +13,14 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from data.preparation import duplicates, likeness
-from data.sources import READERS
+from data.sources import OWN_IDS, READERS
 from data.store import NATIVE_SIZE, NO_PART, Dataset, ImageStore
 from dermsynth.machine import cores
 
 IDS = ("image_id", "lesion_id", "patient_id")
 SAME_FILE, NEAR, GROUP = "same file", "near-duplicate", "group of such an image"
 REASONS = (SAME_FILE, *(f"same {name}" for name in IDS), NEAR, GROUP)  # the first one counts
-SHARED = frozenset(READERS) - {"folder"}  # sources whose ids mean the same in each other's tables
+SHARED = frozenset(READERS) - OWN_IDS  # sources whose ids mean the same in each other's tables
 RADIUS, CLOSEST = 10, 64  # bits of 64, and images at most, in which a candidate's hash may differ
 ROWS = 128  # images looked at, or hashes compared, at a time
 
@@ -42,7 +42,7 @@ def overlap(dataset: Dataset, external: Dataset) -> Overlap:
 
     - the same file (SHA-256);
     - the same image, lesion or patient id, where both images come from public archives (SHARED).
-      Ids of `folder` and of the phantom mean something within their own source only, as in
+      Ids of OWN_IDS and of the phantom mean something within their own source only, as in
       data.preparation.join; where such ids are equal, `equal_ids` counts them;
     - a near-duplicate: the perceptual hashes of the tables differ in at most RADIUS bits in one of
       eight orientations (the CLOSEST are taken), and data.preparation.duplicates finds the pair as
@@ -122,7 +122,14 @@ def _equal_ids(own: pd.DataFrame, theirs: pd.DataFrame) -> np.ndarray:
 def _plain(table: pd.DataFrame, column: str) -> pd.Series:
     """Ids without the name of the source that data.preparation.join puts in front."""
     names = table[column].where(table["source"] != "phantom").astype(object)
-    return names.map(lambda name: name.removeprefix("folder-") if isinstance(name, str) else None)
+    fronts = tuple(f"{source}-" for source in OWN_IDS)
+
+    def bare(name: object) -> str | None:
+        if not isinstance(name, str):
+            return None
+        return next((name.removeprefix(f) for f in fronts if name.startswith(f)), name)
+
+    return names.map(bare)
 
 
 def _through_groups(group: np.ndarray, other: np.ndarray) -> np.ndarray:

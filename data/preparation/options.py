@@ -20,7 +20,20 @@ from dermsynth.options import (
 
 DATASETS = Path("datasets")  # where a dataset goes unless --out says so
 Side = Annotated[int, Between(32, 1024)]  # px, of what is stored
-Tabular = Literal["ham10000", "isic2019", "siim2020", "isic-archive", "folder", "tfrecords"]
+Tabular = Literal[
+    *("ham10000", "isic2016", "isic2017", "isic2018", "isic2019", "siim2020", "isic2024"),
+    *(
+        "milk10k",
+        "bcn20000",
+        "pad-ufes-20",
+        "derm7pt",
+        "fitzpatrick17k",
+        "ddi",
+        "ph2",
+        "dermamnist",
+    ),
+    *("isic-archive", "folder", "tfrecords"),
+]
 SourceName = Literal[Tabular, "phantom", "pool"]
 ConflictPolicy = Literal["fail", "keep", "malignant", "drop"]
 Extras = Annotated[tuple[Tabular, ...], tyro.conf.UseAppendAction]

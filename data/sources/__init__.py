@@ -1,6 +1,7 @@
 """Where images and their labels come from: what a source lists before anything is decoded."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from data.sources.folder import list_folder
@@ -8,11 +9,14 @@ from data.sources.ham10000 import list_ham10000
 from data.sources.isic2019 import list_isic2019
 from data.sources.isic_archive import list_isic_archive
 from data.sources.listing import Listing, SourceOptions, check_root
+from data.sources.packed import list_dermamnist
+from data.sources.ph2 import list_ph2
 from data.sources.pool import list_pool
+from data.sources.published import LAYOUTS, list_published
 from data.sources.siim2020 import list_siim2020
 from data.sources.tfrecords import list_tfrecords
 
-__all__ = ["READERS", "check_root", "list_pool", "read_source"]
+__all__ = ["OWN_IDS", "READERS", "check_root", "list_pool", "read_source"]
 
 READERS: dict[str, Callable[[Path, SourceOptions], Listing]] = {
     "ham10000": list_ham10000,
@@ -21,6 +25,13 @@ READERS: dict[str, Callable[[Path, SourceOptions], Listing]] = {
     "isic-archive": list_isic_archive,
     "folder": list_folder,
     "tfrecords": list_tfrecords,
+    "ph2": list_ph2,
+    "dermamnist": list_dermamnist,
+    **{name: partial(list_published, name) for name in LAYOUTS},
+}
+# Sources whose ids mean something within themselves only
+OWN_IDS = frozenset(name for name, layout in LAYOUTS.items() if not layout.global_ids) | {
+    *("folder", "ph2", "dermamnist"),
 }
 
 

@@ -9,7 +9,6 @@ joined on the image; tables of equal columns are read one below the other. Table
 of labels add to class folders.
 """
 
-import unicodedata
 from pathlib import Path
 
 import pandas as pd
@@ -19,9 +18,9 @@ from data.images.formats import IN_WORDS
 from data.images.pictures import find_pictures
 from data.sources import columns
 from data.sources.columns import Labels, found
+from data.sources.joined import joined, merged
 from data.sources.listing import Fault, Listing, SourceOptions, packed_hint
-from data.sources.matching import ALIAS
-from data.sources.rows import RAGGED, SUFFIX, Rows, listing, stacked
+from data.sources.rows import RAGGED, Rows, listing
 from data.sources.tables import check_file, only_one, printable, read_header, read_table
 from data.sources.targets import Own
 from dermsynth.errors import UserError, some
@@ -38,7 +37,8 @@ def list_folder(root: Path, options: SourceOptions) -> Listing:
     if not sheets:
         return _list(root, options, *_from_folders(root), FACTS)
     labelled = [sheet for sheet in sheets if sheet[1] is not None]
-    rows, own = joined(sheets)
+    rows = joined([rows for rows, _ in sheets])
+    own = next((labels.own for _, labels in sheets if labels and labels.own), None)
     facts = FACTS | {"metadata": ", ".join(path.name for path in paths)}
     if labelled:
         return _list(root, options, rows, own, facts)
@@ -49,7 +49,7 @@ def list_folder(root: Path, options: SourceOptions) -> Listing:
             f"(usual names are {some(list(columns.TARGET), 4)}, {some(list(columns.DIAGNOSIS), 4)})"
         )
     folders, own = _from_folders(root)
-    return _list(root, options, _merged(folders, rows, keep_right=False), own, facts)
+    return _list(root, options, merged(folders, rows, keep_right=False), own, facts)
 
 
 def _list(
@@ -131,63 +131,6 @@ def _read(path: Path, root: Path, options: SourceOptions) -> tuple[Rows, Labels 
     raw = raw.assign(where=[f"{sheet.name} line {line}" for line in raw.index])
     faults = [Fault("", f"{sheet.name} line {line}", RAGGED) for line in sheet.ragged]
     return Rows(raw.reset_index(drop=True), faults), labels
-
-
-def joined(sheets: list[tuple[Rows, Labels | None]]) -> tuple[Rows, Own | None]:
-    """Rows of several tables as one: those of equal columns below each other, others by image."""
-    kinds: dict[tuple[str, ...], list[Rows]] = {}
-    for rows, _ in sheets:
-        kinds.setdefault(tuple(sorted(map(str, rows.raw.columns))), []).append(rows)
-    parts = [stacked(group) if len(group) > 1 else group[0] for group in kinds.values()]
-    whole = parts[0]
-    for part in parts[1:]:
-        whole = _merged(whole, part)
-    return whole, next((labels.own for _, labels in sheets if labels and labels.own), None)
-
-
-def _key(names: pd.Series) -> pd.Series:
-    """What images are joined on: the name without folders and suffix, case and Unicode folded."""
-    names = names.map(lambda name: SUFFIX.sub("", name.replace("\\", "/").rpartition("/")[2]))
-    return names.map(
-        lambda name: unicodedata.normalize("NFC", name.removesuffix(ALIAS)).casefold()
-    ).astype(object)
-
-
-def _merged(left: Rows, right: Rows, keep_right: bool = True) -> Rows:
-    """Rows of two tables by image; where both have a column, their cells may not contradict.
-
-    Rows of `right` alone stay only with `keep_right`: images without what the first table says.
-    """
-    one, other = (
-        rows.raw.assign(key=_key(rows.raw["image_id"])).drop_duplicates(
-            [column for column in rows.raw if column not in ("where", "image_id", "path")] + ["key"]
-        )
-        for rows in (left, right)
-    )
-    if (twice := other["key"].duplicated()).any():
-        name = other["image_id"][twice].iloc[0]
-        where = some(other["where"][other["image_id"] == name].tolist(), 3)
-        raise UserError(f"{where}: image {printable(name)} has rows that differ; keep one of them")
-    both = one.merge(other, on="key", how="outer" if keep_right else "left", suffixes=("", " too"))
-    faults = [*left.faults, *right.faults]
-    shared = [name for name in other if f"{name} too" in both]
-    for name in shared:
-        again = both.pop(f"{name} too")
-        empty = both[name].isna() | (both[name] == "")
-        differs = ~empty & again.notna() & (again != "") & (again != both[name])
-        if name not in ("where", "image_id", "path") and differs.any():
-            faults += [
-                Fault(printable(str(image)), str(where), f"two tables differ in {name}")
-                for image, where in both.loc[differs, ["image_id", "where"]].itertuples(index=False)
-            ]
-            both = both[~differs]
-            again, empty = again[~differs], empty[~differs]
-        both[name] = both[name].mask(empty, again)
-    words = both.columns.drop(["own", "unlabelled", "path"], errors="ignore")
-    both[words] = both[words].astype(object).where(both[words].notna(), "")
-    if "unlabelled" in both:
-        both["unlabelled"] = both["unlabelled"].fillna(True).astype(bool)
-    return Rows(both.drop(columns="key").reset_index(drop=True), faults)
 
 
 # ----------------------------------------------------------------------------- with class folders

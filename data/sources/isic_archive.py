@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from data.images.files import find_files
 from data.sources import vocabulary
 from data.sources.listing import Listing, SourceOptions
-from data.sources.rows import Rows, listing, read_rows
-from data.sources.tables import find_table, printable
+from data.sources.rows import Rows, listing, read_rows, stacked
+from data.sources.tables import printable, read_header
 from data.sources.targets import Own
 from dermsynth.errors import UserError, some
 
@@ -36,24 +37,21 @@ MOST = 50  # contributors that dataset.json names
 
 def list_isic_archive(root: Path, options: SourceOptions) -> Listing:
     """One row an image of metadata.csv. Raises UserError."""
-    path = find_table(root, ("metadata.csv",))
-    if path is None:
-        raise UserError(
-            f"--root {root}: no metadata.csv in it or below; `isic image download` writes it when "
-            "all images are there: run it again to let it finish"
-        )
+    paths = _tables(root)
     names = {"isic_id": "image_id", "age_approx": "age"}
-    rows = read_rows(path, root, ("isic_id",), OPTIONAL, names, options.fold_column)
+    fold = options.fold_column
+    rows = stacked([read_rows(p, root, ("isic_id",), OPTIONAL, names, fold) for p in paths])
     if not {"benign_malignant", "diagnosis_1", *LEVELS} & set(rows.raw):
         raise UserError(
-            f"{path}: no column benign_malignant, diagnosis_1 or diagnosis: no image has a label"
+            f"{some([str(path) for path in paths])}: no column benign_malignant, diagnosis_1 or "
+            "diagnosis: no image has a label"
         )
     facts = {
         "licence": _counted(rows.raw, "copyright_license") or "unknown",
         "citation": CITATION,
         "attribution": _counted(rows.raw, "attribution"),
         "image_types": _counted(rows.raw, "image_type"),
-        "metadata": path.name,
+        "metadata": ", ".join(path.name for path in paths),
     }
     _label(rows)
     rows.raw["diagnosis"] = _finest(rows.raw, LEVELS, lambda word: _rank(word, options))
@@ -63,6 +61,27 @@ def list_isic_archive(root: Path, options: SourceOptions) -> Listing:
     own = Own("the archive's benign or malignant") if "own" in rows.raw else None
     said = {key: value for key, value in facts.items() if value}
     return listing("isic-archive", root, options, rows, said, own=own)
+
+
+def _tables(root: Path) -> list[Path]:
+    """Every metadata.csv, or every table of the archive under another name. Raises UserError."""
+    tables = [path for path in find_files(root) if path.suffix.lower() == ".csv"]
+    named = [path for path in tables if path.name.lower() == "metadata.csv"]
+    found = named or [path for path in tables if "isic_id" in map(str.lower, _header(path, root))]
+    if not found:
+        raise UserError(
+            f"--root {root}: no metadata.csv in it or below; `isic image download` writes it when "
+            "all images are there: run it again to let it finish"
+        )
+    return found
+
+
+def _header(path: Path, root: Path) -> list[str]:
+    """The columns of a table; none where it cannot be read."""
+    try:
+        return read_header(path, root)
+    except UserError:
+        return []
 
 
 def _rank(word: str, options: SourceOptions) -> int:

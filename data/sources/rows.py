@@ -70,6 +70,7 @@ def read_rows(
     names: dict[str, str],
     fold: str | None = None,
     filled: tuple[str, ...] = (),
+    header: tuple[str, ...] | None = None,
 ) -> Rows:
     """Rows of one CSV file. Raises UserError as `read_table` does.
 
@@ -80,9 +81,11 @@ def read_rows(
     names : what the columns are called here, where not as in the file
     fold : the column whose folds are kept, if one is
     filled : columns, by their names here, of which no cell may be empty
+    header : the columns of a file that does not name them
     """
     folds = {fold: "fold"} if fold else {}
-    return from_sheet(read_table(path, root, (*needed, *folds), optional), names | folds, filled)
+    sheet = read_table(path, root, (*needed, *folds), optional, header)
+    return from_sheet(sheet, names | folds, filled)
 
 
 def stacked(tables: list[Rows]) -> Rows:
@@ -109,9 +112,9 @@ def listing(
     """Check, harmonise, and find the images of `rows`.
 
     The target is `rows.raw["own"]` (0, 1 or NaN), which `own` describes, or follows from the
-    diagnosis (data.sources.targets). `rows.raw["path"]` (Path) is the image of each row where the
-    reader knows it; else it is looked for below `root` by name. Raises UserError where no image is
-    there at all, and for what is wrong with the targets of the whole source.
+    diagnosis (data.sources.targets). `rows.raw["path"]` (Path or Encoded) is the image of each
+    row where the reader knows it; else it is looked for below `root` by name. Raises UserError
+    where no image is there at all, and for what is wrong with the targets of the whole source.
 
     Parameters
     ----------
@@ -135,7 +138,7 @@ def listing(
     table = table.sort_values("image_id", kind="stable").reset_index(drop=True)
     unlisted, copies = 0, 0
     if options.tables_only:
-        paths: list[Path | None] = [None] * len(table)
+        paths: list[Path | Encoded | None] = [None] * len(table)
     elif "path" in table:
         paths = table["path"].tolist()
     else:
@@ -146,7 +149,7 @@ def listing(
     if lost:
         facts = facts | {"declared_pairs_without_row": lost}
     kept = [*COLUMNS, *(["given_fold"] if options.fold_column else [])]
-    files = [Encoded(path) if path else None for path in paths]
+    files = [Encoded(path) if isinstance(path, Path) else path for path in paths]
     return Listing(
         *(table[kept].copy(), files, facts, rows.faults, same, meaning, words),
         *(unlisted, copies, global_ids),

@@ -6,6 +6,7 @@ the cells. Only the columns that are asked for are kept, so that memory stays in
 
 import csv
 import filecmp
+import fnmatch
 import re
 import sys
 from collections.abc import Iterator
@@ -62,6 +63,19 @@ def find_table(root: Path, names: tuple[str, ...]) -> Path | None:
         if named := [path for path in below if path.name.lower() == name]:
             return only_one(root, named)
     return None
+
+
+def find_tables(root: Path, patterns: tuple[str, ...]) -> list[Path]:
+    """The files below `root` whose names in lower case match one of `patterns` (fnmatch), sorted.
+
+    Of files of one name that are all alike the first. Raises UserError where they differ.
+    """
+    by_name: dict[str, list[Path]] = {}
+    for path in find_files(root):
+        name = path.name.lower()
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
+            by_name.setdefault(name, []).append(path)
+    return [only_one(root, paths) for _, paths in sorted(by_name.items())]
 
 
 def only_one(root: Path, paths: list[Path]) -> Path:

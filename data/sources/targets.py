@@ -141,8 +141,8 @@ def _by_diagnosis(
             target = target.mask(one, 1.0)
         if lost := int((open_ & target.isna()).sum()):
             print(
-                f"note: {root}: {lost:,} rows have no diagnosis that decides, and {own.told_by} does not say "
-                f"whether they are {in_words(named)}: no label"
+                f"note: {root}: {lost:,} rows have no diagnosis that decides, and {own.told_by} "
+                f"does not say whether they are {in_words(named)}: no label"
             )
     return Decided(target, meaning_of(named), pd.Series("", index=table.index))
 
