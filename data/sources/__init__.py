@@ -1,5 +1,6 @@
 """Where images and their labels come from: what a source lists before anything is decoded."""
 
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,9 +13,10 @@ from data.sources.listing import Listing, SourceOptions, check_root
 from data.sources.packed import list_dermamnist
 from data.sources.ph2 import list_ph2
 from data.sources.pool import list_pool
-from data.sources.published import LAYOUTS, list_published
+from data.sources.published import LAYOUTS, list_published, recognised
 from data.sources.siim2020 import list_siim2020
 from data.sources.tfrecords import list_tfrecords
+from dermsynth.errors import UserError
 
 __all__ = ["OWN_IDS", "READERS", "check_root", "list_pool", "read_source"]
 
@@ -29,6 +31,9 @@ READERS: dict[str, Callable[[Path, SourceOptions], Listing]] = {
     "dermamnist": list_dermamnist,
     **{name: partial(list_published, name) for name in LAYOUTS},
 }
+NO_SUCH_TABLE = re.compile(  # errors that another --source may mend
+    r"in it or below|tables that differ|no column|no such diagnosis|no image below"
+)
 # Sources whose ids mean something within themselves only
 OWN_IDS = frozenset(name for name, layout in LAYOUTS.items() if not layout.global_ids) | {
     *("folder", "ph2", "dermamnist"),
@@ -40,4 +45,11 @@ def read_source(name: str, root: Path | None, options: SourceOptions) -> Listing
 
     What is wrong with single rows is in `Listing.faults`.
     """
-    return READERS[name](check_root(name, root), options)
+    root = check_root(name, root)
+    try:
+        return READERS[name](root, options)
+    except UserError as error:
+        other = recognised(root)
+        if not other or other.endswith(f" {name}") or not NO_SUCH_TABLE.search(str(error)):
+            raise
+        raise UserError(f"{error}{other}") from None

@@ -28,7 +28,8 @@ TARGET = (
 )
 DIAGNOSIS = (
     *("diagnosis", "dx", "diagnostic", "disease", "iddx_full", "diagnosis_name", "class_name"),
-    *("lesion_type", "category", "histology", "pathology", "condition", "diagnosis_1"),
+    *("lesion_type", "category", "histology", "pathology", "condition"),
+    *("diagnosis_3", "diagnosis_2", "diagnosis_1"),
 )
 PATIENT = ("patient_id", "patient", "subject_id", "subject", "case_id", "case", "group")
 OTHERS: dict[str, tuple[str, ...]] = {
@@ -112,7 +113,8 @@ def label(cells: pd.DataFrame, options: SourceOptions, where: str) -> Labels | N
     kinds = {name: _kind(cells[name], options) for name in names}
     target = next((name for name in names if kinds[name] == "binary"), None)
     told_otherwise = target is not None and understand(target).name != "mel"
-    if not given and not told_otherwise and (classes := one_hot_columns(cells, options)):
+    classes = one_hot_columns(cells, options) if not told_otherwise else {}
+    if classes and (not given or given in classes):
         return _one_hot(cells, classes, where)
     diagnosed = [name for name in names if kinds[name] == "words"]
     if given and target:  # its diagnosis stands in another column
@@ -132,7 +134,11 @@ def label(cells: pd.DataFrame, options: SourceOptions, where: str) -> Labels | N
     )
     diagnosis = cells[diagnosed[0]] if diagnosed else None
     if target is None:
-        return None if diagnosis is None else replace_notes(label_words(diagnosis, where), notes)
+        return (
+            None
+            if diagnosis is None
+            else replace_notes(label_words(diagnosis, where, options), notes)
+        )
     word = cells[target]
     columns = {"own": word.map(told).astype(np.float64), "unlabelled": word.map(told).isna()}
     if diagnosis is not None:
@@ -148,15 +154,16 @@ def replace_notes(labels: Labels, notes: tuple[str, ...]) -> Labels:
     return Labels(labels.columns, labels.own, notes)
 
 
-def label_words(words: pd.Series, where: str) -> Labels:
+def label_words(words: pd.Series, where: str, options: SourceOptions) -> Labels:
     """Labels of words that are diagnoses, benign or malignant, or both in one column.
 
     A number other than 0 and 1 among them becomes an infinite `own`.
     """
-    own = vocabulary.each(words, told).astype(np.float64)
-    unsure = vocabulary.each(words, is_unsure).astype(bool)
+    mapped = vocabulary.each(words, lambda word: plain(word) in options.diagnosis_map).astype(bool)
+    own = vocabulary.each(words, told).astype(np.float64).mask(mapped)
+    unsure = vocabulary.each(words, is_unsure).astype(bool) & ~mapped
     numbers = vocabulary.each(words, lambda word: _number(word) is not None).astype(bool)
-    own = own.mask(numbers & own.isna() & ~unsure, np.inf)
+    own = own.mask(numbers & own.isna() & ~unsure & ~mapped, np.inf)
     named = own.isna() & ~unsure
     columns = {"own": own, "unlabelled": unsure, "diagnosis": words.where(named, "").astype(object)}
     if not own.notna().any():

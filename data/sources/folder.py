@@ -21,7 +21,14 @@ from data.sources.columns import Labels, found
 from data.sources.joined import joined, merged
 from data.sources.listing import Fault, Listing, SourceOptions, packed_hint
 from data.sources.rows import RAGGED, Rows, listing
-from data.sources.tables import check_file, only_one, printable, read_header, read_table
+from data.sources.tables import (
+    check_file,
+    check_header,
+    only_one,
+    printable,
+    read_header,
+    read_table,
+)
 from data.sources.targets import Own
 from dermsynth.errors import UserError, some
 
@@ -33,9 +40,10 @@ SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation", 
 def list_folder(root: Path, options: SourceOptions) -> Listing:
     """One row an image of the tables, or one an image of the class folders. Raises UserError."""
     paths = list(options.tables) or _only_table(root, options)
+    _check_asked(paths, root, options)
     sheets = [_read(path, root, options) for path in paths]
     if not sheets:
-        return _list(root, options, *_from_folders(root), FACTS)
+        return _list(root, options, *_from_folders(root, options), FACTS)
     labelled = [sheet for sheet in sheets if sheet[1] is not None]
     rows = joined([rows for rows, _ in sheets])
     own = next((labels.own for _, labels in sheets if labels and labels.own), None)
@@ -48,7 +56,7 @@ def list_folder(root: Path, options: SourceOptions) -> Listing:
             f"--root {root}: no column says what the images are ({have}); name it: --target-column "
             f"(usual names are {some(list(columns.TARGET), 4)}, {some(list(columns.DIAGNOSIS), 4)})"
         )
-    folders, own = _from_folders(root)
+    folders, own = _from_folders(root, options)
     return _list(root, options, merged(folders, rows, keep_right=False), own, facts)
 
 
@@ -70,6 +78,8 @@ def _only_table(root: Path, options: SourceOptions) -> list[Path]:
             f"--root {root}: no CSV file in it or below; expected one with the column "
             f"{', '.join(filter(None, asked))}"
         )
+    if options.diagnosis_map:  # its file may lie there too
+        tables = [path for path in tables if _columns(path, root) != "word, diagnosis"]
     if len(tables) < 2:
         return tables
     try:
@@ -77,7 +87,7 @@ def _only_table(root: Path, options: SourceOptions) -> list[Path]:
     except UserError as error:
         if "differ" not in str(error):
             raise
-    listed = [f"\n  --table {path}   {_columns(path, root)}" for path in tables[:12]]
+    listed = [f"\n  --table {path}   ({_columns(path, root)})" for path in tables[:12]]
     more = f"\n  and {len(tables) - 12} more" if len(tables) > 12 else ""
     raise UserError(
         f"--root {root}: {len(tables)} tables that differ; say which to read, --table FILE for "
@@ -86,39 +96,63 @@ def _only_table(root: Path, options: SourceOptions) -> list[Path]:
     )
 
 
+def _check_asked(paths: list[Path], root: Path, options: SourceOptions) -> None:
+    """Raise UserError for a column that was named and that none of several tables has."""
+    asked = {
+        "--image-column": options.image_column,
+        "--target-column": options.target_column,
+        "--group-column": options.group_column,
+        "--fold-column": options.fold_column,
+    }
+    if len(paths) > 1:
+        headers = [read_header(path, _inside(path, root)) for path in paths]
+        for flag, column in asked.items():
+            if column and not any(found(header, column) for header in headers):
+                have = "; ".join(f"{path}: {_columns(path, root)}" for path in paths)
+                raise UserError(f"{flag} {column}: none of the tables has it ({have})")
+
+
+def _inside(path: Path, root: Path) -> Path:
+    """The folder that a table may not lead out of."""
+    return root if path.is_relative_to(root) else path.parent
+
+
 def _columns(path: Path, root: Path) -> str:
     """The columns of a table, for messages; why they cannot be read, where they cannot."""
     try:
-        return f"({some([printable(cell[:40]) for cell in read_header(path, root)], 12)})"
+        header = read_header(path, _inside(path, root))
+        return some([printable(cell[:40]) or "(no name)" for cell in header], 12)
     except UserError as error:
-        return f"({str(error).removeprefix(f'{path}: ')})"
+        return str(error).removeprefix(f"{path}: ")
 
 
 def _read(path: Path, root: Path, options: SourceOptions) -> tuple[Rows, Labels | None]:
     """The rows of one table, and what it says of labels. Raises UserError."""
-    inside = root if path.is_relative_to(root) else path.parent
+    inside = _inside(path, root)
     check_file(path, inside)
     header = read_header(path, inside)
-    image = found(header, options.image_column or columns.IMAGE)
+    several = len(options.tables) > 1  # of which one may have a column that was named
+    image = found(header, options.image_column) if options.image_column else None
+    if image is None and (several or not options.image_column):
+        image = found(header, columns.IMAGE)
     wanted: dict[str, str | None] = {
         "patient_id": found(header, options.group_column or columns.PATIENT),
         **{ours: found(header, names) for ours, names in columns.OTHERS.items()},
         "fold": found(header, options.fold_column) if options.fold_column else None,
     }
-    needed = (options.image_column or columns.IMAGE,)
-    if len(options.tables) < 2:  # of several tables one may have the column
-        asked = (options.target_column, options.group_column, options.fold_column)
-        needed += tuple(column for column in asked if column)
+    if image is None:
+        check_header(path, header)
+        raise UserError(
+            f"{path}: no column {options.image_column or 'that names the images'}; it has "
+            f"{_columns(path, root)}; name it: --image-column (usual names are "
+            f"{some(list(columns.IMAGE), 6)})"
+        )
+    asked = (options.target_column, options.group_column, options.fold_column)
+    needed = (image, *(name for name in asked if name and not several))
     others = (name for name in wanted.values() if name)
     optional = tuple(dict.fromkeys((*others, *columns.to_read(header, options))))
-    try:
-        sheet = read_table(path, inside, needed, optional)
-    except UserError as error:
-        if "no column" not in str(error):
-            raise
-        raise UserError(f"{error}; name them: --image-column, --target-column") from None
-    first = needed[0] if isinstance(needed[0], str) else needed[0][0]
-    cells = sheet.cells.rename(columns={first: image} if first != image else {})
+    sheet = read_table(path, inside, needed, optional)
+    cells = sheet.cells
     used = {name for name in (image, *wanted.values()) if name}
     labels = columns.label(cells[[name for name in cells if name not in used]], options, sheet.name)
     for note in labels.notes if labels else ():
@@ -140,7 +174,7 @@ def _has_folders(root: Path) -> bool:
     return any(len(path.relative_to(root).parts) > 1 for path in find_images(root))
 
 
-def _from_folders(root: Path) -> tuple[Rows, Own | None]:
+def _from_folders(root: Path, options: SourceOptions) -> tuple[Rows, Own | None]:
     """One row an image, its label the name of its class folder. Raises UserError."""
     pictures = find_pictures(root)
     for note in pictures.notes():
@@ -183,8 +217,8 @@ def _from_folders(root: Path) -> tuple[Rows, Own | None]:
         dtype=object,
     )
     words = pd.Series([printable(parts[row][level]) for row in inside], dtype=object)
-    _check_classes(root, words)
-    labels = columns.label_words(words, "the class folders")
+    _check_classes(root, words, options)
+    labels = columns.label_words(words, "the class folders", options)
     return Rows(raw.assign(**labels.columns), faults), labels.own
 
 
@@ -208,13 +242,15 @@ def _class_level(root: Path, parts: list[tuple[str, ...]]) -> int:
     return level
 
 
-def _check_classes(root: Path, words: pd.Series) -> None:
+def _check_classes(root: Path, words: pd.Series, options: SourceOptions) -> None:
     """Raise UserError where the folders' names are numbers that say nothing."""
-    strange = sorted({word for word in words if word.isdigit() and word not in ("0", "1")})
+    said = {"0", "1", *options.diagnosis_map}
+    strange = sorted({word for word in words if word.isdigit() and word not in said})
     if strange:
         raise UserError(
             f"--root {root}: the class folders are numbers ({some(sorted(set(words)))}); rename "
-            "them to what they mean, such as benign and malignant, or mel and nv"
+            "them to what they mean, such as benign and malignant, or mel and nv, or say it with "
+            "--diagnosis-map FILE"
         )
 
 

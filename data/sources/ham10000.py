@@ -29,6 +29,6 @@ def list_ham10000(root: Path, options: SourceOptions) -> Listing:
             f"HAM10000 (for own images write one with the columns {', '.join(NEEDED)})"
         )
     names = {"dx": "diagnosis", "localization": "site"}
-    filled = ("lesion_id", "diagnosis")
+    filled = ("diagnosis",)
     rows = read_rows(path, root, NEEDED, OPTIONAL, names, options.fold_column, filled)
     return listing("ham10000", root, options, rows, FACTS | {"metadata": path.name})

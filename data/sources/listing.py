@@ -17,6 +17,13 @@ COLUMNS = [  # of Listing.table
     *("image_id", "target", "diagnosis", "patient_id", "lesion_id", "age", "sex", "site", "source"),
 ]
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar")
+HOLDERS = {  # files that hold images in themselves
+    ".hdf5": "holds the images in itself: --source isic2024 reads ISIC 2024's",
+    ".h5": "holds the images in itself: --source isic2024 reads ISIC 2024's",
+    ".npz": "holds the images in itself: --source dermamnist reads DermaMNIST's",
+    ".parquet": "may hold the images in itself: write them out as files first",
+    ".tfrec": "holds the images in itself: --source tfrecords reads Kaggle's",
+}
 UNFINISHED = (".part", ".crdownload", ".partial", ".download", ".aria2")
 
 
@@ -102,4 +109,7 @@ def packed_hint(paths: list[Path], before: str = "") -> str:
         return f"{before}{name} is an unfinished download: let it finish, or start it again"
     if packed := [path for path in paths if path.suffix.lower() in ARCHIVES]:
         return f"{before}unpack {packed[0].name} there first (if that fails, download it again)"
+    for path in paths:
+        if why := HOLDERS.get(path.suffix.lower()):
+            return f"{before}{path.name} {why}"
     return ""

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from data.images.files import find_images
+from data.images.files import find_files, find_images
 from data.sources.columns import told
 from data.sources.joined import merged
 from data.sources.listing import Listing, SourceOptions
 from data.sources.packed import hdf5_images
 from data.sources.rows import SUFFIX, Rows, listing, read_rows, stacked
-from data.sources.tables import Names, find_tables
+from data.sources.tables import Names, find_tables, read_header
 from data.sources.targets import Own
 from dermsynth.errors import UserError
 
@@ -56,6 +56,12 @@ ISIC = {
     "site": SITE,
     "patient_id": "patient_id",
     "lesion_id": "lesion_id",
+}
+OTHERS = {  # tables of the sources that have a reader of their own
+    "ham10000": "ham10000_metadata.csv",
+    "isic2019": "isic_2019_training_groundtruth.csv",
+    "siim2020": "isic_2020_training_groundtruth_v2.csv",
+    "ph2": "ph2_dataset.txt",
 }
 LAYOUTS = {
     "isic2016": Layout(
@@ -244,6 +250,41 @@ def list_published(name: str, root: Path, options: SourceOptions) -> Listing:
         rows.raw = rows.raw.assign(path=[images.get(name) for name in names])
     facts = {"licence": layout.licence, "citation": layout.citation, "metadata": ", ".join(read)}
     return listing(name, root, options, rows, facts, own=layout.own, global_ids=layout.global_ids)
+
+
+def recognised(root: Path) -> str:
+    """`; this looks like ISIC 2018: --source isic2018`, for messages; "" where it does not."""
+    for name, layout in LAYOUTS.items():
+        if all(
+            any(_fits(path, root, t) for path in _below(root, t)) for t in layout.tables if t.must
+        ):
+            return f"; this looks like {name}: --source {name}"
+    names = {path.name.lower() for path in find_files(root)}
+    for source, table in OTHERS.items():
+        if table in names:
+            return f"; this looks like {source}: --source {source}"
+    return ""
+
+
+def _below(root: Path, table: TableOf) -> list[Path]:
+    try:
+        return find_tables(root, table.names)
+    except UserError:  # two files of one name
+        return []
+
+
+def _fits(path: Path, root: Path, table: TableOf) -> bool:
+    """Whether a file has the columns that are needed."""
+    if table.header:
+        return True
+    try:
+        header = {name.lower() for name in read_header(path, root)}
+    except UserError:
+        return False
+    needed = [(names,) if isinstance(names, str) else names for names in table.needed.values()]
+    return all(any(name.lower() in header for name in names) for names in needed) and all(
+        name.lower() in header for name in table.classes
+    )
 
 
 def _adds(table: TableOf) -> bool:

@@ -21,7 +21,7 @@ from data.sources.matching import match
 from data.sources.tables import MAX_NAME, Names, Sheet, printable, read_table
 from data.sources.targets import Own, decide
 from data.store import TargetMeaning
-from dermsynth.errors import some
+from dermsynth.errors import UserError, some
 
 SUFFIX = re.compile(rf"({'|'.join(map(re.escape, SUFFIXES))})$", re.IGNORECASE)
 UNSAFE = re.compile(  # folders above, hidden files, control characters, what is no text at all
@@ -235,7 +235,16 @@ def _label(
         kind=[each.kind for each in meant],
     )
     raw["diagnosis"] = raw["diagnosis"].astype(object)
-    decided = decide(root, raw, own, options)
+    try:
+        decided = decide(root, raw, own, options)
+    except UserError as error:
+        if not rows.faults:
+            raise
+        first = rows.faults[0]
+        raise UserError(
+            f"{error}; {len(rows.faults):,} rows could not be used before that, the first: "
+            f"{first.reason} ({first.where})"
+        ) from None
     rows.raw = raw.assign(target=decided.target, fault=decided.fault)
     for reason in sorted(set(decided.fault) - {""}):
         rows.reject(rows.raw["fault"] == reason, reason)

@@ -8,6 +8,7 @@ import csv
 import filecmp
 import fnmatch
 import re
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -151,6 +152,17 @@ def check_file(path: Path, root: Path) -> None:
         raise UserError(f"{path}: {size / 2**30:.1f} GiB; expected a CSV file of at most 1 GiB")
 
 
+def check_header(path: Path, header: list[str]) -> None:
+    """Raise UserError where the first line of a file is no header but a row."""
+    if any(DATA.fullmatch(cell) for cell in header):
+        row = printable(",".join(header[:4]))
+        line = ",".join(["image", "target", "column3", "column4"][: len(header)])
+        raise UserError(
+            f"{path}: its first line is no header but a row ({row}); put the names of the columns "
+            f"on top, such as: sed -i '1i {line}' {shlex.quote(str(path))}"
+        )
+
+
 def printable(name: str) -> str:
     """A cell as it may be shown: one line of bearable length."""
     return escaped(name[:MAX_NAME]) + ("..." if len(name) > MAX_NAME else "")
@@ -207,13 +219,8 @@ def _choose(
             chosen[first] = lower.index(present[0].lower())
         elif names in needed:
             missing.append(" or ".join([first, *others]))
-    if missing and any(DATA.fullmatch(cell) for cell in header):
-        row = printable(",".join(header[:4]))
-        line = ",".join(["image", "target", "column3", "column4"][: len(header)])
-        raise UserError(
-            f"{path}: its first line is no header but a row ({row}); put the names of the columns "
-            f"on top, such as: sed -i '1i {line}' {path}"
-        )
+    if missing:
+        check_header(path, header)
     if missing:
         have = ", ".join(printable(cell[:40]) or "(no name)" for cell in header[:40])
         rest = f" and {len(header) - 40} more" if len(header) > 40 else ""

@@ -276,7 +276,7 @@ def said_of_words(words: pd.DataFrame, meaning: TargetMeaning) -> list[str]:
     lines = []
     for kind, what in (
         ("unknown", "diagnoses that are none of the eight classes, as they are written"),
-        ("doubtful", "diagnoses that may mean melanoma, by your word or your target"),
+        ("doubtful", "diagnoses that may mean melanoma, told by your word or your target"),
         ("indeterminate", "diagnoses that are neither benign nor malignant"),
     ):
         rows = words[words["kind"] == kind].sort_values("n", ascending=False)
@@ -286,5 +286,5 @@ def said_of_words(words: pd.DataFrame, meaning: TargetMeaning) -> list[str]:
                 f"{printable(word)} ({n:,}: {taken.get(target, 'no label')})"
                 for word, target, n in zip(rows["word"], rows["target"], rows["n"], strict=True)
             ]
-            lines.append(f"{len(rows):,} {what}: {some(listed, 12)}")
+            lines.append(f"{what} ({len(rows):,}): {some(listed, 12)}")
     return lines

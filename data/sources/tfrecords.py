@@ -99,7 +99,7 @@ def list_tfrecords(root: Path, options: SourceOptions) -> Listing:
     rows.clear()
     facts = FACTS | {"metadata": ", ".join(str(path.relative_to(root)) for path in paths)}
     result = listing("tfrecords", root, options, Rows(raw, faults), facts, own=OWN)
-    files = [file and file.path.file for file in result.files]  # type: ignore[attr-defined]
+    files = [file and file.file for file in result.files]  # type: ignore[attr-defined]
     return replace(result, files=files)
 
 

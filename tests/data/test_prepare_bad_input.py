@@ -32,10 +32,10 @@ TINY_PHANTOM = replace(PrepareOptions(), size=32, patients=40, folds=3)
         ({"positive": "mel,xyz"}, "--positive xyz"),
         ({"positive": " , "}, "--positive: empty"),
         ({"positive": "mel,nv,bkl"}, "one class only"),
-        ({"folds": 8}, "need at least 9 malignant groups .* found 8"),
+        ({"folds": 8}, "need at least 9 melanoma groups .* found 8"),
         ({"patients": 5}, "--patients: --source ham10000 does not use it"),
         ({"provenance": "me", "best_auc": 0.8}, "--best-auc, --provenance: --source ham10000"),
-        ({"source": "isic"}, "--source isic: expected phantom, pool, ham10000, isic2019"),
+        ({"source": "isic"}, "--source isic: expected phantom, pool, ham10000, isic2016"),
         ({"root": ()}, "--source ham10000 needs --root"),
     ],
 )
@@ -52,7 +52,7 @@ def test_bad_options(options, change, expected, refused):
         ({"prevalence": 1.5}, "--prevalence 1.5"),
         ({"best_auc": 0.2}, "--best-auc 0.2: expected"),
         ({"patients": 5, "prevalence": 0.5}, "need at least"),
-        ({"prevalence": 0.03}, "malignant groups"),
+        ({"prevalence": 0.03}, "melanoma groups"),
     ],
 )
 def test_bad_phantom_options_fail_before_anything_is_drawn(
@@ -135,8 +135,8 @@ def test_out_is_taken(options, tmp_path, refused):
             r"ISIC_0000000: dx is empty \(HAM10000_metadata.csv line 2\)",
         ),
         (
-            lambda t: t.assign(lesion_id=["", "", *t.lesion_id[2:]], dx=["", *t.dx[1:]]),
-            "2 of 48 images cannot be used:\n  2 lesion_id is empty",
+            lambda t: t.assign(dx=["", "", *t.dx[2:]]),
+            "2 of 48 images cannot be used:\n  2 dx is empty",
         ),
         (
             lambda t: t.assign(age=["old", *t.age[1:]]),
@@ -239,7 +239,7 @@ def test_skip_may_leave_too_few_lesions(options, ham, refused):
     for number in range(10):  # five of eight melanoma lesions
         part = ham / f"HAM10000_images_part_{1 + number % 2}"
         (part / f"ISIC_{number:07d}.jpg").write_bytes(b"")
-    refused(replace(options, on_error="skip"), "malignant groups .* found 3")
+    refused(replace(options, on_error="skip"), "melanoma groups .* found 3")
 
 
 def test_two_files_of_one_name_that_differ(options, ham, make_texture, refused):

@@ -125,7 +125,7 @@ def test_isic2018_without_its_lesions(tmp_path):
 @pytest.mark.parametrize("source", ["isic2016", "milk10k", "ph2", "dermamnist", "derm7pt"])
 def test_what_is_not_there_is_named(source, tmp_path):
     layouts.mednode(tmp_path / "r")
-    with pytest.raises(UserError, match="it comes with the images|expected one"):
+    with pytest.raises(UserError, match=r"it comes with the images|expected one"):
         read_source(source, tmp_path / "r", SourceOptions())
 
 

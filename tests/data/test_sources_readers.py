@@ -64,7 +64,6 @@ GOOD = ("a,l1,mel,40", "b,l2,nv,")
         (["x" * 300 + ",l,nv,1"], ("x" * 200 + "...", 4, "unsafe file name")),
         ([".jpg,l,nv,1"], ("", 4, "image_id is empty")),
         ([",l,nv,1"], ("", 4, "image_id is empty")),
-        (["x,,nv,1"], ("x", 4, "lesion_id is empty")),
         (["x,l,,1"], ("x", 4, "dx is empty")),
         (["x,l,nv,old"], ("x", 4, "age is not a number of years from 0 to 120")),
         (["x,l,nv,-4"], ("x", 4, "age is not")),

@@ -1,14 +1,16 @@
 """Each source as people download it: the counts that its publishers name."""
 
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from data.preparation.options import Tabular
 from data.sources import READERS, read_source
-from data.sources.listing import COLUMNS, SourceOptions
 from data.sources.diagnoses import DIAGNOSES
+from data.sources.listing import COLUMNS, SourceOptions
 from data.sources.vocabulary import SITES
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
@@ -91,6 +93,4 @@ def test_tfrecords_have_the_words_of_the_csv():
 
 
 def test_every_source_has_a_reader():
-    assert set(READERS) == {
-        *("ham10000", "isic2019", "siim2020", "isic-archive", "folder", "tfrecords"),
-    }
+    assert set(READERS) == set(get_args(Tabular))
