@@ -26,7 +26,9 @@ RECIPES = Path(__file__).parent / "recipes"  # published pipelines, for --config
 TargetName = Literal["binary", "diagnosis"]
 BatchNormMode = Literal["adapt", "fixed"]
 HeadName = Literal["linear", "hidden", "max", "multi-level", "metadata"]
-AugmentName = Literal["none", "mirror", "flips", "rotate", "siim", "student", "dihedral-colour"]
+Flipped = Literal["mirror", "flips", "rotate", "rotate-flips"]
+Published = Literal["siim", "siim-b3", "siim-b6", "student"]
+AugmentName = Literal["none", Flipped, Published, "dihedral-colour"]
 LossName = Literal["cross-entropy", "focal"]
 ScheduleName = Literal["one-cycle", "constant", "cosine", "plateau", "exponential"]
 Monitor = Literal["auc", "loss", "balanced-accuracy"]
@@ -96,6 +98,7 @@ class TrainingSetOptions:
     external_overlap: Literal["refuse", "leave-out"] = "refuse"  # images that the dataset has
     cap: Annotated[int, Between(0, 10_000_000)] = 0  # most real training images of a class; 0: all
     upsample: bool = False  # repeat images of the smaller classes up to the largest
+    upsample_to: Factor = 1.0  # share of the largest class up to which --upsample repeats
     sampler: Literal["shuffle", "balanced"] = "shuffle"  # balanced: classes equally often, drawn
 
 
@@ -104,7 +107,7 @@ class AugmentationOptions:
     """How training images are varied."""
 
     augment: AugmentName = "dihedral-colour"  # how each image is varied
-    cutmix: ZeroToOne = 0.0  # share of the batches mixed by CutMix
+    cutmix: ZeroToOne = 0.0  # share of the images mixed by CutMix, each with a box of its own
     mixup: ZeroToOne = 0.0  # share of the batches mixed by MixUp
     views: Views = 8  # fixed views an image whose trunk features are kept; 0: fresh ones each time
 
@@ -223,6 +226,7 @@ def check_effects(options: TrainOptions, frozen: int, splits: bool) -> None:
     needs = {
         "batch_norm": (frozen > 0, "frozen blocks"),
         "metadata": (head == "metadata", "--head metadata"),
+        "upsample_to": (options.training_set.upsample, "--upsample"),
         "external_overlap": (bool(options.training_set.external), "--external"),
         "dropout": (linear, "--head linear, max or multi-level"),
         "views": (keeps or anew, f"{trunk}, no mixed batches, an --augment)"),
@@ -274,7 +278,7 @@ def _check_pairs(options: TrainOptions) -> None:
     """What one option says of another."""
     steps, training_set = options.steps, options.training_set
     if options.augmentation.cutmix + options.augmentation.mixup > 1:
-        raise UserError("--cutmix and --mixup: shares of the batches, together at most 1")
+        raise UserError("--cutmix and --mixup: shares of the images, together at most 1")
     if steps.head_epochs >= steps.epochs:
         raise UserError(
             f"--head-epochs {steps.head_epochs}: expected fewer than --epochs {steps.epochs}"

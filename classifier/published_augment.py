@@ -46,32 +46,49 @@ def _pipeline(name: AugmentName) -> Any:
         "mirror": flips[:1],
         "flips": flips,
         "rotate": [rotate],
+        "rotate-flips": [*flips, A.Rotate((-180, 180), border_mode=cv2.BORDER_REPLICATE, p=1.0)],
         "student": [*flips, rotate, A.RandomBrightnessContrast(0.2, 0.2, p=0.5)],
-        "siim": [*_moved(A), *flips, *_coloured(A)],
+        "siim": [_moved(A, (26, 180), SIIM), *flips, *_coloured(A, 0.1, 0.01)],
+        "siim-b3": [*flips, *_coloured(A, 0.1, 0.01), _moved(A, (26, 180), B3)],
+        "siim-b6": [_moved(A, (180,), B6), *flips, *_coloured(A, 0.2, 0.0)],
     }
     return A.Compose(steps[name])
 
 
-def _moved(A: Any) -> list[Any]:
-    """Turn, shear, zoom and shift of the SIIM-ISIC 2020 notebooks.
+@dataclass(frozen=True)
+class Moves:
+    """Most shear along x and y in degrees, change of scale, and shift as a share of the side."""
 
-    They draw from normal distributions; these are uniform with the same standard deviations: 15
-    degrees (or any angle), 2 degrees, an eighth, and 8 pixels of 256.
-    """
-    common: dict[str, Any] = {
-        "scale": (0.78, 1.22),
-        "translate_percent": (-0.054, 0.054),
-        "shear": (-3.5, 3.5),
+    shear: tuple[float, float]
+    zoom: float
+    shift: float
+
+
+# The notebooks draw from normal distributions; these are uniform with the same standard deviation,
+# sqrt(3) of which is the limit. That of the b3 notebook, at 384 px, draws each from the wider or
+# the narrower of two normal distributions: shear of 5 or 2 degrees, zoom of 1/10 or 1/8, shift of
+# 16 or 8 px; that of the b6 notebook, at 512 px, from the second alone.
+B3 = Moves(shear=(6.6, 0.0), zoom=0.196, shift=0.057)
+B6 = Moves(shear=(3.5, 0.0), zoom=0.217, shift=0.027)
+SIIM = Moves(shear=(3.5, 3.5), zoom=0.22, shift=0.054)  # of neither: what `default` was tuned with
+
+
+def _moved(A: Any, turns: tuple[int, ...], most: Moves) -> Any:
+    """Turn, shear, zoom and shift; the turn is by up to one of `turns` degrees, each as often."""
+    limits: dict[str, Any] = {
+        "scale": (1 - most.zoom, 1 + most.zoom),
+        "translate_percent": (-most.shift, most.shift),
+        "shear": {axis: (-far, far) for axis, far in zip("xy", most.shear, strict=True)},
         "border_mode": cv2.BORDER_REPLICATE,
         "p": 1.0,
     }
-    turned = [A.Affine(rotate=(-angle, angle), **common) for angle in (26, 180)]
-    return [A.OneOf(turned, p=1.0)]
+    return A.OneOf([A.Affine(rotate=(-angle, angle), **limits) for angle in turns], p=1.0)
 
 
-def _coloured(A: Any) -> list[Any]:
-    jitter = {"contrast": (0.8, 1.2), "saturation": (0.7, 1.3), "hue": (-0.01, 0.01)}
+def _coloured(A: Any, brightness: float, hue: float) -> list[Any]:
+    """Contrast, saturation, hue (of the circle) and brightness (of the whole range, added)."""
+    jitter = {"contrast": (0.8, 1.2), "saturation": (0.7, 1.3), "hue": (-hue, hue)}
     return [
         A.ColorJitter(brightness=(1.0, 1.0), **jitter, p=1.0),
-        A.RandomBrightnessContrast(0.1, 0.0, brightness_by_max=True, p=1.0),
+        A.RandomBrightnessContrast(brightness, 0.0, brightness_by_max=True, p=1.0),
     ]

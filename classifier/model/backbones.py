@@ -4,7 +4,7 @@ EfficientNets come from efficientnet-pytorch and efficientnet-lite-pytorch, whic
 (lukemelas): a stem, `_blocks`, a head convolution. They are used as they are, weights files
 included, but for two things that change speed and not results: plain SiLU in place of the
 autograd-function swish, and symmetric padding inside the convolution in place of a padding module
-before it. Any other model comes from timm as `timm:NAME`; two small ones are for training from
+before it. Any other model comes from timm as `timm:NAME`; three small ones are for training from
 scratch.
 """
 
@@ -26,7 +26,8 @@ from dermsynth.vision import library
 
 LITE = efficientnet_lite.NAMES
 EFFICIENTNETS = (*(f"efficientnet-b{i}" for i in range(8)), *LITE)
-SCRATCH = ("vanilla-cnn", "small-densenet")  # there are no weights for these
+CNNS = {"vanilla-cnn": 4, "vanilla-cnn-6m": 6}  # their convolutions
+SCRATCH = (*CNNS, "small-densenet")  # there are no weights for these
 TIMM = "timm:"
 # What each family's ImageNet weights were trained on: (pixel / 255 - mean) / std
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -202,20 +203,20 @@ class TimmNet(Backbone):
 
 
 class VanillaCNN(Backbone):
-    """Four times convolution, batch norm, ReLU, max pooling: 32, 64, 128, 256 channels."""
+    """Convolutions of 32, 64, 128 ... channels, each with batch norm and ReLU.
 
-    WIDTHS = (32, 64, 128, 256)
+    `vanilla-cnn` has four (0.4 M parameters), norm before ReLU, max pooling after each;
+    `vanilla-cnn-6m` six (6.3 M), ReLU before norm, average pooling between them.
+    """
 
-    def __init__(self) -> None:
-        blocks = [
-            nn.Sequential(
-                nn.Conv2d(inner, outer, 3, padding=1, bias=False),
-                nn.BatchNorm2d(outer),
-                nn.ReLU(inplace=True),
-                nn.MaxPool2d(2),
-            )
-            for inner, outer in zip((3, *self.WIDTHS[:-1]), self.WIDTHS, strict=True)
-        ]
+    def __init__(self, name: str) -> None:
+        count = CNNS[name]
+        self._all_widths = [32 * 2**number for number in range(count)]
+        pairs = zip((3, *self._all_widths[:-1]), self._all_widths, strict=True)
+        if name == "vanilla-cnn":
+            blocks = [_small_block(inner, outer) for inner, outer in pairs]
+        else:
+            blocks = [_large_block(inner, outer, pooled=inner != 3) for inner, outer in pairs]
         super().__init__(nn.Sequential(*blocks), IMAGENET_MEAN, IMAGENET_STD)
 
     def trunk(self, x: torch.Tensor, frozen: int) -> torch.Tensor:
@@ -231,11 +232,23 @@ class VanillaCNN(Backbone):
 
     def widths(self, levels: int = 1) -> list[int]:
         """Channels of the maps."""
-        return list(self.WIDTHS[-levels:])
+        return self._all_widths[-levels:]
 
     def frozen_modules(self, frozen: int) -> list[nn.Module]:
         """The modules of the stem and the first `frozen` blocks."""
         return list(self.net[:frozen])
+
+
+def _small_block(inner: int, outer: int) -> nn.Sequential:
+    convolution = nn.Conv2d(inner, outer, 3, padding=1, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(outer), nn.ReLU(inplace=True), nn.MaxPool2d(2))
+
+
+def _large_block(inner: int, outer: int, pooled: bool) -> nn.Sequential:
+    """The pooling comes first, where there is one: none follows the last convolution."""
+    pool = nn.AvgPool2d(2, ceil_mode=True) if pooled else nn.Identity()
+    convolution = nn.Conv2d(inner, outer, 3, padding=1)
+    return nn.Sequential(pool, convolution, nn.ReLU(inplace=True), nn.BatchNorm2d(outer))
 
 
 def build_backbone(name: str, size: int) -> Backbone:
@@ -243,15 +256,15 @@ def build_backbone(name: str, size: int) -> Backbone:
     check_name(name)
     if name in EFFICIENTNETS:
         return LukemelasNet(name, size)
-    if name == "vanilla-cnn":
-        return VanillaCNN()
+    if name in CNNS:
+        return VanillaCNN(name)
     return TimmNet(timm_net(name, size), size, name.removeprefix(TIMM))
 
 
 def timm_net(name: str, size: int, pretrained: bool = False) -> nn.Module:
     """timm's module of `timm:NAME`, or small-densenet, without pooling and last layer."""
     timm = _timm()
-    if name == "small-densenet":  # DenseNet-121 with a shorter last block: 6.0 M parameters
+    if name == "small-densenet":  # DenseNet-121 with a shorter last block: 6.3 M parameters
         return timm.models.densenet.DenseNet(32, (6, 12, 24, 12), num_classes=0, global_pool="")
     common = {"num_classes": 0, "global_pool": "", "pretrained": pretrained}
     try:  # transformers are built for one side
@@ -285,8 +298,8 @@ def stage_sizes(name: str) -> list[int]:
     Raises UserError for an unknown name.
     """
     check_name(name)
-    if name == "vanilla-cnn":
-        return [len(VanillaCNN.WIDTHS)]
+    if name in CNNS:
+        return [CNNS[name]]
     if name not in EFFICIENTNETS:
         with torch.device("meta"):
             return [max(block_of_parameter(timm_net(name, 224)).values())]
@@ -303,7 +316,7 @@ def stage_sizes(name: str) -> list[int]:
 
 def splits(name: str) -> bool:
     """Whether the frozen blocks of this backbone can be run apart from the others."""
-    return name in EFFICIENTNETS or name == "vanilla-cnn"
+    return name in (*EFFICIENTNETS, *CNNS)
 
 
 def block_count(name: str) -> int:
@@ -321,7 +334,7 @@ def multi_level_limit(name: str) -> int | None:
     """Most frozen blocks that leave the multi-level head its maps; None: any number."""
     if name in EFFICIENTNETS:
         return _taps(name)[0]
-    return len(VanillaCNN.WIDTHS) - 2 if name == "vanilla-cnn" else None
+    return CNNS[name] - 2 if name in CNNS else None
 
 
 def _taps(name: str) -> list[int]:

@@ -15,8 +15,8 @@ class Head(nn.Module):
     - `hidden`: average pooling, 512 ReLU units, dropout 0.25, one layer.
     - `max`: as linear, over the global maximum.
     - `multi-level`: as linear, over the averages of the last LEVELS stages' maps together.
-    - `metadata`: the average beside 50 units made of age, sex and site, then 512 and 182 units
-      with batch norm, ReLU and dropout (0.2, 0.3), one layer.
+    - `metadata`: the average beside 50 units made of age, sex and site (batch norm, then ReLU),
+      then 512 and 182 units (ReLU, then batch norm, dropout 0.2 and 0.3), one layer.
 
     `maps`: feature maps [n, widths[i], h, w], coarsest last. `metadata` float [n, columns], for
     the head that has a use for it.
@@ -37,8 +37,10 @@ class Head(nn.Module):
         self.maximum, self.fused = name == "max", None
         width = sum(widths)
         if name == "metadata":
-            self.fused = nn.Sequential(*_unit(columns, 50))
-            layers = [*_unit(width + 50, 512), nn.Dropout(0.2), *_unit(512, 182), nn.Dropout(0.3)]
+            # the order of norm and ReLU is that of the published pipeline, and differs so in it
+            relu, norm = nn.ReLU(inplace=True), nn.BatchNorm1d(50)
+            self.fused = nn.Sequential(nn.Linear(columns, 50), norm, relu)
+            layers = [*_unit(width + 50, 512, 0.2), *_unit(512, 182, 0.3)]
             width = 182
         elif name == "hidden":
             layers = [nn.Linear(width, 512), nn.ReLU(inplace=True), nn.Dropout(0.25)]
@@ -63,5 +65,6 @@ def levels(name: HeadName) -> int:
     return LEVELS if name == "multi-level" else 1
 
 
-def _unit(inner: int, outer: int) -> list[nn.Module]:
-    return [nn.Linear(inner, outer), nn.BatchNorm1d(outer), nn.ReLU(inplace=True)]
+def _unit(inner: int, outer: int, dropout: float) -> list[nn.Module]:
+    norm = nn.BatchNorm1d(outer)
+    return [nn.Linear(inner, outer), nn.ReLU(inplace=True), norm, nn.Dropout(dropout)]

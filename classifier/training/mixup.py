@@ -16,23 +16,33 @@ def mix_batch(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Images float [n, 3, s, s] and targets float [n, k], mixed or as they were.
 
-    A batch is mixed by CutMix with probability `options.cutmix`, by MixUp with probability
-    `options.mixup` (their sum at most 1). Targets become soft: the share of the pixels, or of the
-    weight.
+    MixUp mixes a whole batch by one share, with probability `options.mixup`. CutMix decides for
+    each image of the others, with its own partner and box, so often that the share `options.cutmix`
+    of all images is mixed by it (their sum is at most 1). Targets become soft: the share of the
+    pixels, or of the weight.
     """
-    kind, partner = rng.random(), torch.from_numpy(rng.permutation(len(images)))
-    if kind < options.cutmix:
-        top, left, height, width = _box(images.shape[-1], rng)
-        images = images.clone()
-        patch = images[partner, :, top : top + height, left : left + width]
-        images[:, :, top : top + height, left : left + width] = patch
-        share = 1 - height * width / images.shape[-1] ** 2
-    elif kind < options.cutmix + options.mixup:
+    if rng.random() < options.mixup:
+        partner = torch.from_numpy(rng.permutation(len(images)))
         share = float(rng.beta(MIXUP_ALPHA, MIXUP_ALPHA))
-        images = torch.lerp(images[partner], images, share)
-    else:
+        mixed = torch.lerp(images[partner], images, share)
+        return mixed, torch.lerp(targets[partner], targets, share)
+    cut = rng.random(len(images)) * (1 - options.mixup) < options.cutmix
+    if not cut.any():
         return images, targets
-    return images, torch.lerp(targets[partner], targets, share)
+    return _cut_and_paste(images, targets, np.flatnonzero(cut), rng)
+
+
+def _cut_and_paste(
+    images: torch.Tensor, targets: torch.Tensor, chosen: np.ndarray, rng: np.random.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """CutMix of the images `chosen`, int64 [m]; what is pasted comes from images as they were."""
+    side, mixed, soft = images.shape[-1], images.clone(), targets.clone()
+    for number, partner in zip(chosen, rng.integers(len(images), size=len(chosen)), strict=True):
+        top, left, height, width = _box(side, rng)
+        place = (slice(None), slice(top, top + height), slice(left, left + width))
+        mixed[number][place] = images[partner][place]
+        soft[number] = torch.lerp(targets[partner], targets[number], 1 - height * width / side**2)
+    return mixed, soft
 
 
 def _box(side: int, rng: np.random.Generator) -> tuple[int, int, int, int]:

@@ -93,7 +93,8 @@ def real_rows(dataset: Dataset, target: Target, options: TrainOptions) -> np.nda
     """Rows of the fold's real training images whose class is known, int64 [n].
 
     `cap` keeps that many of a class, drawn at random (0: all); `upsample` then repeats those of
-    smaller classes, none twice more often than another, until all are as many as the largest.
+    smaller classes, none twice more often than another, until each has the share `upsample_to` of
+    the largest; a class that has more than that keeps them.
     """
     cap, upsample = options.training_set.cap, options.training_set.upsample
     rows = dataset.rows("train", options.task.fold)  # type: ignore[arg-type] - a number by now
@@ -105,8 +106,8 @@ def real_rows(dataset: Dataset, target: Target, options: TrainOptions) -> np.nda
         rng = generator(options.compute.seed, "sample", int(label))
         rows_by_class.append(rng.permutation(rows[labels == label])[: cap or None])
     if upsample:
-        most = max(map(len, rows_by_class))
-        rows_by_class = [np.resize(drawn, most) for drawn in rows_by_class]
+        least = round(options.training_set.upsample_to * max(map(len, rows_by_class)))
+        rows_by_class = [np.resize(drawn, max(least, len(drawn))) for drawn in rows_by_class]
     return np.sort(np.concatenate(rows_by_class))
 
 

@@ -23,6 +23,7 @@ def check(**values):
     [
         ({"batch_norm": "adapt", "frozen": 0}, {"frozen": 3}),
         ({"metadata": "age"}, {"head": "metadata"}),
+        ({"upsample_to": 0.7}, {"upsample": True}),
         ({"dropout": 0.5, "head": "hidden"}, {"head": "max"}),
         ({"dropout": 0.5, "head": "metadata"}, {"head": "multi-level"}),
         ({"views": 4, "frozen": 0}, {"frozen": 3}),

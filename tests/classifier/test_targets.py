@@ -54,6 +54,8 @@ def test_real_rows_are_capped_and_evened(seven):
     assert np.array_equal(np.bincount(labels[capped]), wanted)
     evened = real_rows(seven, target, replace(OPTIONS, cap=20, upsample=True))
     assert np.array_equal(np.bincount(labels[evened]), [20, 20, 20])
+    halfway = real_rows(seven, target, replace(OPTIONS, cap=20, upsample=True, upsample_to=0.7))
+    assert np.bincount(labels[halfway]).tolist() == [14, max(14, wanted[1]), 20]
     times = np.unique(evened, return_counts=True)[1]
     assert times.max() <= np.ceil(20 / (labels[plain] == 0).sum())
     assert not np.array_equal(capped, real_rows(seven, target, replace(OPTIONS, cap=20, seed=1)))

@@ -15,7 +15,7 @@ from classifier.tta import check_tta, probabilities
 from dermsynth.device import resolve
 from dermsynth.errors import UserError
 
-PIPELINES = ("mirror", "flips", "rotate", "siim", "student")
+PIPELINES = ("mirror", "flips", "rotate", "rotate-flips", "siim", "siim-b3", "siim-b6", "student")
 
 
 @pytest.fixture
@@ -95,18 +95,70 @@ def test_mixup_blends_images_and_labels_alike():
     assert not torch.equal(soft, targets)
 
 
-def test_batches_are_mixed_as_often_as_asked():
+def test_images_are_mixed_as_often_as_asked():
     x, targets = torch.rand(4, 3, 8, 8), torch.eye(4)
-    same = [
-        torch.equal(
-            mix_batch(
-                x, targets, np.random.default_rng(seed), AugmentationOptions(cutmix=0.3, mixup=0.2)
-            )[0],
-            x,
-        )
-        for seed in range(400)
-    ]
-    assert 0.4 < np.mean(same) < 0.62  # half, and mixtures of images with themselves
+    options, kinds = AugmentationOptions(cutmix=0.3, mixup=0.2), []
+    for seed in range(600):
+        mixed, _ = mix_batch(x, targets, np.random.default_rng(seed), options)
+        kept = (
+            (mixed == x).flatten(1).float().mean(1)
+        )  # 0: by MixUp; between: by CutMix; 1: as it was
+        kinds += kept.tolist()
+    kinds = np.array(kinds)
+    assert 0.11 < np.mean(kinds == 0) < 0.25  # 0.2, less those with themselves, and whole boxes
+    assert 0.17 < np.mean((kinds > 0) & (kinds < 1)) < 0.3  # 0.3, less those with themselves
+
+
+def test_cutmix_draws_an_own_box_and_partner_for_each_image():
+    x = torch.arange(64.0).view(64, 1, 1, 1).expand(64, 3, 32, 32)
+    options = AugmentationOptions(cutmix=0.5, mixup=0.0)
+    mixed, soft = mix_batch(x, torch.eye(64), np.random.default_rng(0), options)
+    changed = (mixed != x)[:, 0]
+    assert 15 < changed.flatten(1).any(1).sum() < 45
+    boxes = {tuple(map(int, box.nonzero().flatten()[[0, -1]])) for box in changed if box.any()}
+    assert len(boxes) > 10
+    partners = [row.unique()[-1].item() for row in mixed[changed.flatten(1).any(1)].flatten(1)]
+    assert len(set(partners)) > 10
+    torch.testing.assert_close(soft.diagonal(), 1 - changed.flatten(1).float().mean(1))
+
+
+def spots(name, at, n=250, side=257):
+    """Where a white spot on grey, `at` (x, y) from the centre in shares of the side, comes to."""
+    images = np.full((n, side, side, 3), 90, np.uint8)
+    x, y = (side // 2 + round(side * far) for far in at)
+    images[:, y - 3 : y + 4, x - 3 : x + 4] = 255
+    bright = load_batch(images, side, drawn(name, n)).mean(1)
+    spot = bright > (bright.flatten(1).min(1).values + 0.25)[:, None, None]
+    rows, columns = np.mgrid[:side, :side]
+    weight = spot.numpy().reshape(n, -1)
+    places = np.stack([columns.ravel(), rows.ravel()])[:, None] * weight
+    return (places.sum(2) / weight.sum(1) - side // 2).T / side
+
+
+@pytest.mark.parametrize(("name", "shift"), [("siim-b3", 12.65 / 384), ("siim-b6", 8 / 512)])
+def test_the_published_shift(name, shift):
+    assert spots(name, (0, 0)).std() == pytest.approx(shift, rel=0.12)  # all else leaves the centre
+
+
+@pytest.mark.parametrize(("name", "near"), [("siim-b3", 0.5 + 0.5 * 26 / 90), ("siim-b6", 26 / 90)])
+def test_the_published_turns(name, near):
+    x, y = spots(name, (0.35, 0)).T
+    angle = np.degrees(np.arctan2(np.abs(y), np.abs(x)))  # from the axis on which it began
+    assert np.mean(angle < 26) == pytest.approx(near, abs=0.09)
+
+
+def test_the_published_colours():
+    grey = np.full((300, 32, 32, 3), 128, np.uint8)
+    for name, most in {"siim-b3": 0.1, "siim-b6": 0.2}.items():
+        seen = load_batch(grey, 32, drawn(name, 300)).mean((1, 2, 3)) - 128 / 255
+        assert seen.abs().max() == pytest.approx(most, abs=0.012)
+    red = np.broadcast_to(np.array([160, 60, 60], np.uint8), (60, 32, 32, 3))
+    split = {  # of green and blue, which are alike as long as the hue is
+        name: (x[:, 1] - x[:, 2]).abs().max()
+        for name in ("siim-b3", "siim-b6")
+        if (x := load_batch(red, 32, drawn(name, 60))) is not None
+    }
+    assert split["siim-b3"] > 0.01 > 0.006 > split["siim-b6"]
 
 
 def test_an_average_follows_and_leaves_the_model_as_it_was():

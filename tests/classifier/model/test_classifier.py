@@ -18,7 +18,10 @@ from classifier.model.heads import Head
 from classifier.model.weights import load_weights
 from dermsynth.errors import UserError
 
-SMALL = ("efficientnet-lite0", "vanilla-cnn", "small-densenet", "timm:test_resnet", "timm:test_vit")
+SMALL = (
+    *("efficientnet-lite0", "vanilla-cnn", "vanilla-cnn-6m", "small-densenet"),
+    *("timm:test_resnet", "timm:test_vit"),
+)
 
 
 def build(backbone="efficientnet-lite0", size=64, seed=0, **changes):
@@ -67,6 +70,22 @@ def test_the_heads_by_hand():
     fused = Head("metadata", [5], 1, 0.5, columns=9)
     widths = [m.out_features for m in fused.modules() if isinstance(m, nn.Linear)]
     assert sorted(widths) == [1, 50, 182, 512]
+    kinds = [type(m).__name__ for m in fused.modules() if not list(m.children())]
+    assert kinds == [  # of metadata norm before ReLU, behind it the other way round
+        *("Linear", "BatchNorm1d", "ReLU"),
+        *("Linear", "ReLU", "BatchNorm1d", "Dropout") * 2,
+        "Linear",
+    ]
+
+
+def test_the_networks_from_scratch_have_the_parameters_they_are_named_for():
+    count = {
+        name: sum(p.numel() for p in build(name).backbone.parameters()) / 1e6
+        for name in ("vanilla-cnn", "vanilla-cnn-6m", "small-densenet")
+    }
+    assert count["vanilla-cnn"] == pytest.approx(0.39, abs=0.01)
+    assert count["vanilla-cnn-6m"] == pytest.approx(6.29, abs=0.01)
+    assert count["small-densenet"] == pytest.approx(6.31, abs=0.01)
 
 
 @pytest.mark.parametrize("frozen", range(27))
