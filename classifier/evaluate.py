@@ -45,7 +45,7 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     from classifier.evaluation.intervals import Resampling
     from classifier.evaluation.parts import named_externals, read_run
     from classifier.evaluation.summary import summarise
-    from classifier.run_folder import EVALUATION, FOLDS, KIND, METADATA, open_run
+    from classifier.run_folder import EVALUATION, FOLDS, KIND, METADATA, open_run, read_meaning
     from dermsynth.files import write_json, write_text
     from dermsynth.folders import check_replaceable, whole_folder
     from dermsynth.manifest import digest, seal
@@ -57,12 +57,16 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     check_replaceable(out, EVALUATION, options.overwrite)
     places = named_externals(sealed, options.external)
     parts, leaky = read_run(sealed, options.data, places)
+    meaning = read_meaning(sealed)
     config = sealed.manifest.options
     with whole_folder(out, EVALUATION, options.overwrite) as folder:
-        summary = summarise(parts, Resampling(options.replicates, options.seed))
+        summary = summarise(parts, Resampling(options.replicates, options.seed), meaning)
         shown = parts["test"] if "test" in parts else next(iter(parts.values()))
-        gallery = error_gallery.draw_gallery(sealed, shown, config.get("tta", 1), folder)
-        result = {"run": str(options.run), "leaky": leaky, **summary, "gallery": gallery.facts}
+        views = config.get("tta", 1)
+        gallery = error_gallery.draw_gallery(sealed, shown, views, folder, meaning)
+        target = {"one": meaning.one, "zero": meaning.zero}
+        result = {"run": str(options.run), "leaky": leaky, "target": target, **summary}
+        result["gallery"] = gallery.facts
         drawn = page.draw_plots(parts, result, folder)
         html = page.render(sealed, result, gallery, drawn)
         write_text(folder / "evaluation.html", html)

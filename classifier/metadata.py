@@ -57,10 +57,14 @@ def train(options: MetadataOptions) -> dict[str, "Metrics"]:
         metadata_models.fit_and_score(dataset, fold, options.model, options.seed) for fold in folds
     ]
     fold_metrics = {
-        fold: measure_parts(predictions, ("val", "test"))
+        fold: measure_parts(predictions, metadata_models.PARTS)
         for fold, predictions in zip(folds, fitted, strict=True)
     }
-    predictions, metrics = fitted[0], fold_metrics[folds[0]]
+    # what a model was fitted on is told on the screen and in run.json, never beside what it is
+    # tested on
+    fitted = [rows[rows["part"] != "train"].reset_index(drop=True) for rows in fitted]
+    predictions = fitted[0]
+    metrics = {part: of for part, of in fold_metrics[folds[0]].items() if part != "train"}
     if options.fold == "all":
         predictions = pool(fitted)
         metrics = pooled_metrics(predictions, list(fold_metrics.values()))
@@ -76,7 +80,7 @@ def train(options: MetadataOptions) -> dict[str, "Metrics"]:
         parts = {"predictions": sha256(folder / PREDICTIONS), "metrics": digest(metrics)}
         seal(folder, METADATA, parts, {"dataset": dataset.as_input}, as_plain(kept))
     print(f"{options.data}: {options.model} of age, sex and site; writes {out}")
-    print(metadata_models.screen_table(fold_metrics, metrics))
+    print(metadata_models.screen_table(fold_metrics, metrics, dataset.info.target.one))
     cli.say_next(f"python -m classifier.blend --scores image=RUN meta={out} --out both.csv")
     return metrics
 

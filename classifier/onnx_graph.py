@@ -70,7 +70,7 @@ def about(sealed: Sealed, trained: Trained) -> dict[str, str]:
     then = "" if spec.reads == spec.size else f"cubic to {spec.size} px, "
     words = {
         "class": OUTPUT,
-        "output": "probability that the lesion is malignant, 0 to 1",
+        "output": f"probability that the lesion is {trained.target.meaning.one}, 0 to 1",
         "size": str(spec.size),
         "prepare": f"{FITS[look.fit]}, Lanczos to {spec.reads} px, {then}RGB / 255",
         "fit": look.fit,

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import ConfigDict, Field, RootModel
 
 from classifier.options import AugmentName, BatchNormMode, HeadName, TargetName
-from data.store import Look
+from data.store import Look, TargetMeaning
 from dermsynth.records import Json, Record, Sha256
 
 VERSION = 1  # of model.json
@@ -34,6 +34,7 @@ class TargetRecord(Record):
     name: TargetName
     classes: tuple[str, ...] = Field(min_length=2)
     malignant: tuple[bool, ...]
+    meaning: TargetMeaning = TargetMeaning()  # of targets 1 and 0; earlier versions did not say
 
 
 class Thresholds(Record):
@@ -104,6 +105,7 @@ class RunRecord(Record):
     """`run.json`: what the options do not say."""
 
     best_epoch: int
+    best_epoch_figures: dict[str, int | float | None] = {}  # its row of metrics.jsonl
     epochs: int
     steps: int
     training_seconds: float
@@ -127,5 +129,6 @@ class MetadataRunRecord(Record):
     training_images: dict[str, dict[str, int]]
     pool: None
     leaky: None
-    fold_metrics: dict[str, dict[str, Figures]]
+    fold_metrics: dict[str, dict[str, Figures]]  # of train (none in earlier versions), val, test
+    meaning: TargetMeaning = TargetMeaning()  # of targets 1 and 0; earlier versions did not say
     versions: dict[str, str]

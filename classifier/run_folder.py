@@ -5,9 +5,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from classifier.records import Figures, MetricsRecord, RunRecord
+from classifier.records import (
+    VERSION,
+    Figures,
+    MetadataRunRecord,
+    MetricsRecord,
+    ModelRecord,
+    RunRecord,
+)
 from classifier.targets import Target
-from data.store import Dataset
+from data.store import Dataset, TargetMeaning
 from dermsynth import manifest
 from dermsynth.errors import UserError
 from dermsynth.manifest import Sealed, open_sealed
@@ -17,6 +24,7 @@ EVALUATION = "classifier-evaluation"
 WEIGHTS, MODEL, METRICS, RUN = "model.safetensors", "model.json", "metrics.json", "run.json"
 PREDICTIONS, CHECKPOINT = "predictions.parquet", "checkpoint"
 COLUMNS = ("image_id", "group", "fold", "part", "target", "score")  # of PREDICTIONS, at least
+PLAIN_SCORE = "plain_score"  # its column of the images as they are, where `score` is over views
 VALIDATION = ("val", "oof")  # its part that models are not trained on; oof: out of fold, of all
 MEND = "train it again"
 
@@ -61,17 +69,36 @@ def read_facts(sealed: Sealed) -> RunRecord:
     return sealed.record(RUN, RunRecord)
 
 
+def read_meaning(sealed: Sealed) -> TargetMeaning:
+    """What targets 1 and 0 are called in a run of any kind; of earlier versions (not) malignant.
+
+    Raises UserError where its record is damaged.
+    """
+    if sealed.manifest.kind == METADATA:
+        return sealed.record(RUN, MetadataRunRecord).meaning
+    one = next(iter(open_fold_runs(sealed).values()), sealed)
+    if not one.has(MODEL):
+        return TargetMeaning()
+    return one.record(MODEL, ModelRecord, VERSION).target.meaning
+
+
 def read_predictions(sealed: Sealed) -> pd.DataFrame:
     """PREDICTIONS of a run. Raises UserError where they are damaged or lack one of COLUMNS."""
     return sealed.table(PREDICTIONS, COLUMNS)
 
 
 def prediction_rows(
-    dataset: Dataset, rows: np.ndarray, part: str, probabilities: np.ndarray, target: Target
+    dataset: Dataset,
+    rows: np.ndarray,
+    part: str,
+    probabilities: np.ndarray,
+    target: Target,
+    plain: np.ndarray | None = None,
 ) -> pd.DataFrame:
     """Rows of predictions.parquet for one part.
 
-    With `--target diagnosis` also the true diagnosis and a score of every class.
+    With `--target diagnosis` also the true diagnosis and a score of every class; with `plain` the
+    column PLAIN_SCORE.
 
     Parameters
     ----------
@@ -79,6 +106,7 @@ def prediction_rows(
     part : val, test or external/NAME
     probabilities : float64 [n, classes]
     target : what the classes are
+    plain : float64 [n, classes], of the images as they are, where `probabilities` are over views
     """
     table = dataset.table.iloc[rows]
     columns = {
@@ -89,6 +117,8 @@ def prediction_rows(
         "target": table["target"].to_numpy(np.int64),
         "score": target.scores(probabilities),
     }
+    if plain is not None:
+        columns[PLAIN_SCORE] = target.scores(plain)
     if target.name == "diagnosis":
         columns["diagnosis"] = table["diagnosis"].to_numpy()
         for name, score in zip(target.classes, probabilities.T, strict=True):

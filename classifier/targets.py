@@ -1,29 +1,32 @@
-"""What is predicted: malignant or not, or the diagnosis; melanoma is read off either."""
+"""What is predicted: target 1 or not, or the diagnosis; the target is read off either."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 import torch
 
 from classifier.options import TargetName
-from data.store import Dataset
+from data.store import Dataset, TargetMeaning
 from dermsynth.errors import UserError
 
 UNKNOWN = -1  # the label of an image whose class is not known, or not among those trained on
+UNNAMED = TargetMeaning()  # malignant or not: what a dataset means that does not say
 NOT_A_DIAGNOSIS = ("", "unk", "unknown")
 
 
 @dataclass(frozen=True)
 class Target:
-    """The classes and which of them are malignant.
+    """The classes and which of them are target 1; here and elsewhere in code "malignant".
 
-    `binary` has the classes benign and malignant and one logit, `diagnosis` a logit a class.
+    `binary` has the classes benign and malignant and one logit, `diagnosis` a logit a class. What
+    target 1 and 0 are called where people read it, says `meaning`.
     """
 
     name: TargetName
     classes: tuple[str, ...]
     malignant: tuple[bool, ...]
+    meaning: TargetMeaning = UNNAMED
 
     @property
     def outputs(self) -> int:
@@ -51,7 +54,7 @@ class Target:
         return torch.softmax(logits, 1).cpu().numpy()
 
     def scores(self, probabilities: np.ndarray) -> np.ndarray:
-        """Probability of malignant, float64 [n], of probabilities [n, classes]."""
+        """Probability of target 1, float64 [n], of probabilities [n, classes]."""
         return probabilities[:, np.array(self.malignant)].sum(1)
 
 
@@ -59,13 +62,14 @@ BINARY = Target("binary", ("benign", "malignant"), (False, True))
 
 
 def target_of(dataset: Dataset, fold: int, name: TargetName) -> Target:
-    """The classes of a fold's training part.
+    """The classes of a fold's training part, and what the dataset says of its target.
 
     Raises UserError where the diagnoses are missing, are fewer than two, or do not say whether an
     image is malignant.
     """
+    meaning = dataset.info.target
     if name == "binary":
-        return BINARY
+        return replace(BINARY, meaning=meaning)
     table = dataset.table.iloc[dataset.rows("train", fold)]
     known = table[table["diagnosis"].notna() & ~table["diagnosis"].isin(NOT_A_DIAGNOSIS)]
     malignant = known.groupby("diagnosis")["target"].agg(["min", "max"]).astype(bool)
@@ -78,8 +82,9 @@ def target_of(dataset: Dataset, fold: int, name: TargetName) -> Target:
     if both:
         raise UserError(
             f"--target diagnosis: images of {dataset.path} with the diagnosis {both[0]} are partly "
-            "malignant and partly benign; prepare it with another --positive, or use "
+            f"{meaning.one} and partly {meaning.zero}; prepare it with another --positive, or use "
             "--target binary"
         )
     classes = tuple(sorted(malignant.index))
-    return Target("diagnosis", classes, tuple(bool(malignant["min"][c]) for c in classes))
+    positive = tuple(bool(malignant["min"][c]) for c in classes)
+    return Target("diagnosis", classes, positive, meaning)

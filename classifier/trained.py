@@ -56,7 +56,7 @@ class Trained:
         dataset: Dataset | None = None,
         rows: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Probability of malignant, float64 [n].
+        """Probability of target 1 (`target.meaning`), float64 [n].
 
         Parameters
         ----------
@@ -98,5 +98,6 @@ def load_trained(run: Path | Sealed) -> Trained:
     if about.leaky:
         print(f"warning: {sealed.path} was trained with a leak ({about.leaky})")
     inputs = load_metadata_inputs(sealed) if model.spec.columns else None
-    target = Target(about.target.name, about.target.classes, about.target.malignant)
+    of = about.target
+    target = Target(of.name, of.classes, of.malignant, of.meaning)
     return Trained(model.eval(), target, about, inputs)

@@ -45,16 +45,32 @@ def probabilities(
     augment : what random views are drawn from
     metadata : float32 [n, columns], where the model looks at it
     """
+    return single_and_mean(model, target, images, compute, tta, augment, metadata)[1]
+
+
+@torch.inference_mode()
+def single_and_mean(
+    model: Classifier,
+    target: Target,
+    images: np.ndarray,
+    compute: Compute,
+    tta: int,
+    augment: AugmentName,
+    metadata: np.ndarray | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `probabilities`: of the images as they are, the first view of all, and the mean."""
     model.eval()
     columns = None if metadata is None else torch.from_numpy(metadata).to(compute.device)
     total = np.zeros((len(images), len(target.classes)))
+    single = total
     for number in range(tta):
         views = _views(number, tta, len(images), augment)
         x = load_batch(images, model.spec.size, views).to(compute.device)
         with compute.autocast():
             logits = model(x, columns)
-        total += target.probabilities(logits)
-    return total / tta
+        total = total + target.probabilities(logits)
+        single = single if number else total
+    return single, total / tta
 
 
 def _views(number: int, tta: int, n: int, augment: AugmentName) -> Views | SeededViews | None:

@@ -9,9 +9,10 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from classifier.evaluation.metrics import Metrics, best_threshold, measure
-from classifier.run_folder import COLUMNS
+from classifier.run_folder import COLUMNS, PLAIN_SCORE
 from dermsynth.errors import UserError, some
 
+NOT_OF_RANKS = ("brier", "ece", "log_loss", "accuracy")
 NOT_AVERAGED = ("n", "n_malignant", "threshold", "leaky")  # of a fold's metrics
 
 
@@ -19,10 +20,10 @@ def pool(frames: list[pd.DataFrame]) -> pd.DataFrame:
     """One frame from the predictions.parquet of every fold (run_folder.COLUMNS and perhaps more).
 
     Part "oof": each fold's validation rows. "test" and "external/NAME": one row an image, with the
-    mean over folds of `score` and of every `score_CLASS`. `rank` (float64, above 0, to 1) is the
-    score's percentile among the rows that the same model scored in the same part, and its mean
-    over models: folds whose scores are calibrated differently can be pooled by it. Where one fold
-    is leaky, all of it is.
+    mean over folds of `score`, of `plain_score` and of every `score_CLASS`. `rank` (float64, above
+    0, to 1) is the score's percentile among the rows that the same model scored in the same part,
+    and its mean over models: folds whose scores are calibrated differently can be pooled by it.
+    Where one fold is leaky, all of it is.
 
     Raises UserError naming the images where a fold or an image comes twice, where a part has other
     images or targets in one fold than in another, and where scores are not finite.
@@ -48,18 +49,19 @@ def pooled_metrics(
     """Figures of a pooled frame; `fold_metrics` are the folds' own metrics.json.
 
     "oof": all out-of-fold scores together; its Youden threshold serves every part. "oof_ranked":
-    the same by `rank`; brier and ece are None. "val_mean": every figure's mean over the folds'
-    validation parts, `FIGURE_std` (ddof 1) beside it, None where a fold has none, and `folds`.
-    "test" and "external/NAME": the mean scores. What a part leaves undefined is None.
+    the same by `rank`; what takes scores for probabilities, or is not of ranks, is None.
+    "val_mean": every figure's mean over the folds' validation parts, `FIGURE_std` (ddof 1) beside
+    it, None where a fold has none, and `folds`. "test" and "external/NAME": the mean scores. What a
+    part leaves undefined is None.
     """
     oof = pooled[pooled["part"] == "oof"]
     threshold = best_threshold(oof["target"].to_numpy(), oof["score"].to_numpy())
-    ranked = oof.assign(score=oof["rank"])
+    ranked = oof.assign(score=oof["rank"]).drop(columns=PLAIN_SCORE, errors="ignore")
     by_rank = best_threshold(ranked["target"].to_numpy(), ranked["score"].to_numpy())
     validation = [metrics["val"] for metrics in fold_metrics]
     metrics = {
         "oof": measure(oof, threshold),
-        "oof_ranked": measure(ranked, by_rank) | {"brier": None, "ece": None},
+        "oof_ranked": measure(ranked, by_rank) | dict.fromkeys(NOT_OF_RANKS),
         "val_mean": _mean_metrics(validation),
     }
     others = [part for part in pooled["part"].unique() if part not in ("oof", "test")]
@@ -128,7 +130,7 @@ def _mean(frames: list[pd.DataFrame], names: list[str], part: str) -> pd.DataFra
 def _mean_metrics(metrics: list[Metrics]) -> Metrics:
     means: Metrics = {}
     for key in (key for key in metrics[0] if key not in NOT_AVERAGED):
-        values = [value for fold in metrics if (value := fold[key]) is not None]
+        values = [value for fold in metrics if (value := fold.get(key)) is not None]
         defined = len(values) == len(metrics)
         means[key] = float(np.mean(values)) if defined else None
         spread = defined and len(values) > 1  # of one number there is none
@@ -142,7 +144,7 @@ def _refuse_twice(rows: pd.DataFrame, where: str) -> None:
 
 
 def _score_columns(frame: pd.DataFrame) -> list[str]:
-    return [name for name in frame if name == "score" or name.startswith("score_")]
+    return [name for name in frame if name in ("score", PLAIN_SCORE) or name.startswith("score_")]
 
 
 def _ids(rows: pd.DataFrame) -> list[str]:

@@ -12,6 +12,7 @@ from classifier.evaluation.grad_cam import grad_cam, overlay
 from classifier.evaluation.parts import Part
 from classifier.run_folder import KIND, MODEL, WEIGHTS, open_fold_runs
 from classifier.trained import Trained, load_trained
+from data.store import TargetMeaning
 from dermsynth.errors import UserError
 from dermsynth.manifest import Sealed
 from dermsynth.page import picture
@@ -44,18 +45,21 @@ class Gallery:
         return {name: getattr(self, name) for name in names}
 
 
-def draw_gallery(run: Sealed, part: Part, views: int, folder: Path) -> Gallery:
+def draw_gallery(
+    run: Sealed, part: Part, views: int, folder: Path, meaning: TargetMeaning
+) -> Gallery:
     """Tiles of the worst failures and of Grad-CAM; writes failures.png and gradcam.png to `folder`.
 
     Of a cross-validated run Grad-CAM shows its first fold's model, on images that are new to it.
-    `views`: those an image that the run's scores are means over.
+    `views`: those an image that the run's scores are means over; `meaning`: what targets are
+    called.
     """
     gallery = Gallery(part.name, part.missing)
     if part.dataset is None or part.table is None:
         return replace(gallery, cam_missing=part.missing)
     rows = part.rows.assign(diagnosis=part.table["diagnosis"])
     means_over = [f"{views} views"] if views > 1 else []
-    gallery = replace(gallery, failures=_draw_failures(part, rows, folder))
+    gallery = replace(gallery, failures=_draw_failures(part, rows, folder, meaning))
     if folds := open_fold_runs(run):
         number, run = next(iter(folds.items()))
         gallery = replace(gallery, cam_fold=number)
@@ -76,12 +80,16 @@ def draw_gallery(run: Sealed, part: Part, views: int, folder: Path) -> Gallery:
     return _draw_cam(gallery, trained, part, rows, folder)
 
 
-def _draw_failures(part: Part, rows: pd.DataFrame, folder: Path) -> dict[str, Tiles]:
+def _draw_failures(
+    part: Part, rows: pd.DataFrame, folder: Path, meaning: TargetMeaning
+) -> dict[str, Tiles]:
+    called = {"malignant": meaning.one, "benign": meaning.zero}
     tiles, sheet = {}, []
     for name, chosen in failures(rows).items():
         images, words = part.images(chosen.index.to_numpy()), captions(chosen)
         tiles[name] = _tiles([[image] for image in images], words)
-        sheet.append((f"{name}, most wrong first", images, ["\n".join(lines) for lines in words]))
+        below = ["\n".join(lines) for lines in words]
+        sheet.append((f"{called[name]}, most wrong first", images, below))
     page_figures.sheet(sheet, folder / "failures.png")
     return tiles
 

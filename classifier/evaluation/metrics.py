@@ -7,10 +7,12 @@ import pandas as pd
 from sklearn.metrics import balanced_accuracy_score, brier_score_loss, roc_auc_score, roc_curve
 
 from classifier.evaluation.multiclass import equal_prior, measure_classes, one_against_rest
+from classifier.run_folder import PLAIN_SCORE
 
 Metrics = dict[str, float | int | None]
 ECE_BINS = 15
 ROUNDING = 1e-12  # of rates
+SURE = np.exp(-36.0)  # least probability in the log loss: float64 has none nearer to 1 than that
 OF_BOTH_CLASSES = (
     "auc",
     "average_precision",
@@ -25,7 +27,8 @@ def measure_scores(targets: np.ndarray, scores: np.ndarray, threshold: float) ->
     """All figures of a binary classifier. `targets` 0/1 [n], `scores` probabilities of malignant.
 
     `threshold` (score at or above it: malignant) is chosen on validation images and enters
-    `balanced_accuracy` alone. With one class only, whatever compares classes is None.
+    `balanced_accuracy` and `accuracy_at_threshold` alone; `accuracy` is at 0.5. With one class
+    only, whatever compares classes is None; without images all is.
     """
     n, n_malignant = len(targets), int(targets.sum())
     both: Metrics = dict.fromkeys(OF_BOTH_CLASSES)
@@ -40,6 +43,9 @@ def measure_scores(targets: np.ndarray, scores: np.ndarray, threshold: float) ->
         ranking = one_against_rest(targets, scores)
         both = ranking | dict(zip(OF_BOTH_CLASSES[2:], figures, strict=True))
     return both | {
+        "accuracy": accuracy(targets, scores, 0.5),
+        "accuracy_at_threshold": accuracy(targets, scores, threshold),
+        "log_loss": log_loss(targets, scores),
         "brier": float(brier_score_loss(targets, scores, pos_label=1)) if n else None,
         "ece": calibration_error(targets, scores) if n else None,
         "n": n,
@@ -53,15 +59,20 @@ def measure(
 ) -> Metrics:
     """`measure_scores` of rows of predictions.parquet; of several diagnoses also of classes.
 
-    These are `macro_auc`, `class_balanced_accuracy`, the same `_equal_prior` (of the class that is
-    most probable where all are equally common; how common they are is read off `validation`, or
-    off `rows` themselves), `class_accuracy`, and `auc_CLASS` and `average_precision_CLASS`, each
-    class against the rest. Without a threshold, what needs one is None.
+    Where scores are means over views, `auc_single_view` is the AUC of the images as they are
+    (column `plain_score`). Those of classes are `macro_auc`, `class_balanced_accuracy`, the same
+    `_equal_prior` (of the class that is most probable where all are equally common; how common they
+    are is read off `validation`, or off `rows` themselves), `class_accuracy`, and `auc_CLASS` and
+    `average_precision_CLASS`, each class against the rest. Without a threshold, what needs one is
+    None.
     """
     targets, scores = rows["target"].to_numpy(), rows["score"].to_numpy()
     metrics = measure_scores(targets, scores, 0.5 if threshold is None else threshold)
     if threshold is None:
-        metrics |= {"balanced_accuracy": None, "threshold": None}
+        metrics |= dict.fromkeys(("balanced_accuracy", "accuracy_at_threshold", "threshold"))
+    if PLAIN_SCORE in rows:
+        ranking = one_against_rest(targets, rows[PLAIN_SCORE].to_numpy())
+        metrics["auc_single_view"] = ranking["auc"]
     columns = [column for column in rows if column.startswith("score_")]
     if columns:
         names = [column.removeprefix("score_") for column in columns]
@@ -87,6 +98,17 @@ def measure_parts(predictions: pd.DataFrame, parts: Iterable[str]) -> dict[str, 
     validation = rows["val"]
     threshold = best_threshold(validation["target"].to_numpy(), validation["score"].to_numpy())
     return {part: measure(rows[part], threshold, validation) for part in rows}
+
+
+def accuracy(targets: np.ndarray, scores: np.ndarray, threshold: float) -> float | None:
+    """Share of the images on the right side of a threshold; None without images."""
+    return float(((scores >= threshold) == (targets == 1)).mean()) if len(targets) else None
+
+
+def log_loss(targets: np.ndarray, scores: np.ndarray) -> float | None:
+    """Mean cross-entropy in nats; None without images. A score that is surely wrong counts 36."""
+    right = np.where(targets == 1, scores, 1 - scores)
+    return float(-np.log(np.maximum(right, SURE)).mean()) if len(targets) else None
 
 
 def best_threshold(targets: np.ndarray, scores: np.ndarray) -> float | None:

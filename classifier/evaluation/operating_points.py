@@ -22,6 +22,7 @@ from classifier.evaluation.intervals import (
     resample,
 )
 from classifier.evaluation.metrics import ROUNDING, best_threshold
+from data.store import TargetMeaning
 from dermsynth.group_bootstrap import clustered, count_pairs
 
 TARGET = 0.95  # of the sensitivity or specificity that is held
@@ -69,9 +70,9 @@ def operating_points(
 
     `auc, average_precision, partial_auc_tpr80` (0 to 0.2), `sensitivity_at_95_specificity,
     specificity_at_95_sensitivity` (on the part's own ROC, as in metrics.json), `own_youden`
-    (sensitivity, specificity), `balanced_accuracy` at the threshold `youden`, and
-    `at_validation_thresholds`: what each of `thresholds` achieves here. Each is a Figure; what a
-    missing class leaves undefined is None.
+    (sensitivity, specificity), `balanced_accuracy` and `accuracy_at_threshold` at the threshold
+    `youden`, `accuracy` at 0.5, and `at_validation_thresholds`: what each of `thresholds` achieves
+    here. Each is a Figure; what a missing class leaves undefined is None.
     """
     ranking = ranking_figures(rows, resampling)
     youden = {name: ranking.pop(f"own_youden_{name}") for name in ("sensitivity", "specificity")}
@@ -83,6 +84,8 @@ def operating_points(
         "auc": auc_figure(rows, resampling),
         **ranking,
         "balanced_accuracy": applied["youden"]["balanced_accuracy"] if applied else UNDEFINED,
+        "accuracy": at_threshold(rows, 0.5, resampling)["accuracy"],
+        "accuracy_at_threshold": applied["youden"]["accuracy"] if applied else UNDEFINED,
         "threshold": thresholds["youden"] if thresholds else None,
         "own_youden": youden,
         "at_validation_thresholds": applied or None,
@@ -109,7 +112,8 @@ def at_threshold(rows: Scored, threshold: float, resampling: Resampling) -> dict
     """What calling scores at or above `threshold` malignant achieves.
 
     `threshold`, and as Figures `sensitivity` (None without malignant images), `specificity` (None
-    without benign ones), `balanced_accuracy` (None without either), `called_malignant` (share).
+    without benign ones), `balanced_accuracy` (None without either), `called_malignant` and
+    `accuracy` (shares).
     """
     called = rows.score >= threshold
     columns = [called & rows.target, rows.target, ~called & ~rows.target, ~rows.target, called]
@@ -118,8 +122,9 @@ def at_threshold(rows: Scored, threshold: float, resampling: Resampling) -> dict
     def rates(weights: np.ndarray) -> np.ndarray:
         hit, malignant, passed, benign, both = (weights @ sums).T
         with np.errstate(invalid="ignore"):
-            rate = [hit / malignant, passed / benign, both / (malignant + benign)]
-        return np.stack([*rate[:2], (rate[0] + rate[1]) / 2, rate[2]], 1)
+            rate, n = [hit / malignant, passed / benign], malignant + benign
+            shares = [both / n, (hit + passed) / n]
+        return np.stack([*rate, (rate[0] + rate[1]) / 2, *shares], 1)
 
     values, drawn = resample(rows, rates, resampling)
     freedom = Freedom.of(rows)
@@ -128,6 +133,7 @@ def at_threshold(rows: Scored, threshold: float, resampling: Resampling) -> dict
         "specificity": (freedom.benign, freedom.n_benign),
         "balanced_accuracy": (min(freedom.malignant, freedom.benign), freedom.fewest),
         "called_malignant": (freedom.all, rows.n_groups),
+        "accuracy": (freedom.all, rows.n_groups),
     }
     figures = {
         name: figure(values[at], drawn[:, at], df, groups=groups)
@@ -189,16 +195,18 @@ def _area_above(fpr: np.ndarray, tpr: np.ndarray) -> np.ndarray:
     return (width * height).sum(1)
 
 
-def notes(rows: Scored) -> list[str]:
+def notes(rows: Scored, meaning: TargetMeaning) -> list[str]:
     """What a reader must know before trusting the figures of a part, in sentences."""
     freedom = Freedom.of(rows)
     if not rows.both:
-        only = "malignant" if rows.target.any() else "benign"
-        return [f"Only {only} images: AUC, average precision and all that needs both is undefined."]
+        only = meaning.one if rows.target.any() else meaning.zero
+        return [
+            f"All images are {only}: AUC, average precision and all that needs both is undefined."
+        ]
     if freedom.fewest >= FEW_GROUPS:
         return []
-    rarer = "malignant" if freedom.n_malignant == freedom.fewest else "benign"
+    rarer = meaning.one if freedom.n_malignant == freedom.fewest else meaning.zero
     return [
-        f"Only {freedom.fewest} {rarer} patients or lesions: with fewer than {FEW_GROUPS} the "
-        "intervals are themselves unsure."
+        f"Only {freedom.fewest} patients or lesions with images that are {rarer}: with fewer than "
+        f"{FEW_GROUPS} the intervals are themselves unsure."
     ]

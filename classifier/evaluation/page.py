@@ -27,10 +27,11 @@ def draw_plots(parts: dict[str, Part], result: dict[str, Any], folder: Path) -> 
     for name, part in parts.items():
         figures, stem = result["parts"][name], re.sub(r"[^\w.-]+", "-", name)
         path = folder / f"reliability-{stem}.png"
-        drawn["reliability"][name] = page_figures.reliability(figures["calibration"]["bins"], path)
+        bins, one = figures["calibration"]["bins"], result["target"]["one"]
+        drawn["reliability"][name] = page_figures.reliability(bins, one, path)
         if figures["subgroups"]:
             drawn["forest"][name] = [
-                page_figures.forest(figures["subgroups"], figures["auc"], path)
+                page_figures.forest(figures["subgroups"], figures["auc"], one, path)
                 for path in (folder / f"subgroups-{stem}.png", None)
             ]
         if figures["classes"] and figures["classes"]["n"]:
@@ -74,6 +75,8 @@ def render(
         config=sealed.manifest.options,
         facts=_facts(sealed),
         result=result,
+        one=result["target"]["one"],
+        zero=result["target"]["zero"],
         main=main,
         shown=[name for name in result["parts"] if name != validation or name == main],
         gallery=gallery,
@@ -103,7 +106,8 @@ def screen_table(result: dict[str, Any]) -> str:
     """The main figures for the screen, what to know before trusting them and what is missing."""
     keys = {"auc": "AUC", "average_precision": "AP", "balanced_accuracy": "bal. acc."}
     width = max(len(name) for name in result["parts"]) + 2
-    lines = [" " * width + "".join(f"{word:<24}" for word in keys.values()) + "malignant / n"]
+    lines = [" " * width + "".join(f"{word:<24}" for word in keys.values())]
+    lines[0] += f"{result['target']['one']} / n"
     if result["leaky"]:
         lines.insert(0, f"LEAKY: these are not results ({result['leaky']})")
     notes, missing = [], {result["gallery"]["cam_missing"]}
@@ -113,6 +117,8 @@ def screen_table(result: dict[str, Any]) -> str:
             for figure in (part[key] for key in keys)
         ]
         counts = f"{part['n_malignant']} / {part['n']}"
+        if plain := part["auc_single_view"]:
+            counts += f"   AUC of single views {number(plain['value'])}"
         lines.append(f"{name:<{width}}" + "".join(f"{cell:<24}" for cell in cells) + counts)
         notes += [f"{name}: {note}" for note in part["notes"]]
         missing.add(part["missing"])

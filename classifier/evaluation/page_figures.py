@@ -77,7 +77,7 @@ def roc(parts: dict[str, pd.DataFrame], result: dict[str, Any], path: Path) -> s
 
 
 def precision_recall(parts: dict[str, pd.DataFrame], result: dict[str, Any], path: Path) -> str:
-    """Precision against recall of each part; dotted, the share of malignant images."""
+    """Precision against recall of each part; dotted, the share of images of target 1."""
     curves = {
         f"{name}: AP {result[name]['average_precision']['value']:.3f}": (
             rows["target"].to_numpy(),
@@ -127,10 +127,11 @@ def _colours(count: int) -> list[str]:
 # --- calibration ---------------------------------------------------------------------------------
 
 
-def reliability(bins: dict[str, list[dict[str, float]]], path: Path) -> str:
-    """Observed against predicted share of malignant by bin, with Wilson intervals, and the counts.
+def reliability(bins: dict[str, list[dict[str, float]]], one: str, path: Path) -> str:
+    """Observed against predicted share of target 1 by bin, with Wilson intervals, and the counts.
 
-    `bins`: those of `calibration`, `before` and, where there is a temperature, `after`.
+    `bins`: those of `calibration`, `before` and, where there is a temperature, `after`; `one`: what
+    target 1 is called.
     """
     styles = {"before": (MUTED, "white"), "after": (MALIGNANT, MALIGNANT)}
     with matplotlib.rc_context(WORDS):
@@ -146,8 +147,8 @@ def reliability(bins: dict[str, list[dict[str, float]]], path: Path) -> str:
             shift = 0.35 if name == "before" else 0.65
             places = table["low"] + shift / 15
             lower.bar(places, table["n"], 0.28 / 15, color=BENIGN if shift < 0.5 else colour)
-        upper.set(xlim=(-0.01, 1.01), ylim=(-0.02, 1.02), ylabel="share malignant (observed)")
-        lower.set(yscale="log", xlabel="probability of malignant (predicted)", ylabel="images")
+        upper.set(xlim=(-0.01, 1.01), ylim=(-0.02, 1.02), ylabel=f"share {one} (observed)")
+        lower.set(yscale="log", xlabel=f"probability of {one} (predicted)", ylabel="images")
         lower.set_ylim(0.7, None)
         lower.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         lower.yaxis.set_minor_locator(NullLocator())
@@ -161,11 +162,15 @@ def reliability(bins: dict[str, list[dict[str, float]]], path: Path) -> str:
 
 
 def forest(
-    groups: dict[str, list[dict[str, Any]]], whole: dict[str, float | None], path: Path | None
+    groups: dict[str, list[dict[str, Any]]],
+    whole: dict[str, float | None],
+    one: str,
+    path: Path | None,
 ) -> str:
     """AUC of every subgroup with its interval; numbers beside it; the line and band: all images.
 
-    `groups` as `subgroups` gives them, `whole` the part's AUC. Without `path` the narrow form.
+    `groups` as `subgroups` gives them, `whole` the part's AUC, `one` what target 1 is called.
+    Without `path` the narrow form.
     """
     narrow = path is None
     lines: list[tuple[str, dict[str, Any] | None]] = []
@@ -187,7 +192,7 @@ def forest(
         axes.set(ylim=(-len(lines) + 0.4, 0.9), xlim=_limits(groups, whole), xlabel="AUC")
         _forest_names(axes, lines, narrow)
         for numbers in beside:
-            _forest_numbers(numbers, lines)
+            _forest_numbers(numbers, lines, one)
         return _finish(figure, path)
 
 
@@ -198,11 +203,11 @@ def _forest_line(axes: Axes, auc: dict[str, float | None], y: float) -> None:
         axes.plot(auc["value"], y, "o", color="white", markeredgecolor=MALIGNANT, markersize=6)
 
 
-def _forest_numbers(axes: Axes, lines: Sequence[tuple[str, Any]]) -> None:
-    """Images, malignant ones and the AUC in figures, in axes of their own."""
+def _forest_numbers(axes: Axes, lines: Sequence[tuple[str, Any]], one: str) -> None:
+    """Images, those of target 1 and the AUC in figures, in axes of their own."""
     axes.set_axis_off()
     places, style = (0.17, 0.44, 1.0), {"va": "center", "ha": "right", "size": 9}
-    for x, words in zip(places, ("images", "malignant", "AUC [95% interval]"), strict=True):
+    for x, words in zip(places, ("images", one, "AUC [95% interval]"), strict=True):
         axes.text(x, 0, words, color=MUTED, **style)
     for place, (_, subgroup) in enumerate(lines):
         if subgroup is not None:

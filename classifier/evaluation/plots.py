@@ -52,19 +52,23 @@ def draw_plots(
     predictions: pd.DataFrame,
     metrics: dict[str, dict[str, Any]],
     title: str,
+    rate: tuple[list[float], list[float]],
+    one: str,
 ) -> None:
     """Write curves.png, roc.png and pr.png; parts whose AUC is undefined are left out.
 
     Parameters
     ----------
     folder : where
-    history : an epoch each: epoch, train_loss, val_loss, val_auc
+    history : an epoch each: epoch, train_loss, train_auc, val_loss, val_auc
     predictions : predictions.parquet of the run
     metrics : its metrics.json
     title : of every plot, as `title_of` makes it
+    rate : places in epochs, and the learning rate there
+    one : what target 1 is called
     """
     folder.mkdir(exist_ok=True)
-    _curves(folder / "curves.png", history, title)
+    _curves(folder / "curves.png", history, rate, title)
     parts = {part: figures for part, figures in metrics.items() if figures["auc"] is not None}
     for name, kind in KINDS.items():
         figure, axes = _square(kind)
@@ -74,7 +78,7 @@ def draw_plots(
             _draw_curve(axes, kind, kind.draw(rows), c=colour, label=label)
             if kind is PR:
                 axes.axhline(rows["target"].mean(), c=colour, lw=0.8, ls=":")
-        dotted = "dotted: share of malignant" if kind is PR else None
+        dotted = f"dotted: share of {one}" if kind is PR else None
         axes.legend(loc=kind.legend, frameon=False, title=dotted)
         _save(figure, [axes], title, folder / name)
 
@@ -125,25 +129,36 @@ def title_of(words: str, leak: str | None) -> str:
     return f"{LEAKY} - not a result\n{words}" if leak else words
 
 
-def _curves(path: Path, history: list[dict[str, Any]], title: str) -> None:
+def _curves(
+    path: Path,
+    history: list[dict[str, Any]],
+    rate: tuple[list[float], list[float]],
+    title: str,
+) -> None:
     epochs = [row["epoch"] for row in history]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
-    left.plot(epochs, [row["train_loss"] for row in history], "o-", c=COLOURS[0], label="train")
-    left.plot(epochs, [row["val_loss"] for row in history], "o-", c=COLOURS[1], label="validation")
-    left.set(xlabel="epoch", ylabel="cross-entropy", ylim=(0, None))
+    figure, axes = plt.subplots(1, 3, figsize=(12.5, 3.8), layout="constrained")
+    left, middle, right = axes
+    for part, word, colour in (("train", "training", 0), ("val", "validation", 1)):
+        style = {"c": COLOURS[colour], "label": word}
+        left.plot(epochs, [row[f"{part}_loss"] for row in history], "o-", **style)
+        values = [row.get(f"{part}_auc") for row in history]
+        if None not in values:
+            middle.plot(epochs, values, "o-", **style)
+    left.set(xlabel="epoch", ylabel="loss", ylim=(0, None))
     left.legend(frameon=False)
-    values = [row["val_auc"] for row in history]
     if None in values:
-        right.set(xlabel="epoch", ylabel="validation AUC: not defined, one class")
+        middle.set(xlabel="epoch", ylabel="validation AUC: not defined, one class")
     else:
         best = int(np.argmax(values))
-        right.plot(epochs, values, "o-", c=COLOURS[1])
-        right.plot(epochs[best], values[best], "o", ms=11, mfc="none", mec="black")
-        right.set(xlabel="epoch", ylabel=f"validation AUC, best {values[best]:.4f}")
-    right.margins(0.12, 0.2)
-    for axes in (left, right):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    _save(figure, [left, right], title, path)
+        middle.plot(epochs[best], values[best], "o", ms=11, mfc="none", mec="black")
+        middle.set(xlabel="epoch", ylabel=f"AUC, best in validation {values[best]:.4f}")
+        middle.legend(frameon=False)
+    middle.margins(0.12, 0.2)
+    right.plot(*rate, c=COLOURS[2])
+    right.set(xlabel="epochs done", ylabel="learning rate", ylim=(0, None))
+    for plot in axes:
+        plot.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    _save(figure, list(axes), title, path)
 
 
 def _square(kind: Kind) -> tuple[plt.Figure, Axes]:

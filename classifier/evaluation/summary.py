@@ -5,18 +5,25 @@ from typing import Any
 import numpy as np
 
 from classifier.evaluation import calibration, multiclass, operating_points, subgroups
-from classifier.evaluation.intervals import Freedom, Resampling
+from classifier.evaluation.intervals import Figure, Freedom, Resampling, Scored, auc_figure
 from classifier.evaluation.parts import Part
+from classifier.run_folder import PLAIN_SCORE
+from data.store import TargetMeaning
 from dermsynth import progress
 
 
-def summarise(parts: dict[str, Part], resampling: Resampling) -> dict[str, Any]:
-    """Figures of all parts; thresholds and temperatures come from the first, validation."""
+def summarise(
+    parts: dict[str, Part], resampling: Resampling, meaning: TargetMeaning
+) -> dict[str, Any]:
+    """Figures of all parts; thresholds and temperatures come from the first, validation.
+
+    `meaning`: what the notes call targets 1 and 0.
+    """
     fitted = _fit(next(iter(parts.values())))
     figures = {}
     with progress.bar(len(parts), "parts", "part") as bar:
         for name, part in parts.items():
-            figures[name] = _part_figures(part, fitted, resampling)
+            figures[name] = _part_figures(part, fitted, resampling, meaning)
             bar.update(1)
     counts = {"replicates": resampling.replicates, "seed": resampling.seed}
     return {**counts, **fitted, "parts": figures}
@@ -40,7 +47,9 @@ def _fit(validation: Part) -> dict[str, Any]:
     return fitted
 
 
-def _part_figures(part: Part, fitted: dict[str, Any], resampling: Resampling) -> dict[str, Any]:
+def _part_figures(
+    part: Part, fitted: dict[str, Any], resampling: Resampling, meaning: TargetMeaning
+) -> dict[str, Any]:
     rows, thresholds = part.scored, fitted["thresholds"]
     calibrated = calibration.calibration(rows, fitted["temperature"], resampling)
     names = None
@@ -53,14 +62,24 @@ def _part_figures(part: Part, fitted: dict[str, Any], resampling: Resampling) ->
         "n_malignant": int(rows.target.sum()),
         "n_groups": rows.n_groups,
         "n_malignant_groups": Freedom.of(rows).n_malignant,
-        "notes": operating_points.notes(rows),
+        "notes": operating_points.notes(rows, meaning),
         **operating_points.operating_points(rows, thresholds, resampling),
-        **{name: calibrated["before"][name] for name in ("brier", "ece")},
+        "auc_single_view": _single_view(part, resampling),
+        **{name: calibrated["before"][name] for name in ("brier", "ece", "log_loss")},
         "calibration": calibrated,
         "classes": _class_figures(part, fitted, resampling) if part.classes else None,
         "subgroups": names and subgroups.subgroups(rows, names, youden, resampling),
         "missing": part.missing,
     }
+
+
+def _single_view(part: Part, resampling: Resampling) -> Figure | None:
+    """AUC of the images as they are, where the scores are means over views; else None."""
+    if PLAIN_SCORE not in part.rows:
+        return None
+    rows = part.rows
+    plain = Scored.of(rows["target"], rows[PLAIN_SCORE], rows["group"].astype(str))
+    return auc_figure(plain, resampling)
 
 
 def _class_figures(part: Part, fitted: dict[str, Any], resampling: Resampling) -> dict[str, Any]:

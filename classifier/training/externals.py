@@ -120,11 +120,12 @@ def _part(fold: int, validated: int | str) -> str:
 
 def _check_enough(words: str, external: Dataset, rows: np.ndarray, left: np.ndarray) -> None:
     """Raise UserError where leaving out takes so many of a class that nothing can be said."""
-    for target, name in ((1, "malignant"), (0, "benign")):
+    meaning = external.info.target
+    for target, name in ((1, meaning.one), (0, meaning.zero)):
         before, after = (int((external.targets(each) == target).sum()) for each in (rows, left))
         if after < min(before, FEWEST):
             raise UserError(
-                f"{words}: --external-overlap leave-out leaves {after} of its {before} {name} "
-                f"images, the others overlap with the dataset; expected at least {FEWEST}: take "
-                "another set"
+                f"{words}: --external-overlap leave-out leaves {after} of its {before} images "
+                f"that are {name}, the others overlap with the dataset; expected at least "
+                f"{FEWEST}: take another set"
             )

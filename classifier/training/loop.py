@@ -57,6 +57,7 @@ class Loop:
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {}  # the state of the best model
         self.loss_sum = 0.0  # over the steps of this epoch so far
+        self.said: list[torch.Tensor] = []  # in these steps: logits beside targets [n, 2 outputs]
         self.seconds = 0.0  # before this start
 
     def step(self, step: int) -> float:
@@ -68,8 +69,10 @@ class Loop:
         self.optimizer.zero_grad(set_to_none=True)
         value = 0.0
         for batch in self.batches.parts(step):
-            loss = self.loss(self.forward(batch), batch.targets) * batch.share
+            logits = self.forward(batch)
+            loss = self.loss(logits, batch.targets) * batch.share
             loss.backward()
+            self.said.append(torch.cat([logits.detach(), batch.targets], 1))
             value += loss.item()
         if not math.isfinite(value):
             self._give_up(step, value)
@@ -101,7 +104,8 @@ class Loop:
                 if self._out_of_patience():
                     break
                 first, end = epoch * self.per_epoch, (epoch + 1) * self.per_epoch
-                self.loss_sum = self.loss_sum if start > first else 0.0
+                if start <= first:
+                    self.loss_sum, self.said = 0.0, []
                 self.batches.fill(range(max(start, first), end), stop)
                 for step in range(max(start, first), end):
                     if stop.requested:
@@ -122,6 +126,7 @@ class Loop:
         self.average.restore(saved["average"], saved["step"])
         self.history, self.best = saved["history"], saved["best"]
         self.loss_sum, self.seconds = saved["loss_sum"], saved["seconds"]
+        self.said = [saved["said"].to(self.compute.device)]
         for epoch in self.history:
             self.plateau.update(epoch)
         return saved["step"]
@@ -152,6 +157,7 @@ class Loop:
     def _end_epoch(self, step: int, tracker: Tracker) -> None:
         """Validate, log, and keep the model if it is the best so far."""
         epoch = {"epoch": len(self.history) + 1, "train_loss": self.loss_sum / self.per_epoch}
+        epoch |= self.scorer.training_figures(*self._said().chunk(2, 1))
         with self.average.applied():
             figures = self.scorer.validate()
             if figures is None:
@@ -167,6 +173,11 @@ class Loop:
         self.plateau.update(self.history[-1])
         row = {name: value for name, value in self.history[-1].items() if value is not None}
         tracker.log(step, **row, lr=self.optimizer.param_groups[0]["lr"])
+
+    def _said(self) -> torch.Tensor:
+        """What the model said in this epoch, float32 [n, 2 outputs] on the CPU."""
+        outputs = self.setup.target.outputs
+        return torch.cat([torch.empty(0, 2 * outputs), *(said.cpu() for said in self.said)])
 
     def _out_of_patience(self) -> bool:
         choice = self.options.choice
@@ -203,6 +214,7 @@ class Loop:
             "best": self.best,
             "average": self.average.state,
             "loss_sum": self.loss_sum,
+            "said": self._said(),
             "seconds": self.seconds + time.monotonic() - self.started,
         }
         checkpoint.save(self.folder / CHECKPOINT, state)

@@ -20,7 +20,8 @@ from dermsynth.machine import versions
 
 Model = LogisticRegression | GaussianNB | RandomForestClassifier | HistGradientBoostingClassifier
 READ = ("age", *CATEGORIES)
-SHOWN = ("auc", "average_precision")
+PARTS = ("train", "val", "test")
+SHOWN = ("auc", "average_precision", "accuracy")
 
 
 def open_table(path: Path) -> Dataset:
@@ -69,7 +70,7 @@ def fit(table: pd.DataFrame, name: str, seed: int = 0) -> tuple[MetadataEncoder,
 
 
 def fit_and_score(dataset: Dataset, fold: int, name: str, seed: int) -> pd.DataFrame:
-    """predictions.parquet of one fold: parts val and test.
+    """Scores of one fold's parts: train, which the model was fitted on, val and test.
 
     Raises UserError where the training part has one class, or no age, sex and site at all.
     """
@@ -80,11 +81,14 @@ def fit_and_score(dataset: Dataset, fold: int, name: str, seed: int) -> pd.DataF
             f"{fold} are missing; there is nothing to learn from"
         )
     if len(targets := train["target"].unique()) < 2:
-        only = "malignant" if targets[0] else "benign"
-        raise UserError(f"{dataset.path}: the training part of fold {fold} is all {only}")
+        meaning = dataset.info.target
+        only = meaning.one if targets[0] else meaning.zero
+        raise UserError(
+            f"{dataset.path}: all images of the training part of fold {fold} are {only}"
+        )
     encoder, model = fit(train, name, seed)
     parts = []
-    for part in ("val", "test"):
+    for part in PARTS:
         rows = dataset.rows(part, fold)  # type: ignore[arg-type]
         probabilities = np.empty((0, 2))
         if len(rows):
@@ -109,21 +113,33 @@ def run_record(dataset: Dataset, fold_metrics: dict[int, dict[str, Metrics]]) ->
         training_images=counts,
         pool=None,
         leaky=None,
+        meaning=dataset.info.target,
         fold_metrics={str(fold): metrics for fold, metrics in fold_metrics.items()},  # type: ignore[misc]
         versions=versions("scikit-learn", "numpy"),
     )
 
 
-def screen_table(fold_metrics: dict[int, dict[str, Metrics]], metrics: dict[str, Metrics]) -> str:
-    """AUC and average precision of every fold and, of all folds, pooled."""
-    rows = {f"fold {fold}, validation": parts["val"] for fold, parts in fold_metrics.items()}
+def screen_table(
+    fold_metrics: dict[int, dict[str, Metrics]], metrics: dict[str, Metrics], one: str
+) -> str:
+    """AUC, average precision and accuracy at 0.5 of every fold, in training and in validation, and
+    of all folds pooled. `one`: what target 1 is called.
+    """
+    words = {"train": "training", "val": "validation"}
+    rows = {
+        f"fold {fold}, {word}": parts[part]
+        for fold, parts in fold_metrics.items()
+        for part, word in words.items()
+    }
     if "oof" in metrics:
         rows |= {"out of fold": metrics["oof"], "out of fold, ranks": metrics["oof_ranked"]}
         rows |= {"test, mean of folds": metrics["test"]}
     else:
         rows |= {"test": metrics["test"]}
-    lines = [f"{'':<22}{'AUC':>8}{'AP':>8}{'n':>8}{'malignant':>11}"]
+    width = max(11, len(one) + 2)
+    lines = [f"{'':<22}{'AUC':>8}{'AP':>8}{'acc@0.5':>9}{'n':>8}{one:>{width}}"]
     for name, row in rows.items():
-        auc, ap = ("-" if row[key] is None else f"{row[key]:.4f}" for key in SHOWN)
-        lines.append(f"{name:<22}{auc:>8}{ap:>8}{row['n']:>8}{row['n_malignant']:>11}")
+        auc, ap, right = ("-" if row[key] is None else f"{row[key]:.4f}" for key in SHOWN)
+        counts = f"{row['n']:>8}{row['n_malignant']:>{width}}"
+        lines.append(f"{name:<22}{auc:>8}{ap:>8}{right:>9}{counts}")
     return "\n".join(lines)

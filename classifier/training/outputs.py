@@ -25,7 +25,10 @@ from classifier.records import (
     Thresholds,
 )
 from classifier.run_folder import METRICS, MODEL, PREDICTIONS, RUN, WEIGHTS
+from classifier.training.augmented_sheet import draw_sheet
 from classifier.training.externals import in_words, not_compared
+from classifier.training.losses import class_weights
+from classifier.training.schedule import rates
 from classifier.training.setup import TrainingSetup
 from data.store import View
 from dermsynth.files import sha256, write_bytes, write_text
@@ -51,7 +54,7 @@ def write_outputs(
     model : the best one
     predictions : rows of predictions.parquet
     history : a dict an epoch
-    facts : more for run.json
+    facts : more for run.json, among it the `steps` of all epochs
     """
     externals = [f"external/{name}" for name in setup.externals]
     metrics = measure_parts(predictions, ("val", "test", *externals))
@@ -74,7 +77,11 @@ def write_outputs(
         setup.metadata.save(folder)
     options = setup.options.model
     title = f"{options.backbone}, {options.frozen} blocks frozen, {_images_in_words(setup)}"
-    draw_plots(folder / "plots", history, predictions, metrics, title_of(title, setup.leak))
+    plots, one = folder / "plots", setup.target.meaning.one
+    steps, choice = setup.options.steps, setup.options.choice
+    rate = rates(steps, choice, history, facts["steps"] // len(history))
+    draw_plots(plots, history, predictions, metrics, title_of(title, setup.leak), rate, one)
+    draw_sheet(setup, plots)
     write_record(folder / RUN, run_record(setup, facts))
     write_record(folder / METRICS, MetricsRecord(metrics))  # type: ignore[arg-type]
     return metrics, {
@@ -169,23 +176,30 @@ def _seen(view: View) -> str:
 def describe(setup: TrainingSetup) -> str:
     """What goes into the run, as lines for the screen."""
     dataset, fold = setup.dataset, setup.fold
-    n = counts(setup)
+    n, (zero, one) = counts(setup), setup.target.meaning.words
     lines = [
         f"data       {dataset.path}, fold {fold}{_seen(dataset.view)}",
-        f"training   {n['real_benign']} benign + {n['real_malignant']} malignant real"
+        f"training   {n['real_benign']} {zero} + {n['real_malignant']} {one} real"
         f" + {n['synthetic_malignant']} synthetic + {n['duplicated_malignant']} duplicates"
-        + (f" + {n['synthetic_benign']} synthetic benign" if setup.benign_pool else ""),
+        + (f" + {n['synthetic_benign']} synthetic, {zero}" if setup.benign_pool else ""),
     ]
     if setup.target.name == "diagnosis":
         in_class = np.bincount(setup.training.labels, minlength=len(setup.target.classes))
-        names = map("{} {}".format, setup.target.classes, in_class)
-        lines.append("classes    " + ", ".join(names))
+        words = map("{} {}".format, setup.target.classes, in_class)
+        lines.append("classes    " + ", ".join(words))
+    if weights := class_weights(setup.training.labels, setup.target, setup.options.objective):
+        names = (zero, one) if setup.target.name == "binary" else setup.target.classes
+        words = map("{} {:.2f}".format, names, weights)
+        even = ", all alike: they change nothing" if len(set(weights)) == 1 else ""
+        lines.append("weights    " + ", ".join(words) + even)
     for name, part in (("validation", "val"), ("test", "test")):
         targets = dataset.targets(dataset.rows(part, fold))  # type: ignore[arg-type]
-        lines.append(f"{name:<10} {(targets == 0).sum()} benign + {targets.sum()} malignant")
+        lines.append(f"{name:<10} {(targets == 0).sum()} {zero} + {targets.sum()} {one}")
     for name, external in setup.externals.items():
         test = setup.external_tests[name]
         lines.append(f"external   {name}: {len(test.rows)} images of {external.path}")
+        if (there := external.info.target).words != (zero, one):
+            lines.append(f"differs    {name}: its target 1 is {there.one}, that of training {one}")
         if test.overlap.left_out and test.overlap.images:
             lines.append(f"left out   {name}: {test.overlap.images}, {in_words(test.overlap)}")
         lines += [f"unchecked  {name}: {line}" for line in not_compared(test.overlap)]
@@ -199,16 +213,32 @@ def describe(setup: TrainingSetup) -> str:
 def metrics_table(metrics: dict[str, Metrics], leak: str | None) -> str:
     """The main figures as a table for the screen."""
     columns = {"auc": "AUC", "average_precision": "AP", "balanced_accuracy": "bal. acc."}
-    columns |= {"sensitivity_at_95_specificity": "sens@95", "brier": "Brier", "ece": "ECE"}
+    columns |= {"accuracy": "acc@0.5", "sensitivity_at_95_specificity": "sens@95"}
+    columns |= {"brier": "Brier", "ece": "ECE"}
+    if any("auc_single_view" in figures for figures in metrics.values()):
+        columns["auc_single_view"] = "AUC, 1v"  # without --tta
     width = max(len(part) for part in metrics) + 2
     lines = [" " * width + "".join(f"{word:>10}" for word in columns.values()) + f"{'n':>8}"]
     for part, figures in metrics.items():
-        cells = ["-" if figures[key] is None else f"{figures[key]:.4f}" for key in columns]
+        values = [figures.get(key) for key in columns]
+        cells = ["-" if value is None else f"{value:.4f}" for value in values]
         n = figures.get("n", "")  # of a mean over folds there is none
         lines.append(f"{part:<{width}}" + "".join(f"{cell:>10}" for cell in cells) + f"{n:>8}")
     if leak:
         lines.insert(0, f"LEAKY: these are not results ({leak})")
     return "\n".join(lines)
+
+
+def epoch_line(history: list[dict[str, Any]], best: int) -> str:
+    """Training beside validation in the chosen epoch, for the screen."""
+    row = history[best - 1]
+    parts = []
+    for part, word in (("train", "training"), ("val", "validation")):
+        figures = {"loss": "loss", "auc": "AUC", "accuracy": "accuracy"}
+        known = {name: row.get(f"{part}_{key}") for key, name in figures.items()}
+        cells = [f"{name} {value:.4f}" for name, value in known.items() if value is not None]
+        parts.append(f"{word} {', '.join(cells)}")
+    return f"epoch {best} of {len(history)}, the best: {'; '.join(parts)}"
 
 
 def _images_in_words(setup: TrainingSetup) -> str:

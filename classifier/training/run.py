@@ -21,7 +21,7 @@ from classifier.run_folder import (
     read_predictions,
 )
 from classifier.training.loop import Loop, out_of_memory
-from classifier.training.outputs import describe, metrics_table, write_outputs
+from classifier.training.outputs import describe, epoch_line, metrics_table, write_outputs
 from classifier.training.resume import (
     ELSEWHERE,
     carry_over,
@@ -112,8 +112,10 @@ def _train_and_test(
     resume_step = step if saved else None
     with Tracker(folder, options.run.tracking, config, group, resume_step) as tracker:
         _run(loop, step, tracker)
+        best = best_epoch(loop.history, options.choice.monitor)
         facts = facts | {
-            "best_epoch": best_epoch(loop.history, options.choice.monitor),
+            "best_epoch": best,
+            "best_epoch_figures": loop.history[best - 1],
             "epochs": len(loop.history),
             "steps": len(loop.history) * loop.per_epoch,
             "training_seconds": round(loop.seconds, 1),
@@ -121,6 +123,7 @@ def _train_and_test(
         loop.model.load_state_dict(loop.best)
         predictions = loop.scorer.predictions()
         metrics, parts = write_outputs(setup, folder, loop.model, predictions, loop.history, facts)
+        print(epoch_line(loop.history, best))
         figures = {
             f"{part}/{name}": value
             for part, by_name in metrics.items()
@@ -129,7 +132,7 @@ def _train_and_test(
         }
         end = loop.total + 1  # behind all steps: what is resumed drops this row and writes it anew
         tracker.log(end, **figures)
-        for name in ("curves", "roc", "pr"):
+        for name in ("curves", "roc", "pr", "augmented"):
             tracker.image(end, name, folder / "plots" / f"{name}.png")
     return metrics, parts
 

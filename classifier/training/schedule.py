@@ -10,6 +10,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from classifier.options import ChoiceOptions, Monitor, StepOptions
 
 KEYS = {"auc": "val_auc", "loss": "val_loss", "balanced-accuracy": "val_balanced_accuracy"}
+POINTS = 20  # of an epoch, of the drawn learning rate
 History = Sequence[dict[str, Any]]  # a dict an epoch, with the keys of KEYS
 
 
@@ -70,6 +71,23 @@ class Plateau:
         """After an epoch's validation; those in which the head alone trains do not count."""
         if self.options.schedule == "plateau" and epoch["epoch"] > self.options.head_epochs:
             self._scheduler.step(epoch[self.key])
+
+
+def rates(
+    options: StepOptions, choice: ChoiceOptions, history: History, per_epoch: int
+) -> tuple[list[float], list[float]]:
+    """The learning rate as it was: at most POINTS an epoch, their places in epochs, and the rates.
+
+    `history`: the epochs that were trained, of `per_epoch` steps each.
+    """
+    plateau, places, values = Plateau(options, choice), [], []
+    for epoch, row in enumerate(history):
+        first = epoch * per_epoch
+        for step in range(first, first + per_epoch, max(1, per_epoch // POINTS)):
+            places.append(step / per_epoch)
+            values.append(learning_rate(options, step, per_epoch, plateau.rate))
+        plateau.update(row)
+    return places, values
 
 
 def best_epoch(history: History, monitor: Monitor, min_delta: float = 0.0) -> int:

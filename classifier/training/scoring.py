@@ -7,12 +7,13 @@ import pandas as pd
 import torch
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
+from classifier.evaluation.metrics import accuracy
 from classifier.run_folder import prediction_rows
 from classifier.targets import UNKNOWN
 from classifier.training.losses import Loss
 from classifier.training.setup import TrainingSetup
 from classifier.training.trunk_cache import PLAIN, ImageSet, Trunk
-from classifier.tta import probabilities
+from classifier.tta import single_and_mean
 from data.store import Dataset
 from dermsynth.device import Compute
 
@@ -37,14 +38,30 @@ class Scorer:
         labels = target.labels(dataset.table.iloc[rows])
         classes, known = target.probabilities(logits), labels != UNKNOWN
         matrix = torch.from_numpy(target.matrix(labels[known]))
+        targets, scores = dataset.targets(rows), target.scores(classes)
         row = {
             "val_loss": self.loss(logits[known], matrix).item(),
-            "val_auc": _auc(dataset.targets(rows), target.scores(classes)),
+            "val_auc": _auc(targets, scores),
+            "val_accuracy": accuracy(targets, scores, 0.5),
         }
         if target.name == "diagnosis":
             guessed = classes[known].argmax(1)
             row["val_balanced_accuracy"] = float(balanced_accuracy_score(labels[known], guessed))
         return row
+
+    def training_figures(self, logits: torch.Tensor, targets: torch.Tensor) -> dict[str, Any]:
+        """AUC and accuracy of what the model said of training images while it learnt from them.
+
+        `logits` and `targets` float32 [n, outputs] of an epoch's steps: augmented images, extra
+        ones included, seen by weights that moved on. Mixed images, of which a target is no class,
+        are passed over; None where nothing else is left, or one class.
+        """
+        target = self.setup.target
+        pure = ((targets == 0) | (targets == 1)).all(1)
+        scores = target.scores(target.probabilities(logits[pure]))
+        malignant = targets[pure] @ torch.tensor(target.malignant[-target.outputs :]).float()
+        labels = malignant.numpy() > 0.5
+        return {"train_auc": _auc(labels, scores), "train_accuracy": accuracy(labels, scores, 0.5)}
 
     def predictions(self) -> pd.DataFrame:
         """Rows of predictions.parquet, of every part."""
@@ -56,26 +73,30 @@ class Scorer:
             parts.append((f"external/{name}", external, setup.external_tests[name].rows))
         frames = []
         for part, dataset, rows in parts:
-            scores = self._probabilities(dataset, rows)
-            frames.append(prediction_rows(dataset, rows, part, scores, setup.target))
+            plain, scores = self._probabilities(dataset, rows)
+            frames.append(prediction_rows(dataset, rows, part, scores, setup.target, plain))
         return pd.concat(frames, ignore_index=True)
 
-    def _probabilities(self, dataset: Dataset, rows: np.ndarray) -> np.ndarray:
-        """Of the classes, float64 [n, classes], over `--tta` views."""
+    def _probabilities(
+        self, dataset: Dataset, rows: np.ndarray
+    ) -> tuple[np.ndarray | None, np.ndarray]:
+        """Of the classes, float64 [n, classes]: with `--tta` of the images as they are, else None;
+        and over its views.
+        """
         setup, options = self.setup, self.setup.options
         if options.choice.tta == 1:
-            return setup.target.probabilities(self._logits(dataset, rows))
-        scores = [np.empty((0, len(setup.target.classes)))]
+            return None, setup.target.probabilities(self._logits(dataset, rows))
+        scores = [np.empty((2, 0, len(setup.target.classes)))]
         for start in range(0, len(rows), setup.spec.at_once):
             part = rows[start : start + setup.spec.at_once]
             metadata = setup.metadata.numbers(dataset, part) if setup.metadata else None
-            scores.append(
-                probabilities(
-                    *(self.model, setup.target, dataset.images[part], self.compute),
-                    *(options.choice.tta, options.augmentation.augment, metadata),
-                )
+            both = single_and_mean(
+                *(self.model, setup.target, dataset.images[part], self.compute),
+                *(options.choice.tta, options.augmentation.augment, metadata),
             )
-        return np.concatenate(scores)
+            scores.append(np.stack(both))
+        plain, mean = np.concatenate(scores, axis=1)
+        return plain, mean
 
     @torch.no_grad()
     def _logits(self, dataset: Dataset, rows: np.ndarray) -> torch.Tensor:

@@ -222,10 +222,11 @@ def _check_classes(dataset: Dataset, fold: int, monitor: str) -> None:
     for part, words in (("train", "training"), ("val", "validation")):
         targets = dataset.targets(dataset.rows(part, fold))  # type: ignore[arg-type]
         if len(np.unique(targets)) < 2 and (part == "train" or monitor == "auc"):
-            only = "malignant" if targets.any() else "benign"
+            meaning = dataset.info.target
+            only = meaning.one if targets.any() else meaning.zero
             raise UserError(
-                f"--fold {fold}: the {words} part of {dataset.path} holds only {only} images "
-                f"({len(targets)}): no AUC, so no best checkpoint and no early stopping; take "
+                f"--fold {fold}: all {len(targets)} images of the {words} part of {dataset.path} "
+                f"are {only}: no AUC, so no best checkpoint and no early stopping; take "
                 "another fold, prepare it with fewer --folds, or choose by --monitor loss"
             )
 

@@ -27,6 +27,7 @@ from dermsynth.verify import verify
 FIGURES = [
     *("auc", "average_precision", "balanced_accuracy", "sensitivity_at_95_specificity"),
     *("specificity_at_95_sensitivity", "partial_auc_tpr80", "brier", "ece"),
+    *("accuracy", "accuracy_at_threshold", "log_loss"),
 ]
 CLASSES = ["mel", "nv", "bcc"]
 
@@ -244,7 +245,7 @@ def test_one_class_and_lost_datasets_cost_their_sections_alone(described, tmp_pa
     assert found["temperature"] is None
     of = found["parts"]
     assert of["val"]["auc"]["value"] is None
-    assert "Only benign images" in of["val"]["notes"][0]
+    assert "All images are not malignant" in of["val"]["notes"][0]
     assert of["test"]["auc"]["value"] is not None
     assert of["test"]["balanced_accuracy"]["value"] is None
     assert of["test"]["missing"] is None

@@ -56,6 +56,7 @@ def run(save, tmp_path):
     return run
 
 
+PARTS = {"training": "train", "validation": "val"}
 MODELS = {
     "logistic": LogisticRegression(class_weight="balanced", max_iter=1000),
     "naive-bayes": GaussianNB(),
@@ -130,7 +131,8 @@ def test_what_a_run_writes(people, save, tmp_path, capsys):
     of_folds = [facts["fold_metrics"][str(fold)]["val"]["auc"] for fold in range(3)]
     assert metrics["val_mean"]["auc"] == pytest.approx(np.mean(of_folds))
     said = capsys.readouterr().out
-    shown = [*of_folds, metrics["oof"]["auc"], metrics["test"]["auc"]]
+    of_training = [facts["fold_metrics"][str(fold)]["train"]["auc"] for fold in range(3)]
+    shown = [*of_folds, *of_training, metrics["oof"]["auc"], metrics["test"]["auc"]]
     assert all(f"{auc:.4f}" in said for auc in shown)
     again = cli.parse(
         MetadataOptions,
@@ -141,6 +143,23 @@ def test_what_a_run_writes(people, save, tmp_path, capsys):
     train(again)
     same = pd.read_parquet(tmp_path / "again" / "predictions.parquet")
     pd.testing.assert_frame_equal(same, predictions)
+
+
+def test_training_beside_validation(people, run, tmp_path, capsys):
+    """Told on the screen and in run.json alone; no other file has what a model was fitted on."""
+    predictions = run(people, model="boosting", fold="1")
+    assert set(predictions["part"]) == {"val", "test"}
+    assert list(json.loads((tmp_path / "run0" / "metrics.json").read_text())) == ["val", "test"]
+    known = people["fold"].isin([0, 2])
+    rows = people[known].reset_index(drop=True)
+    encoder, model = fit(rows, "boosting")
+    scores = model.predict_proba(encoder.transform(rows).astype(float))[:, 1]
+    facts = json.loads((tmp_path / "run0" / "run.json").read_text())["fold_metrics"]["1"]
+    assert facts["train"]["auc"] == pytest.approx(roc_auc_score(rows["target"], scores))
+    assert facts["train"]["auc"] > facts["val"]["auc"] + 0.03
+    lines = capsys.readouterr().out.splitlines()
+    told = [line.split()[2:4] for line in lines if line.startswith("fold 1")]
+    assert told == [[name, f"{facts[part]['auc']:.4f}"] for name, part in PARTS.items()]
 
 
 def test_external_rows_are_trained_on_and_never_scored(people, run):
@@ -160,7 +179,7 @@ def test_parts_that_lack_a_class_or_everything(people, run, tmp_path, capsys):
     assert metrics["val_mean"]["auc"] is None
     assert metrics["oof"]["auc"] is not None
     lines = capsys.readouterr().out.splitlines()
-    assert next(line for line in lines if line.startswith("fold 0")).split()[3] == "-"
+    assert next(line for line in lines if line.startswith("fold 0, val")).split()[3] == "-"
     run(people, fold="0")
     metrics = json.loads((tmp_path / "run1" / "metrics.json").read_text())
     assert metrics["val"]["auc"] is None
@@ -183,7 +202,9 @@ def test_bad_input_is_told_and_nothing_is_written(people, save, tmp_path, monkey
     refused("--fold 3: expected all or one of the folds of .*0, 1, 2", fold="3")
     refused("--fold -1: expected", fold="-1")
     benign = people.assign(target=(people["fold"] == 0).astype(int))
-    refused("training part of fold 0 is all benign", data=save(benign, "benign"))
+    refused(
+        "all images of the training part of fold 0 are not malignant", data=save(benign, "benign")
+    )
     out.mkdir()
     (out / "mine.txt").write_text("mine")
     for overwrite in (False, True):

@@ -7,9 +7,11 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from classifier.options import TrainOptions
+from classifier.run_folder import open_run, read_facts
 from classifier.train import train
 from classifier.trained import load_trained
 from classifier.training import outputs, scoring, setup
@@ -64,7 +66,7 @@ def change(options, **changes):
     return replace(options, **changes)
 
 
-def test_a_run_from_end_to_end(options, tiny, other, pool):
+def test_a_run_from_end_to_end(options, tiny, other, pool, capsys):
     options = change(
         options, epochs=6, lr=2e-3, synthetic="0.3", pool=pool, external=(f"far={other.path}",)
     )
@@ -84,8 +86,20 @@ def test_a_run_from_end_to_end(options, tiny, other, pool):
     assert metrics["external/far"]["n"] == 40
     saved = yaml.safe_load((out / "config.yaml").read_text())
     assert saved["pool"] == str(pool)
-    for name in ("curves", "roc", "pr"):
+    for name in ("curves", "roc", "pr", "augmented"):
         assert (out / "plots" / f"{name}.png").stat().st_size > 5000
+    sheet = np.asarray(Image.open(out / "plots" / "augmented.png"))  # 3 of each class, 3 synthetic
+    assert sheet.shape == (20 + 9 * (32 + 20), 330, 3)
+    facts = read_facts(open_run(out))
+    epochs = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    chosen = next(row for row in epochs if row.get("epoch") == facts.best_epoch)
+    assert facts.best_epoch_figures.items() <= chosen.items()
+    assert 0.8 < chosen["train_auc"] <= 1
+    val = table[table["part"] == "val"]
+    right = (val["score"] >= 0.5) == (val["target"] == 1)
+    assert chosen["val_accuracy"] == pytest.approx(right.mean()) == metrics["val"]["accuracy"]
+    assert chosen["val_loss"] == pytest.approx(metrics["val"]["log_loss"], rel=1e-3)
+    assert f"epoch {facts.best_epoch} of 6, the best: training loss" in capsys.readouterr().out
     assert not (out / "checkpoint").exists()
     assert_rebuilds(out, tiny, table)
 
@@ -202,6 +216,7 @@ def test_arms_share_steps_and_order(options, pool, monkeypatch):
 def test_early_stopping_keeps_the_best_epoch(options, monkeypatch):
     values = iter([0.6, 0.9, 0.7, 0.8, 0.95])
     monkeypatch.setattr(scoring, "roc_auc_score", lambda *_: next(values))
+    monkeypatch.setattr(scoring.Scorer, "training_figures", lambda *_: {})
     train(change(options, epochs=5, patience=2))
     rows = [
         json.loads(line) for line in (options.run.out / "metrics.jsonl").read_text().splitlines()
@@ -297,7 +312,9 @@ def test_one_class_in_validation_is_an_error(options, tmp_path, make_images, mak
     targets = np.r_[np.zeros(20), np.arange(20) % 2].astype(int)
     folds = np.repeat([0, 1], 20)
     write_dataset(tmp_path / "d", make_images(targets, 32), make_table(targets, folds), {})
-    with pytest.raises(UserError, match=r"validation part .* holds only benign images \(20\)"):
+    with pytest.raises(
+        UserError, match=r"all 20 images of the validation part .* are not malignant"
+    ):
         train(change(options, data=tmp_path / "d"))
     metrics = train(change(options, data=tmp_path / "d", monitor="loss", epochs=1))
     undefined = ("auc", "balanced_accuracy", "threshold", "partial_auc_tpr80")

@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -7,6 +8,7 @@ from sklearn import metrics as sk
 from classifier.evaluation.metrics import (
     best_threshold,
     calibration_error,
+    measure,
     measure_scores,
     partial_auc,
 )
@@ -14,7 +16,7 @@ from classifier.evaluation.metrics import (
 KEYS = {
     *("auc", "average_precision", "balanced_accuracy", "sensitivity_at_95_specificity"),
     *("specificity_at_95_sensitivity", "partial_auc_tpr80", "brier", "ece", "n", "n_malignant"),
-    "threshold",
+    *("accuracy", "accuracy_at_threshold", "log_loss", "threshold"),
 }
 
 
@@ -34,6 +36,9 @@ def test_against_scikit_learn():
     sensitivity = (scores[targets == 1] >= 0.4).mean()
     specificity = (scores[targets == 0] < 0.4).mean()
     assert found["balanced_accuracy"] == pytest.approx((sensitivity + specificity) / 2)
+    assert found["accuracy"] == sk.accuracy_score(targets, scores >= 0.5)
+    assert found["accuracy_at_threshold"] == sk.accuracy_score(targets, scores >= 0.4)
+    assert found["log_loss"] == pytest.approx(sk.log_loss(targets, scores))
     assert (found["n"], found["n_malignant"]) == (400, targets.sum())
 
 
@@ -87,9 +92,17 @@ def test_undefined_is_none_and_never_nan():
         assert found["auc"] is None
         assert found["partial_auc_tpr80"] is None
         assert set(found) == KEYS
-        assert (found["brier"] is None) == (len(targets) == 0)
+        assert (found["brier"] is None) == (found["accuracy"] is None) == (len(targets) == 0)
         assert all(value is None or np.isfinite(value) for value in found.values())
 
 
 def test_best_threshold_separates():
     assert best_threshold(np.array([0, 0, 1, 1]), np.array([0.1, 0.3, 0.6, 0.9])) == 0.6
+
+
+def test_single_views_beside_their_means():
+    targets, scores = sample()
+    rows = pd.DataFrame({"target": targets, "score": scores})
+    assert "auc_single_view" not in measure(rows, 0.5)
+    found = measure(rows.assign(plain_score=1 - scores), 0.5)
+    assert found["auc_single_view"] == pytest.approx(1 - sk.roc_auc_score(targets, scores))

@@ -27,6 +27,7 @@ from classifier.evaluation.operating_points import (
     operating_points,
     ranking_figures,
 )
+from data.store import MELANOMA, TargetMeaning
 from experiments.statistics import auc_interval
 
 RANKED = {
@@ -165,7 +166,7 @@ def test_one_class_leaves_figures_undefined_and_says_so():
     there = found["at_validation_thresholds"]["youden"]
     assert there["sensitivity"] == UNDEFINED
     assert there["specificity"]["value"] == 0.5
-    assert "Only benign images" in notes(rows)[0]
+    assert "All images are not malignant" in notes(rows, TargetMeaning())[0]
     assert operating_points(rows, None, Resampling(200, 0))["at_validation_thresholds"] is None
 
 
@@ -202,7 +203,7 @@ def test_one_group_knows_nothing():
     found = at_threshold(rows, 0.5, Resampling(300, 0))["sensitivity"]
     assert found == {"value": pytest.approx(2 / 3), "low": 0.0, "high": 1.0}
     assert Freedom.of(rows).malignant == 0
-    assert "1 malignant patients or lesions" in notes(rows)[0]
+    assert "1 patients or lesions with images that are melanoma" in notes(rows, MELANOMA)[0]
 
 
 def test_a_figure_without_resamples_is_as_wide_as_it_can_be():

@@ -109,7 +109,7 @@ def test_an_allowed_overlap_is_a_leak(options, far):
 
 def test_too_few_of_a_class_left_are_refused(options, far):
     given = replace(options, external=(f"far={far(met=30)}",), external_overlap="leave-out")
-    with pytest.raises(UserError, match="leaves 9 of its 24 malignant images"):
+    with pytest.raises(UserError, match="leaves 9 of its 24 images that are malignant"):
         setup.resolve(given)
 
 

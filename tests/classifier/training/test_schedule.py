@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from classifier.options import TrainOptions
+from classifier.training import schedule
 from classifier.training.schedule import Plateau, best_epoch, learning_rate
 from dermsynth.options import replace
 
@@ -83,3 +84,16 @@ def test_best_epoch():
     # small steps do not count as better, large ones do
     assert best_epoch(rows([0.6, 0.605, 0.61, 0.62]), "auc", 0.015) == 4
     assert best_epoch(rows([0.6, 0.605, 0.61]), "auc", 0.015) == 1
+
+
+def test_the_drawn_rate_is_the_one_of_the_steps():
+    """With a plateau too, whose fall is that of the history."""
+    changes = {"schedule": "plateau", "warm_up": 1.0, "factor": 0.1, "plateau_patience": 0}
+    options = replace(OPTIONS, **changes)
+    history = rows([0.6, 0.7, 0.7, 0.8])
+    places, values = schedule.rates(options.steps, options.choice, history, PER_EPOCH)
+    assert (places[0], places[-1]) == (0, 4 - 1 / PER_EPOCH)
+    found = dict(zip(places, values, strict=True))
+    warm = [learning_rate(options.steps, step, PER_EPOCH, 1e-3) for step in range(PER_EPOCH)]
+    assert [found[step / PER_EPOCH] for step in range(PER_EPOCH)] == warm
+    np.testing.assert_allclose([found[1.0], found[2.0], found[3.0]], [1e-3, 1e-3, 1e-4])
