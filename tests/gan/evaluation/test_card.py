@@ -5,6 +5,7 @@ import pytest
 
 from data.images.skin_tone import BANDS
 from data.provenance import Provenance
+from data.store import MELANOMA
 from gan.evaluation import card
 from gan.evaluation.drift import ATTRIBUTES, compare, measure
 from gan.evaluation.subject import Images, Subject
@@ -104,6 +105,22 @@ def test_the_page_escapes_names_and_says_where_images_come_from(
     assert "CC BY-NC 4.0" in page
     assert "&lt;script&gt;somebody" in page
     assert "Origin unknown" not in page
+
+
+def test_the_page_calls_the_target_what_the_dataset_calls_it(
+    result, measured, make_dataset, make_lesions, tmp_path
+):
+    dataset = make_dataset(tmp_path / "blobs", 60, 32)
+    info = dataset.info.model_copy(update={"target": MELANOMA})
+    dataset, lesions = dataclasses.replace(dataset, info=info), make_lesions(64, 32)
+    images = Images(lesions, lesions, lesions, np.arange(128))
+    provenance = Provenance(kind="declared", statement="drawn by hand")
+    subject = Subject(tmp_path / "pool", False, provenance, dataset, 0, images)
+    page = card.render(subject, result, measured, lesions[0], {})
+    assert "40 synthetic lesions, meant as melanoma, made by" in page
+    assert "Real (melanoma), held out" in page
+    assert "benign" not in page
+    assert "malignant" not in page
 
 
 def test_several_sources_each_have_their_licence():
