@@ -63,8 +63,9 @@ def read_batches(data: Path, trained: Trained, on_error: Literal["fail", "skip"]
     pictures = find_pictures(data)
     bad = [BadImage(path, reason) for path, reason in pictures.bad.items()]
     if not pictures.images:
-        told = "".join(f"; {problem}" for problem in bad[:1])
-        raise UserError(f"--data {data}: no images there; expected {IN_WORDS} files{told}")
+        raise UserError(
+            f"--data {data}: no images there; expected {IN_WORDS} files{pictures.hint(data)}"
+        )
     for note in pictures.notes():
         print(f"note: {data}: {note}")
     names = [file.relative_to(data).with_suffix("").as_posix() for file in pictures.images]

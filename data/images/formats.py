@@ -29,14 +29,22 @@ FOREIGN = (  # where, which bytes, what it is, how to convert it
     (0, b"\xff\x0a", "a JPEG XL image", "djxl IN OUT.png"),
     (128, b"DICM", "a DICOM file", "dcmj2pnm --write-png IN OUT.png"),
     (0, b"8BPS", "a Photoshop file", TO_RGB),
-    (0, b"FUJIFILM", "a camera's raw file", "dcraw -T IN"),
+    (0, b"P6", "a PPM image", TO_RGB),
+    (0, b"P5", "a PGM image", TO_RGB),
+    (0, b"FUJIFILM", "a camera's raw file", ""),
+    (0, b"IIRO", "a camera's raw file", ""),
+    (0, b"IIU\0", "a camera's raw file", ""),
     (4, b"ftypcrx", "a camera's raw file", ""),
     (0, b"%PDF", "a PDF document", ""),
     (0, b"PK\x03\x04", "a ZIP archive", ""),
     (0, b"\x1f\x8b", "a gzip archive", ""),
     (0, b"version https://git-lfs", "a Git LFS pointer (`git lfs pull` brings the file)", ""),
 )
-NO_PICTURES = ("a PDF document", "a ZIP archive", "a gzip archive")
+# What may stand at the beginning of other files as well, so that a suffix must tell
+NO_PICTURES = (
+    *("a PDF document", "a ZIP archive", "a gzip archive", "a PPM image", "a PGM image"),
+    "a Git LFS pointer (`git lfs pull` brings the file)",
+)
 HEAD = 132  # bytes that tell
 BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # bytes; "BM" alone may begin any text
 HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")

@@ -67,7 +67,8 @@ def open_any(content: bytes) -> Image.Image:
         image = BmpImagePlugin.BmpImageFile(file)
     elif kind == "tif":
         if refused := tiff.refusal(content):
-            raise Unusable(f"a TIFF image {refused}; to convert a file: `{TO_RGB}`")
+            advice = "" if refused == tiff.THUMBNAIL else f"; to convert a file: `{TO_RGB}`"
+            raise Unusable(f"a TIFF image {refused}{advice}")
         image = TiffImagePlugin.TiffImageFile(file)
     elif kind == "webp" and WebPImagePlugin.SUPPORTED:
         image = WebPImagePlugin.WebPImageFile(file)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data.images.files import BadImage, Encoded, find_files, leads_out, out_of, read_file
+from data.images.files import BadImage, Encoded, escaped, find_files, leads_out, out_of, read_file
 from data.images.formats import HEAD, SUFFIXES, is_picture
 from data.images.opening import open_any
 
@@ -54,11 +54,18 @@ class Pictures:
     left_out: dict[str, list[Path]] = field(default_factory=dict)  # by kind: beside their images
     bad: dict[Path, str] = field(default_factory=dict)  # what is no image and why: to be told
 
+    def counts(self) -> dict[str, int]:
+        """Number of files that were left out, by kind."""
+        return {kind: len(paths) for kind, paths in self.left_out.items() if paths}
+
+    def hint(self, root: Path) -> str:
+        """The first of what is told, to stand behind a message; "" where there is nothing."""
+        first = next(iter(self.bad.items()), None)
+        return f"; {escaped(first[0].relative_to(root))} is {first[1]}" if first else ""
+
     def notes(self) -> list[str]:
         """A line about what was left out, or none."""
-        kinds = [
-            f"{kind} of {len(paths):,} images" for kind, paths in self.left_out.items() if paths
-        ]
+        kinds = [f"{kind} of {count:,} images" for kind, count in self.counts().items()]
         return [f"{', '.join(kinds)} (ignored)"] if kinds else []
 
 

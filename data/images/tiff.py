@@ -9,15 +9,17 @@ import struct
 COMPRESSIONS = {1: "none", 5: "LZW", 8: "deflate", 32946: "deflate", 32773: "PackBits"}
 WIDTH, HEIGHT, BITS, COMPRESSION, COLOURS = 256, 257, 258, 259, 262
 STRIPS, STRIP_LENGTHS, PLANES, TILE_WIDTH, TILE_HEIGHT = 273, 279, 284, 322, 323
-TILES, TILE_LENGTHS, SUBFOLDERS = 324, 325, 330
+TILES, TILE_LENGTHS, SUBFILE, DNG_VERSION = 324, 325, 254, 50706
 TYPES = {1: "B", 3: "H", 4: "I"}
 MAX_TAGS = 500
 MAX_PIECES = 200_000  # strips or tiles; each is an object in memory
 MAX_TILE = 4096 * 4096  # px
+# A camera's raw file (DNG, NEF) is a TIFF that begins with a thumbnail: not to be taken for it.
+THUMBNAIL = "that begins with a thumbnail, or a camera's raw file; export it as TIFF or JPEG"
 
 
 def refusal(content: bytes) -> str:
-    """Why the first picture of a TIFF file is not let in ("of ..."), or "".
+    """Why the first picture of a TIFF file is not let in ("of ...", THUMBNAIL), or "".
 
     Raises struct.error where the file is cut off.
     """
@@ -42,6 +44,8 @@ def refusal(content: bytes) -> str:
         value: int = struct.unpack_from(f"{order}{TYPES[kind]}", content, at)[0]
         return value
 
+    if first(SUBFILE, 0) & 1 or DNG_VERSION in tags:
+        return THUMBNAIL
     compression = first(COMPRESSION, 1)
     if compression not in COMPRESSIONS:
         return f"of compression {compression}"

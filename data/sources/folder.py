@@ -43,7 +43,8 @@ def list_folder(root: Path, options: SourceOptions) -> Listing:
     _check_asked(paths, root, options)
     sheets = [_read(path, root, options) for path in paths]
     if not sheets:
-        return _list(root, options, *_from_folders(root, options), FACTS)
+        rows, own, left_out = _from_folders(root, options)
+        return _list(root, options, rows, own, FACTS | left_out)
     labelled = [sheet for sheet in sheets if sheet[1] is not None]
     rows = joined([rows for rows, _ in sheets])
     own = next((labels.own for _, labels in sheets if labels and labels.own), None)
@@ -56,8 +57,9 @@ def list_folder(root: Path, options: SourceOptions) -> Listing:
             f"--root {root}: no column says what the images are ({have}); name it: --target-column "
             f"(usual names are {some(list(columns.TARGET), 4)}, {some(list(columns.DIAGNOSIS), 4)})"
         )
-    folders, own = _from_folders(root, options)
-    return _list(root, options, merged(folders, rows, keep_right=False), own, facts)
+    folders, own, left_out = _from_folders(root, options)
+    rows = merged(folders, rows, keep_right=False)
+    return _list(root, options, rows, own, facts | left_out)
 
 
 def _list(
@@ -174,8 +176,13 @@ def _has_folders(root: Path) -> bool:
     return any(len(path.relative_to(root).parts) > 1 for path in find_images(root))
 
 
-def _from_folders(root: Path, options: SourceOptions) -> tuple[Rows, Own | None]:
-    """One row an image, its label the name of its class folder. Raises UserError."""
+def _from_folders(
+    root: Path, options: SourceOptions
+) -> tuple[Rows, Own | None, dict[str, dict[str, int]]]:
+    """One row an image, its label the name of its class folder; facts of what was left out.
+
+    Raises UserError where there is no image or no class.
+    """
     pictures = find_pictures(root)
     for note in pictures.notes():
         print(f"note: {root}: {note}")
@@ -186,7 +193,7 @@ def _from_folders(root: Path, options: SourceOptions) -> tuple[Rows, Own | None]
         raise UserError(
             f"--root {root}: no image below it; expected {IN_WORDS} files in class "
             "folders such as benign/ and malignant/, or images and a CSV file"
-            + packed_hint(find_files(root), "; ")
+            + (packed_hint(find_files(root), "; ") or pictures.hint(root))
         )
     parts = [path.relative_to(root).parts for path in paths]
     level = _class_level(root, parts)
@@ -219,7 +226,8 @@ def _from_folders(root: Path, options: SourceOptions) -> tuple[Rows, Own | None]
     words = pd.Series([printable(parts[row][level]) for row in inside], dtype=object)
     _check_classes(root, words, options)
     labels = columns.label_words(words, "the class folders", options)
-    return Rows(raw.assign(**labels.columns), faults), labels.own
+    left_out = {"left_out": pictures.counts()} if pictures.counts() else {}
+    return Rows(raw.assign(**labels.columns), faults), labels.own, left_out
 
 
 def _class_level(root: Path, parts: list[tuple[str, ...]]) -> int:

@@ -94,10 +94,19 @@ class _Index:
         return paths[:1] + [path for path in paths[1:] if not self.same(paths[0], path)]
 
 
-def match(
-    root: Path, table: pd.DataFrame, faults: list[Fault]
-) -> tuple[pd.DataFrame, list[Path | None], int, int]:
-    """Image files of the rows: rows left, their files, files without row, copies.
+@dataclass(frozen=True)
+class Matched:
+    """Rows and their files."""
+
+    table: pd.DataFrame  # rows without fault
+    files: list[Path | None]  # of each row; None: absent
+    unlisted: int  # images that no row names
+    copies: int  # files of the same name and content as another one
+    left_out: dict[str, int]  # masks and their like, by kind
+
+
+def match(root: Path, table: pd.DataFrame, faults: list[Fault]) -> Matched:
+    """The image file of each row.
 
     A row whose file cannot be told becomes a fault; one without a file has None. What it took to
     find files, and which pictures were left out, is printed with numbers. Raises UserError where no
@@ -126,7 +135,7 @@ def match(
     if gone:
         _tell_absent(index, gone, len(files))
     unlisted, copies = _rest(index, {path for path in files if path})
-    return table, files, unlisted, copies
+    return Matched(table, files, unlisted, copies, index.pictures.counts())
 
 
 # ------------------------------------------------------------------------------------ one row

@@ -142,7 +142,10 @@ def listing(
     elif "path" in table:
         paths = table["path"].tolist()
     else:
-        table, paths, unlisted, copies = match(root, table, rows.faults)
+        found = match(root, table, rows.faults)
+        table, paths, unlisted, copies = found.table, [*found.files], found.unlisted, found.copies
+        if found.left_out:
+            facts = facts | {"left_out": found.left_out}
     if repeated:
         facts = facts | {"repeated_rows": repeated}
     same, lost = _row_pairs(table, pairs)

@@ -35,13 +35,13 @@ def find(root, cells, ids=None):
     ids = ids or [f"{row:03d}" for row in range(len(cells))]
     faults: list[Fault] = []
     table = pd.DataFrame({"image_id": ids, "file": cells}, dtype=object)
-    left, files, unlisted, copies = match(root, table, faults)
+    matched = match(root, table, faults)
     found = dict.fromkeys(ids)
-    for name, file in zip(left["image_id"], files, strict=True):
+    for name, file in zip(matched.table["image_id"], matched.files, strict=True):
         found[name] = str(file.relative_to(root)) if file else None
     bad = {fault.image_id: fault.reason for fault in faults}
-    assert set(bad).isdisjoint(left["image_id"])
-    return [bad.get(name, found[name]) for name in ids], (unlisted, copies)
+    assert set(bad).isdisjoint(matched.table["image_id"])
+    return [bad.get(name, found[name]) for name in ids], (matched.unlisted, matched.copies)
 
 
 @pytest.mark.parametrize(
@@ -205,6 +205,6 @@ def test_pictures_that_are_not_read_are_found_and_refused_later(lay):
 def test_a_table_without_files_goes_by_image_id(lay):
     root = lay("a/1.jpg")
     table = pd.DataFrame({"image_id": ["1"]})
-    _, files, *_ = match(root, table, [])
+    files = match(root, table, []).files
     assert files == [root / "a" / "1.jpg"]
     assert os.fspath(files[0]) == str(Path(root, "a", "1.jpg"))

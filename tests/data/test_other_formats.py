@@ -10,13 +10,16 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
-from data.images import formats, opening
+from data.images import formats, opening, tiff
 from data.images.decoding import Preprocessing, decode, decode_all, decode_bytes, pixels_at
 from data.images.files import BadImage
+from data.images.pictures import NO_SUFFIX
 from data.prepare import PrepareOptions, prepare
+from dermsynth.errors import UserError
 from dermsynth.options import replace
 
 OTHER = {  # suffix: Pillow's format, how it is written, how far pixels may be off on average
@@ -123,6 +126,8 @@ def tags(*entries, size=(64, 64)):
         (tags((284, 3, 1, 2)), "a TIFF image of one plane a channel"),
         (tags((273, 4, 2**24, 0)), "a TIFF image of more than 200,000 pieces"),
         (tags((322, 4, 1, 60_000), (323, 4, 1, 60_000)), "a TIFF image of tiles that are too"),
+        (tags((254, 4, 1, 1)), f"a TIFF image {tiff.THUMBNAIL}"),  # as Nikon's NEF begins
+        (tags((50706, 1, 4, 1)), f"a TIFF image {tiff.THUMBNAIL}"),  # DNG
         (b"II*\0" + struct.pack("<IH", 8, 60_000) + bytes(9), "a TIFF image of more than 500"),
     ],
 )
@@ -193,6 +198,9 @@ REFUSED = {  # what people have: how it is made, a word of the reason
     "rgba.png": (lambda pixels: Image.fromarray(pixels).convert("RGBA"), "PNG", "RGBA"),
     "cmyk.jpg": (lambda pixels: Image.fromarray(pixels).convert("CMYK"), "JPEG", "CMYK"),
     "cmyk.tif": (lambda pixels: Image.fromarray(pixels).convert("CMYK"), "TIFF", "CMYK"),
+    "jpeg.tif": (Image.fromarray, "TIFF", "a TIFF image of compression 7"),
+    "big.tif": (Image.fromarray, "TIFF", "a BigTIFF image"),
+    "a.ppm": (Image.fromarray, "PPM", "a PPM image"),
     "a.gif": (Image.fromarray, "GIF", "a GIF image"),
     "a.jp2": (Image.fromarray, "JPEG2000", "a JPEG 2000 image"),
 }
@@ -210,7 +218,8 @@ def test_the_offered_command_gives_the_picture(tmp_path, make_texture, name):
     """Its output is accepted, and as bright as the picture was: not white, not black."""
     make, form, expected = REFUSED[name]
     pixels = make_texture(2)
-    make(pixels).save(tmp_path / "IN", form)
+    how = {"jpeg.tif": {"compression": "jpeg"}, "big.tif": {"big_tiff": True}}.get(name, {})
+    make(pixels).save(tmp_path / "IN", form, **how)
     found = reason((tmp_path / "IN").read_bytes())
     assert found.startswith(expected)
     subprocess.run(offered(found), cwd=tmp_path, check=True)
@@ -265,3 +274,45 @@ def test_a_native_dataset_of_many_formats(tmp_path, make_texture):
     with tarfile.open(tmp_path / "d" / "shards" / "00000.tar") as shard:
         kept = {Path(name).suffix for name in shard.getnames()}
     assert kept == {".bmp", ".tif", ".webp", ".avif", ".heic", ".jpg"}
+
+
+def test_class_folders_as_people_have_them(tmp_path, make_texture, capsys):
+    """Formats beside each other, masks, pictures without a suffix, a link to a shared disk."""
+    root = tmp_path / "root"
+    shared = tmp_path / "shared"
+    for folder in (root / "malignant", root / "benign", shared):
+        folder.mkdir(parents=True)
+    for number in range(40):
+        suffix, form = [("jpg", "JPEG"), ("bmp", "BMP"), ("tif", "TIFF")][number % 3]
+        path = root / ("benign" if number % 4 else "malignant") / f"L{number:02d}.{suffix}"
+        path.write_bytes(encoded(make_texture(number), form))
+        mask = path.with_name(f"{path.stem}_segmentation.png")
+        mask.write_bytes(encoded(np.zeros((60, 80), np.uint8), "PNG"))
+    options = replace(PrepareOptions(), source="folder", root=(root,), size=32, folds=2)
+    dataset = prepare(replace(options, out=tmp_path / "a"))
+    assert len(dataset.table) == 40
+    assert dataset.info.facts["left_out"] == {"masks": 40}
+    assert f"note: {root}: masks of 40 images (ignored)" in capsys.readouterr().out
+    for number in range(3):
+        (root / "malignant" / f"IMG_{number}").write_bytes(encoded(make_texture(90), "JPEG"))
+        (root / "malignant" / f"X{number}.gif").write_bytes(encoded(make_texture(91), "GIF"))
+    (root / "malignant" / "more").symlink_to(shared)
+    with pytest.raises(UserError) as caught:
+        prepare(replace(options, out=tmp_path / "b"))
+    assert f"3 {NO_SUFFIX}" in str(caught.value)
+    assert f"1 a link that leads out of the folder, to the folder {shared}" in str(caught.value)
+    dataset = prepare(replace(options, out=tmp_path / "b", on_error="skip"))
+    assert len(dataset.table) == 40
+    reasons = pd.read_csv(tmp_path / "b" / "skipped.csv")["reason"]
+    assert reasons.str.startswith("a GIF image").sum() == 3
+    assert len(reasons) == 7
+
+
+def test_class_folders_that_are_all_links(tmp_path):
+    for name in ("benign", "malignant"):
+        (tmp_path / "shared" / name).mkdir(parents=True)
+        (tmp_path / "root").mkdir(exist_ok=True)
+        (tmp_path / "root" / name).symlink_to(tmp_path / "shared" / name)
+    options = replace(PrepareOptions(), source="folder", root=(tmp_path / "root",))
+    with pytest.raises(UserError, match=r"no image below it.*benign is a link that leads out"):
+        prepare(replace(options, out=tmp_path / "a"))
