@@ -50,7 +50,7 @@ def prepare_images(options: PrepareOptions) -> Dataset | pd.DataFrame:
     faults = [*joined.faults, *absent]
     judge(faults, total, roots, labels.on_error)
     try:
-        check_enough(joined.table[~joined.table["external"]], options.split)
+        check_enough(joined.table[~joined.table["external"]], options.split, joined.meaning.words)
     except UserError as error:
         raise UserError(f"--root {roots[0]}: {error}") from None
     facts = _facts(listings, options) | _strange(words)
