@@ -4,7 +4,8 @@
     python -m data.prepare --source ham10000 --root DIR            HAM10000 as downloaded
     python -m data.prepare --source siim2020 --root A --extra isic2019 --root B
                                             the second source joins the training parts only
-    python -m data.prepare --source folder --root DIR              your own images
+    python -m data.prepare --source isic2018 --root DIR            fifteen published data sets so
+    python -m data.prepare --source folder --root DIR --table FILE your own images and tables
     python -m data.prepare --source pool --root DIR --out DIR2 --provenance "made by ... from ..."
                                             synthetic malignant images from any other tool
 

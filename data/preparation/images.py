@@ -40,7 +40,7 @@ def prepare_images(options: PrepareOptions) -> Dataset | pd.DataFrame:
     _check_map(words, options)
     joined = settle(_without_use(join(listings), labels.tables_only), labels.conflicts)
     for line in said_of_words(words, joined.meaning):
-        print(f"note: {line}")
+        print(f"note: {line}; --diagnosis-map FILE gives them another meaning")
     total = len(joined.table) + len(joined.faults)
     absent = [
         Fault(name, "", "absent")
