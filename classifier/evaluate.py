@@ -46,6 +46,7 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     from classifier.evaluation.parts import named_externals, read_run
     from classifier.evaluation.summary import summarise
     from classifier.run_folder import EVALUATION, FOLDS, KIND, METADATA, open_run, read_meaning
+    from data.store import TargetMeaning
     from dermsynth.files import write_json, write_text
     from dermsynth.folders import check_replaceable, whole_folder
     from dermsynth.manifest import digest, seal
@@ -57,7 +58,8 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     check_replaceable(out, EVALUATION, options.overwrite)
     places = named_externals(sealed, options.external)
     parts, leaky = read_run(sealed, options.data, places)
-    meaning = read_meaning(sealed)
+    own = next(iter(parts.values())).meaning  # of the run's dataset
+    meaning = read_meaning(sealed) or own or TargetMeaning()
     config = sealed.manifest.options
     with whole_folder(out, EVALUATION, options.overwrite) as folder:
         summary = summarise(parts, Resampling(options.replicates, options.seed), meaning)

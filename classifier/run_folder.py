@@ -12,6 +12,7 @@ from classifier.records import (
     MetricsRecord,
     ModelRecord,
     RunRecord,
+    TargetRecord,
 )
 from classifier.targets import Target
 from data.store import Dataset, TargetMeaning
@@ -69,17 +70,20 @@ def read_facts(sealed: Sealed) -> RunRecord:
     return sealed.record(RUN, RunRecord)
 
 
-def read_meaning(sealed: Sealed) -> TargetMeaning:
-    """What targets 1 and 0 are called in a run of any kind; of earlier versions (not) malignant.
+def read_meaning(sealed: Sealed) -> TargetMeaning | None:
+    """What targets 1 and 0 are called in a run of any kind; None: an earlier version did not say.
 
     Raises UserError where its record is damaged.
     """
-    if sealed.manifest.kind == METADATA:
-        return sealed.record(RUN, MetadataRunRecord).meaning
     one = next(iter(open_fold_runs(sealed).values()), sealed)
-    if not one.has(MODEL):
-        return TargetMeaning()
-    return one.record(MODEL, ModelRecord, VERSION).target.meaning
+    record: MetadataRunRecord | TargetRecord
+    if sealed.manifest.kind == METADATA:
+        record = sealed.record(RUN, MetadataRunRecord)
+    elif one.has(MODEL):
+        record = one.record(MODEL, ModelRecord, VERSION).target
+    else:
+        return None
+    return record.meaning if "meaning" in record.model_fields_set else None
 
 
 def read_predictions(sealed: Sealed) -> pd.DataFrame:

@@ -9,7 +9,7 @@ import pandas as pd
 from classifier.evaluation.intervals import Scored
 from classifier.evaluation.multiclass import ScoredClasses, class_numbers
 from classifier.run_folder import PREDICTIONS, VALIDATION, read_metrics, read_predictions
-from data.store import Dataset, load_dataset, load_table
+from data.store import Dataset, TargetMeaning, load_dataset, load_table
 from dermsynth.errors import UserError, some
 from dermsynth.manifest import Sealed, check_same
 from dermsynth.records import Json
@@ -26,6 +26,7 @@ class Part:
     table: pd.DataFrame | None = None  # the dataset's rows of these images, in this order
     dataset: Dataset | None = None  # None where there are no images
     places: np.ndarray | None = None  # int64 [n], rows in the dataset
+    meaning: TargetMeaning | None = None  # of targets, as its dataset says; None: it is not there
     missing: str | None = None  # why table or images are not there
 
     @property
@@ -129,7 +130,7 @@ def _described(part: Part, sealed: Sealed, source: str, place: Path | None, size
     mend = f"say with {option} where the one that was scored is now"
     place = place or Path(scored.path)
     try:
-        table, _, identity = load_table(place)
+        table, info, identity = load_table(place)
     except UserError as error:
         return replace(part, missing=f"{error}; or {mend}")
     try:
@@ -140,7 +141,8 @@ def _described(part: Part, sealed: Sealed, source: str, place: Path | None, size
     places = rows[~rows.index.duplicated()].reindex(part.rows["image_id"], fill_value=-1).to_numpy()
     if (places < 0).any():
         return replace(part, missing=f"{place} does not know all images that were scored; {mend}")
-    part = replace(part, table=table.iloc[places].reset_index(drop=True), places=places)
+    own = table.iloc[places].reset_index(drop=True)
+    part = replace(part, table=own, places=places, meaning=info.target)
     try:
         return replace(part, dataset=load_dataset(place, size if isinstance(size, int) else None))
     except UserError as error:

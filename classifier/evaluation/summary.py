@@ -62,7 +62,7 @@ def _part_figures(
         "n_malignant": int(rows.target.sum()),
         "n_groups": rows.n_groups,
         "n_malignant_groups": Freedom.of(rows).n_malignant,
-        "notes": operating_points.notes(rows, meaning),
+        "notes": [*_other_target(part, meaning), *operating_points.notes(rows, meaning)],
         **operating_points.operating_points(rows, thresholds, resampling),
         "auc_single_view": _single_view(part, resampling),
         **{name: calibrated["before"][name] for name in ("brier", "ece", "log_loss")},
@@ -71,6 +71,20 @@ def _part_figures(
         "subgroups": names and subgroups.subgroups(rows, names, youden, resampling),
         "missing": part.missing,
     }
+
+
+def _other_target(part: Part, meaning: TargetMeaning) -> list[str]:
+    """A sentence where the part's dataset means something else by target 1 than the training did.
+
+    A dataset that does not say, as those of earlier versions, means malignant.
+    """
+    there = part.meaning
+    if there is None or there.words == meaning.words or not part.name.startswith("external/"):
+        return []
+    return [
+        f"Its target 1 is {there.one}, that of the model {meaning.one}: what is called "
+        f"{meaning.one} here is {there.one}."
+    ]
 
 
 def _single_view(part: Part, resampling: Resampling) -> Figure | None:

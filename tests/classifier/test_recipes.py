@@ -92,6 +92,13 @@ def test_a_recipe_says_what_it_is_and_how_to_run_it(recipe):
     cli.parse(TrainOptions, ["--config", str(recipe)], "classifier.train", "")
 
 
+@pytest.mark.parametrize("recipe", FILES, ids=lambda path: path.stem)
+def test_no_recipe_evens_classes_out_and_weighs_them_then(recipe):
+    options = cli.parse(TrainOptions, ["--config", str(recipe)], "classifier.train", "")
+    sampled, weights = options.training_set, options.objective.class_weights
+    assert weights == "none" or not sampled.upsample or sampled.upsample_to < 1
+
+
 def test_cross_validation_goes_on_where_it_stopped(lesions, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(outputs, "draw_plots", lambda *_: None)
     common = ("--fold", "all", "--backbone", "vanilla-cnn", "--weights", "none")

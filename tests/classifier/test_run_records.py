@@ -15,10 +15,11 @@ from classifier.records import MetricsRecord, ModelRecord, RunRecord
 from classifier.run_folder import open_run, read_facts, read_meaning
 from classifier.train import train
 from classifier.trained import load_trained
-from classifier.training import augmented_sheet, outputs
+from classifier.training import augmented_sheet, outputs, setup
 from classifier.training.loop import Loop
 from data.store import MELANOMA, TargetMeaning, write_dataset
 from dermsynth.device import resolve
+from dermsynth.manifest import read_manifest
 from dermsynth.options import replace
 
 SMALL = {"backbone": "vanilla-cnn", "weights": "none", "size": 32, "batch": 16, "views": 0}
@@ -84,6 +85,19 @@ def test_the_sheet_shows_what_is_trained_on(options, tiny, monkeypatch):
     assert all(len({version.tobytes() for version in row}) == 7 for row in pixels)
 
 
+def test_weights_of_classes_are_told_and_where_they_change_nothing(options):
+    def told(**changes):
+        given = replace(options, class_weights="balanced", cap=20, **changes)
+        lines = outputs.describe(setup.look_up(given)).splitlines()
+        return next(line for line in lines if line.startswith("weights"))
+
+    # 20 and 14 images; 20 and 16; 20 and 20
+    assert told() == "weights    not malignant 0.85, malignant 1.21"
+    assert told(upsample=True, upsample_to=0.8) == "weights    not malignant 0.90, malignant 1.12"
+    even = "weights    not malignant 1.00, malignant 1.00, all alike: they change nothing"
+    assert told(upsample=True) == even
+
+
 def test_no_sheet_where_images_stay_as_they_are(options):
     train(replace(options, augment="none"))
     assert not (options.run.out / "plots" / "augmented.png").exists()
@@ -135,6 +149,9 @@ def test_what_the_target_is_called(options, called, monkeypatch, capsys):
     assert load_trained(out).target.meaning == MELANOMA == read_meaning(open_run(out))
     found = evaluate(EvaluateOptions(run=out, replicates=200))
     assert found["target"] == {"one": "melanoma", "zero": "not melanoma"}
+    differs = "Its target 1 is malignant, that of the model melanoma: what is called melanoma here"
+    assert found["parts"]["external/far"]["notes"][0].startswith(differs)
+    assert not any(differs in note for note in found["parts"]["test"]["notes"])
     page = (out / "evaluation" / "evaluation.html").read_text()
     assert "<h3>Not melanoma, scored highest</h3>" in page
     assert "benign" not in page.lower().replace("real_benign", "").replace("synthetic_benign", "")
@@ -142,14 +159,22 @@ def test_what_the_target_is_called(options, called, monkeypatch, capsys):
     assert "melanoma / n" in capsys.readouterr().out
 
 
-def test_records_of_earlier_versions_are_read(options):
+def test_records_of_earlier_versions_are_read(options, called, seal_run, monkeypatch):
     """Without the words, the figures of the chosen epoch, accuracy and log loss."""
-    train(options)
+    monkeypatch.setattr(page_figures, "_finish", lambda *_: "data:,")
+    monkeypatch.setattr(page_figures, "sheet", lambda *_: None)
+    train(replace(options, data=called("moles", MELANOMA)))
     out = options.run.out
     model = json.loads((out / "model.json").read_text())
     del model["target"]["meaning"]
     meaning = ModelRecord.model_validate_json(json.dumps(model)).target.meaning
     assert meaning.words == ("not malignant", "malignant")
+    before = read_manifest(out, "")
+    (out / "model.json").write_text(json.dumps(model))
+    seal_run(out, before.kind, before.inputs, before.options)
+    assert read_meaning(open_run(out)) is None
+    found = evaluate(EvaluateOptions(run=out, replicates=200))
+    assert found["target"]["one"] == "melanoma"  # as its dataset says
     facts = json.loads((out / "run.json").read_text())
     del facts["best_epoch_figures"]
     assert RunRecord.model_validate_json(json.dumps(facts)).best_epoch_figures == {}
