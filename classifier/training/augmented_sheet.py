@@ -45,7 +45,7 @@ def draw_sheet(setup: TrainingSetup, folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     pixels = torch.stack(columns, 1).permute(0, 1, 3, 4, 2).mul(255).round().byte().numpy()
     sheet, content = _mosaic(pixels, words, _title(setup)), io.BytesIO()
-    sheet.save(content, "PNG")
+    sheet.save(content, "PNG", compress_level=2)  # a tenth larger, thrice as fast
     write_bytes(folder / FILE, content.getvalue())
 
 

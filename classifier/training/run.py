@@ -133,7 +133,10 @@ def _train_and_test(
         end = loop.total + 1  # behind all steps: what is resumed drops this row and writes it anew
         tracker.log(end, **figures)
         for name in ("curves", "roc", "pr", "augmented"):
-            tracker.image(end, name, folder / "plots" / f"{name}.png")
+            if (
+                path := folder / "plots" / f"{name}.png"
+            ).exists():  # no sheet of images as they are
+                tracker.image(end, name, path)
     return metrics, parts
 
 
