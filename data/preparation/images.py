@@ -28,6 +28,9 @@ from data.store import Dataset, load_dataset, load_table
 from dermsynth.errors import UserError, some
 from dermsynth.folders import whole_folder
 
+ALIKE = {".jpeg": ".jpg", ".jpe": ".jpg", ".jfif": ".jpg", ".mpo": ".jpg", ".tiff": ".tif"}
+TELLING = 0.8  # difference of shares from which the format of a file tells its target
+
 
 def prepare_images(options: PrepareOptions) -> Dataset | pd.DataFrame:
     """Prepare what `options.input` names; only the table with `tables_only`. Raises UserError."""
@@ -41,6 +44,8 @@ def prepare_images(options: PrepareOptions) -> Dataset | pd.DataFrame:
     joined = settle(_without_use(join(listings), labels.tables_only), labels.conflicts)
     for line in said_of_words(words, joined.meaning):
         print(f"note: {line}; --diagnosis-map FILE gives them another meaning")
+    if note := _format_tells(joined):
+        print(f"note: {note}")
     total = len(joined.table) + len(joined.faults)
     absent = [
         Fault(name, "", "absent")
@@ -108,6 +113,27 @@ def _without_use(joined: JoinedListing, tables_only: bool) -> JoinedListing:
     absent = np.array([file is None for file in joined.files], bool)
     idle = absent & joined.table["target"].isna().to_numpy()
     return joined if idle.all() else joined.keep(~idle, "neither label nor image")
+
+
+def _format_tells(joined: JoinedListing) -> str:
+    """What to say where the format of a file gives its target away; "" where it does not."""
+    files = [file for file in joined.files if file is not None]
+    if len(files) < len(joined.files) or not files:
+        return ""
+    suffix = pd.Series([file.path.suffix.lower() for file in files]).replace(ALIKE)
+    target = joined.table["target"]
+    shares = pd.crosstab(suffix, target, normalize="columns")
+    if len(shares.columns) < 2:
+        return ""
+    apart = shares[1.0] - shares[0.0]
+    if apart.abs().max() < TELLING:
+        return ""
+    name, zero, one = apart.abs().idxmax(), *joined.meaning.words
+    return (
+        f"{shares.loc[name, 1.0]:.0%} of the images of `{one}` are {name} files and "
+        f"{shares.loc[name, 0.0]:.0%} of those of `{zero}`: what stored them so may show in the "
+        "pixels, and a classifier learns it"
+    )
 
 
 def _strange(said: pd.DataFrame) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from data.images.files import find_files, leads_out
-from data.images.formats import IN_WORDS, SUFFIXES
+from data.images.formats import IN_WORDS, READ, SUFFIXES
 from data.images.pictures import Pictures, ends_of, find_pictures, folded, masks_among
 from data.sources.listing import Fault, packed_hint
 from data.sources.tables import printable
@@ -164,7 +164,7 @@ def _find(index: _Index, cell: str) -> _Found:
         how = how or elsewhere
     if suffix and len(paths) > 1:
         paths = [path for path in paths if folded(path.suffix) == folded(suffix[0])] or paths
-    paths = index.that_differ(paths)
+    paths = index.that_differ(_readable(index, paths))
     if len(paths) > 1 and (masks := masks_among(paths, index.root)):
         paths = [path for path in paths if path not in masks]
         index.pictures.left_out.setdefault("masks", []).extend(masks)
@@ -174,6 +174,17 @@ def _find(index: _Index, cell: str) -> _Found:
         where = " and ".join(printable(str(path.relative_to(index.root))) for path in paths)
         return _Found(stem, reason=DIFFER, where=where)
     return _Found(stem, paths[0], how) if paths else _Found(stem)
+
+
+def _readable(index: _Index, paths: list[Path]) -> list[Path]:
+    """Without files of a format that is not read, where one that is lies beside: Kaggle's DICOM."""
+    read = [path for path in paths if path.suffix.lower() in READ]
+    if not read or len(read) == len(paths):
+        return paths
+    rest = [path for path in paths if path not in read]
+    index.pictures.left_out.setdefault("files of other formats", []).extend(rest)
+    index.clashing.update(rest)
+    return read
 
 
 def _is_elsewhere(cell: str, root: Path) -> bool:

@@ -232,8 +232,9 @@ LAYOUTS = {
 def list_published(name: str, root: Path, options: SourceOptions) -> Listing:
     """One row an image of the tables of a Layout. Raises UserError."""
     layout, rows, read = LAYOUTS[name], None, []
+    files = find_files(root)
     for table in layout.tables:
-        paths = find_tables(root, table.names)
+        paths = find_tables(root, table.names, files)
         if not paths and table.must:
             raise UserError(
                 f"--root {root}: no {' or '.join(table.names)} in it or below; it comes with the "

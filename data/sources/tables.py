@@ -66,13 +66,16 @@ def find_table(root: Path, names: tuple[str, ...]) -> Path | None:
     return None
 
 
-def find_tables(root: Path, patterns: tuple[str, ...]) -> list[Path]:
+def find_tables(
+    root: Path, patterns: tuple[str, ...], files: list[Path] | None = None
+) -> list[Path]:
     """The files below `root` whose names in lower case match one of `patterns` (fnmatch), sorted.
 
-    Of files of one name that are all alike the first. Raises UserError where they differ.
+    Of files of one name that are all alike the first. `files`: those of `find_files`, where they
+    are known. Raises UserError where they differ.
     """
     by_name: dict[str, list[Path]] = {}
-    for path in find_files(root):
+    for path in find_files(root) if files is None else files:
         name = path.name.lower()
         if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
             by_name.setdefault(name, []).append(path)

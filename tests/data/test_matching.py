@@ -208,3 +208,15 @@ def test_a_table_without_files_goes_by_image_id(lay):
     files = match(root, table, []).files
     assert files == [root / "a" / "1.jpg"]
     assert os.fspath(files[0]) == str(Path(root, "a", "1.jpg"))
+
+
+def test_a_format_that_is_not_read_beside_one_that_is(lay, capsys):
+    """SIIM 2020 of Kaggle: train/x.dcm beside jpeg/train/x.jpg."""
+    root = lay("jpeg/train/x.jpg", "jpeg/train/y.jpg")
+    (root / "train").mkdir()
+    for name in ("x", "y"):
+        (root / "train" / f"{name}.dcm").write_bytes(b"\0" * 128 + b"DICM" + name.encode())
+    found, (unlisted, copies) = find(root, ["x", "y"])
+    assert found == ["jpeg/train/x.jpg", "jpeg/train/y.jpg"]
+    assert (unlisted, copies) == (0, 0)
+    assert "files of other formats of 2 images (ignored)" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import layouts
 import pandas as pd
 import pytest
 
@@ -261,3 +262,14 @@ def test_the_dataset_says_what_its_target_means(tmp_path):
     assert (info.target.one, info.target.zero) == ("melanoma", "not melanoma")
     assert info.facts["unknown_diagnoses"] == {"wart": 21}
     assert isinstance(frame, pd.DataFrame)
+
+
+@pytest.mark.parametrize(("suffix", "told"), [(".bmp", True), (".jpeg", False)])
+def test_a_format_that_gives_the_target_away_is_said(suffix, told, tmp_path, capsys):
+    for i in range(24):
+        folder = "malignant" if i % 3 == 0 else "benign"
+        layouts.save(tmp_path / "r" / folder / f"x{i}{'.jpg' if i % 3 == 0 else suffix}", i)
+    ask = replace(PrepareOptions(), source="folder", root=(tmp_path / "r",), out=tmp_path / "d")
+    prepare(replace(ask, size=32, folds=2))
+    said = "0% of the images of `malignant` are .bmp files and 100% of those of `not malignant`"
+    assert (said in capsys.readouterr().out) == told
