@@ -42,7 +42,7 @@ FITS = {
     "frozen18": f"{LITE} --frozen 15",  # five stages, as b3's 18 blocks are
     "b3-meta-cutmix": f"{LITE} --size 128",
     "b6-tta-meta-ensemble": f"{LITE} --size 128",
-    "b6-1024": f"{LITE} --size 128 --batch 32 --lr 0.0003",  # the same rate an image
+    "b6-1024": f"{LITE} --size 128 --batch 32 --lr-start 0.00004",  # the same rate an image
     "ham7-scratch": "",
     "ham7-densenet": "--precision bf16",  # faster here: none of its convolutions is depthwise
     "ham7-vgg": f"{LITE} --frozen 15",

@@ -144,3 +144,10 @@ def _generator_leak(
             f"here: {retrain} --fold {fold}{dataset.view.flags}`"
         )
     return None
+
+
+def is_malignant(provenance: Provenance, dataset: Dataset) -> bool:
+    """Whether synthetic images are of target 1: labelled so, or of a class that is."""
+    classes = provenance.generator.classes if provenance.generator else []
+    ones = [one.name for one in classes if one.target == 1]
+    return provenance.label in ("malignant", *ones, *dataset.info.target.positive)

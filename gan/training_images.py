@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from data.prepare import default_dataset
-from data.provenance import ClassRecord, Provenance
+from data.provenance import ClassRecord
 from data.store import Dataset, load_dataset
 from dermsynth.errors import UserError, some
 from dermsynth.row_hashes import CheckedRows
@@ -53,13 +53,6 @@ def held_out_rows(dataset: Dataset, fold: int) -> np.ndarray:
     """Row numbers of the malignant images in the validation part of `fold`."""
     rows = dataset.rows("val", fold)
     return rows[dataset.targets(rows) == 1]
-
-
-def is_malignant(provenance: Provenance, dataset: Dataset) -> bool:
-    """Whether synthetic images are of target 1: labelled so, or of a class that is."""
-    classes = provenance.generator.classes if provenance.generator else []
-    ones = [one.name for one in classes if one.target == 1]
-    return provenance.label in ("malignant", *ones, *dataset.info.target.positive)
 
 
 def training_part(dataset: Dataset, fold: int, classes: ClassesName) -> TrainingPart:

@@ -183,6 +183,8 @@ def describe(setup: TrainingSetup) -> str:
         f" + {n['synthetic_malignant']} synthetic + {n['duplicated_malignant']} duplicates"
         + (f" + {n['synthetic_benign']} synthetic, {zero}" if setup.benign_pool else ""),
     ]
+    if warning := dataset.info.grouping.warning:
+        lines.append(f"groups     {warning}")
     if setup.target.name == "diagnosis":
         in_class = np.bincount(setup.training.labels, minlength=len(setup.target.classes))
         words = map("{} {}".format, setup.target.classes, in_class)

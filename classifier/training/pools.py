@@ -5,7 +5,7 @@ from pathlib import Path
 
 import gan.generate
 from classifier.options import TrainOptions, parse_share
-from data.pool import Pool, leak, load_pool
+from data.pool import Pool, is_malignant, leak, load_pool
 from data.pool_quality import quality_warning
 from data.provenance import GeneratorRecord, Provenance
 from data.store import Dataset
@@ -73,8 +73,7 @@ def open_pool(
     option = "--pool" if target == "malignant" else "--benign-pool"
     pool = load_pool(path)
     provenance, stored = pool.info.provenance, pool.images.shape[1]
-    positive = str(dataset.info.options.get("positive") or "mel").split(",")
-    made = "malignant" if provenance.label in ("malignant", *positive) else "benign"
+    made = "malignant" if is_malignant(provenance, dataset) else "benign"
     if made != target:
         raise UserError(
             f"{option} {path}: its images are {provenance.label}; synthetic images count as "

@@ -6,7 +6,7 @@ what good and bad generators were measured to have: docs/guides/gan.md, "Quality
 
 import numpy as np
 
-from data.pool import Pool
+from data.pool import Pool, is_malignant
 from data.pool_quality import (
     FindingRecord,
     PixelRecord,
@@ -30,7 +30,6 @@ from gan.evaluation.metrics import (
     nearest_distances,
 )
 from gan.evaluation.records import EvaluationRecord, MemorisationRecord
-from gan.training_images import is_malignant
 
 UNTRAINED, SHORT = 1.0, 3.0  # thousand images seen
 UNLIKE = 0.1  # coverage, precision or recall, of what real images reach

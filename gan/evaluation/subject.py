@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.pool import Pool, load_pool
+from data.pool import Pool, is_malignant, load_pool
 from data.provenance import GeneratorRecord, Provenance
 from data.store import Dataset, load_dataset
 from data.view import view
@@ -19,7 +19,6 @@ from gan.sampling import draw_labels, sample
 from gan.training_images import (
     LEAST_HELD_OUT,
     held_out_rows,
-    is_malignant,
     open_dataset,
     training_rows,
 )

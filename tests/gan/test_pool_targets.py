@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
+from data.pool import is_malignant
 from data.provenance import ArchitectureRecord, ClassRecord, GeneratorRecord, Provenance
 from data.store import MELANOMA, TargetMeaning
-from gan.training_images import is_malignant
 
 
 def generator(dataset) -> GeneratorRecord:
