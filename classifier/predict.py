@@ -1,10 +1,12 @@
-"""Score images with a trained classifier: a prepared dataset or a folder of images, to a CSV.
+"""Score images with a trained classifier: a prepared dataset, a folder, or one image, to a CSV.
 
 The CSV has the form of Kaggle's submissions, `image_name,target`: a row an image, in the dataset's
-order or by file name, and the probability that the lesion is malignant, 0 to 1. An image in a
-folder takes the path that the training images took: the same crop, cleaning and size. A name that
-begins with = + - @ ' or a tab has a ' in front, so that no spreadsheet takes it for a formula.
-Masks, superpixels and thumbnails that lie beside the images are counted and not scored.
+order or by file name, and the probability that the lesion is malignant, 0 to 1. OUT.calls.csv
+beside it has the calibrated probability and the call at a threshold; both were chosen on validation
+images, and hold for images like those. An image in a folder takes the path that the training images
+took: the same crop, cleaning and size. Masks, superpixels and thumbnails that lie beside the images
+are counted and not scored. A name that begins with = + - @ ' or a tab has a ' in front, so that no
+spreadsheet takes it for a formula.
 """
 
 from dataclasses import dataclass, field
@@ -18,6 +20,7 @@ from dermsynth.options import Between, ComputeOptions, check_bounds
 if TYPE_CHECKING:
     import pandas as pd
 
+Operating = Literal["youden", "sensitivity_95", "specificity_95"]
 Views = Annotated[int, Between(1, 100_000)]
 
 
@@ -27,9 +30,10 @@ class PredictOptions:
     """Options of `python -m classifier.predict`."""
 
     run: Path  # run folder of classifier.train
-    data: Path  # prepared dataset, or a folder of images
+    data: Path  # prepared dataset, a folder of images, or an image file
     out: Path  # CSV file to write
     tta: Views = 1  # views an image whose scores are averaged: 1, 8 (flips, turns) or more
+    at: Operating = "youden"  # the threshold of the calls, as chosen on validation
     on_error: Literal["fail", "skip"] = "fail"  # images that cannot be read: stop, or list them
     overwrite: bool = False  # replace the file in --out
     compute: ComputeOptions = field(default_factory=ComputeOptions)
@@ -37,6 +41,10 @@ class PredictOptions:
 
 def predict(options: PredictOptions) -> "pd.DataFrame":
     """Write the CSV; returns its rows: `image_name` str, `target` float64 in 0..1.
+
+    OUT.calls.csv has `image_name`, `probability` (after temperature scaling, the mean over folds)
+    and `call`: target 1 in words where at least half of the folds' scores reach their thresholds.
+    A model whose validation part had one class has neither temperature nor thresholds: no calls.
 
     With `--on-error skip` the images of a folder that cannot be read go to OUT.skipped.csv
     (`image,reason`), beside OUT.csv.
@@ -49,8 +57,9 @@ def predict(options: PredictOptions) -> "pd.DataFrame":
     import pandas as pd
     import torch
 
+    from classifier.evaluation.calls import call
     from classifier.evaluation.input_images import read_batches, what_is_wrong
-    from classifier.scores import write_scores
+    from classifier.scores import guard, write_scores
     from classifier.trained import load_folds
     from classifier.tta import check_tta
     from data.images.files import escaped
@@ -59,6 +68,8 @@ def predict(options: PredictOptions) -> "pd.DataFrame":
     check_bounds(options)
     check_free(options.out, options.overwrite)
     list_of_skipped = options.out.with_suffix(".skipped.csv")
+    calls = options.out.with_suffix(".calls.csv")
+    check_free(calls, options.overwrite)
     if options.on_error == "skip":
         check_free(list_of_skipped, options.overwrite)
     models = load_folds(options.run)
@@ -72,17 +83,23 @@ def predict(options: PredictOptions) -> "pd.DataFrame":
         f"{options.run}: {spec.backbone}{folds}, {spec.size} px; {inputs.count:,} images; {compute}"
     )
     names: list[str] = []
-    scores = []
+    scores: list[np.ndarray] = []  # of every batch, float64 [folds, n]
     with progress.bar(inputs.count, "predicting", "img") as bar:
         for some_names, images, dataset, rows in inputs.batches:
             by_fold = [
                 trained.scores(images, compute, options.tta, dataset, rows) for trained in models
             ]
-            scores.append(np.mean(by_fold, axis=0))
+            scores.append(np.stack(by_fold))
             names += some_names
             bar.update(len(images))
-    table = pd.DataFrame({"image_name": names, "target": np.concatenate(scores)})
+    every = np.concatenate(scores, axis=1)
+    table = pd.DataFrame({"image_name": names, "target": every.mean(axis=0)})
     write_scores(options.out, names, table["target"].to_numpy())
+    called = call(every, models, options.at)
+    calls.unlink(missing_ok=True)  # of another run
+    if called is not None:
+        called.insert(0, "image_name", [guard(name) for name in names])
+        write_text(calls, called.to_csv(index=False))
     if options.on_error == "skip":
         list_of_skipped.unlink(missing_ok=True)  # of another --data
     if inputs.skipped:
@@ -91,6 +108,10 @@ def predict(options: PredictOptions) -> "pd.DataFrame":
         write_text(list_of_skipped, lines)
         print(f"warning: {what_is_wrong(inputs)}\nall of them, without a score: {list_of_skipped}")
     print(f"{len(table):,} rows, mean {table['target'].mean():.3f}: {options.out}")
+    if called is not None:
+        one = models[0].target.meaning.one
+        n = int((called["call"] == one).sum())
+        print(f"{n:,} called {one} at the threshold of {options.at}: {calls}")
     cli.say_next(f"python -m classifier.blend --scores a={options.out} b=FILE --out OUT.csv")
     return table
 

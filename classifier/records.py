@@ -48,8 +48,8 @@ class Thresholds(Record):
 class ModelRecord(Record):
     """`model.json`: all that a model needs to see an image as in training, but for its weights.
 
-    Temperature and thresholds are for those who use the scores; no output of classifier.predict
-    is changed by them.
+    Temperature and thresholds are for decisions: they make OUT.calls.csv of classifier.predict, and
+    change no score.
     """
 
     schema_version: int

@@ -12,7 +12,7 @@ from classifier.trained import Trained
 from data.images.decoding import decode_all
 from data.images.files import BadImage, escaped
 from data.images.formats import IN_WORDS
-from data.images.pictures import find_pictures
+from data.images.pictures import Pictures, find_pictures
 from data.store import KIND, Dataset, load_dataset
 from dermsynth.errors import UserError, some
 from dermsynth.manifest import is_finished
@@ -39,7 +39,7 @@ class Inputs:
 
 
 def read_batches(data: Path, trained: Trained, on_error: Literal["fail", "skip"]) -> Inputs:
-    """The images of a dataset, or of a folder without the masks and their like beside images.
+    """The images of a dataset, of a folder without the masks and their like, or one image file.
 
     Raises UserError where there are no images, and while they are read for all that cannot be used:
     with `skip` only where none can.
@@ -58,9 +58,15 @@ def read_batches(data: Path, trained: Trained, on_error: Literal["fail", "skip"]
             f"--data {data}: the model looks at age, sex or site, which a folder of images does "
             "not tell; give a prepared dataset"
         )
-    if not data.is_dir():
-        raise UserError(f"--data {data}: no such folder; expected a dataset or a folder of images")
-    pictures = find_pictures(data)
+    if not data.exists():
+        raise UserError(
+            f"--data {data}: no such file or folder; expected a dataset, a folder of images, or an "
+            "image file"
+        )
+    if data.is_file():
+        pictures, data = Pictures([data]), data.parent
+    else:
+        pictures = find_pictures(data)
     bad = [BadImage(path, reason) for path, reason in pictures.bad.items()]
     if not pictures.images:
         raise UserError(

@@ -13,7 +13,7 @@ from classifier.training.batches import Batch, Batches
 from classifier.training.ema import WeightAverage
 from classifier.training.losses import Loss, class_weights
 from classifier.training.schedule import Plateau, best_epoch, learning_rate
-from classifier.training.scoring import Scorer
+from classifier.training.scoring import Scorer, Seen
 from classifier.training.setup import TrainingSetup
 from classifier.training.trunk_cache import FeatureCache, Trunk
 from dermsynth import checkpoint, device, interrupts, progress
@@ -96,8 +96,11 @@ class Loop:
         """Train from step `start` to the end, or until early stopping or Ctrl-C."""
         print(self.batches.describe())
         self.started, images = time.monotonic(), self.options.steps.batch
-        bar = progress.bar(self.total * images, "training", "img", smoothing=0.05)
-        bar.update(start * images)
+        # an epoch's validation is part of the work, or the time left would be too short
+        validated = len(self.setup.dataset.rows("val", self.setup.fold))
+        work = self.total * images + self.options.steps.epochs * validated
+        bar = progress.bar(work, "training", "img", smoothing=0.05)
+        bar.update(start * images + start // self.per_epoch * validated)
         with interrupts.stop_request() as stop:
             stop.message = self._way_on()  # where the last step ends before the signal is seen
             for epoch in range(start // self.per_epoch, self.options.steps.epochs):
@@ -111,9 +114,9 @@ class Loop:
                     if stop.requested:
                         self._stop(step)
                     self.loss_sum += self.step(step)
+                    bar.set_postfix_str(self._so_far(epoch, step - first + 1), refresh=False)
                     bar.update(images)
-                self._end_epoch(end, tracker)
-                bar.set_postfix(epoch=len(self.history), auc=self.history[-1]["val_auc"])
+                self._end_epoch(end, tracker, bar.update)
                 self._save(end)
         bar.close()
         self.seconds += time.monotonic() - self.started
@@ -154,12 +157,18 @@ class Loop:
                 self.optimizer.zero_grad(set_to_none=True)
         return 0
 
-    def _end_epoch(self, step: int, tracker: Tracker) -> None:
+    def _so_far(self, epoch: int, steps: int) -> str:
+        """The mean loss of an epoch's first steps, and the last validation's AUC, for the bar."""
+        auc = self.history[-1]["val_auc"] if self.history else None
+        told = "" if auc is None else f", AUC {auc:.3f}"
+        return f"epoch {epoch + 1}, loss {self.loss_sum / steps:.3f}{told}"
+
+    def _end_epoch(self, step: int, tracker: Tracker, seen: Seen) -> None:
         """Validate, log, and keep the model if it is the best so far."""
         epoch = {"epoch": len(self.history) + 1, "train_loss": self.loss_sum / self.per_epoch}
         epoch |= self.scorer.training_figures(*self._said().chunk(2, 1))
         with self.average.applied():
-            figures = self.scorer.validate()
+            figures = self.scorer.validate(seen)
             if figures is None:
                 raise UserError(
                     f"the model's scores are not finite after epoch {epoch['epoch']}; lower "

@@ -1,5 +1,6 @@
 """What the model says of validation, test and external images."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,14 @@ from classifier.training.setup import TrainingSetup
 from classifier.training.trunk_cache import PLAIN, ImageSet, Trunk
 from classifier.tta import single_and_mean
 from data.store import Dataset
+from dermsynth import progress
 from dermsynth.device import Compute
+
+Seen = Callable[[int], object]  # is told how many more images were scored
+
+
+def _nothing(images: int) -> None:
+    """For whom no progress is shown."""
 
 
 class Scorer:
@@ -25,14 +33,15 @@ class Scorer:
         self.setup, self.trunk, self.compute = setup, trunk, compute
         self.model, self.loss = trunk.model, Loss(setup.target)
 
-    def validate(self) -> dict[str, Any] | None:
+    def validate(self, seen: Seen = _nothing) -> dict[str, Any] | None:
         """Validation figures, one of None where one class leaves it undefined.
 
-        None in place of all where the scores are not finite.
+        None in place of all where the scores are not finite. `seen` is told of images as they are
+        scored.
         """
         dataset, target = self.setup.dataset, self.setup.target
         rows = dataset.rows("val", self.setup.fold)
-        logits = self._logits(dataset, rows)
+        logits = self._logits(dataset, rows, seen)
         if not torch.isfinite(logits).all():
             return None
         labels = target.labels(dataset.table.iloc[rows])
@@ -71,21 +80,26 @@ class Scorer:
         ]
         for name, external in setup.externals.items():
             parts.append((f"external/{name}", external, setup.external_tests[name].rows))
-        frames = []
-        for part, dataset, rows in parts:
-            plain, scores = self._probabilities(dataset, rows)
-            frames.append(prediction_rows(dataset, rows, part, scores, setup.target, plain))
+        frames, views = [], setup.options.choice.tta
+        total = sum(len(rows) for _, _, rows in parts)
+        with progress.bar(
+            total, f"scoring, {views} views" if views > 1 else "scoring", "img"
+        ) as bar:
+            for part, dataset, rows in parts:
+                bar.set_postfix_str(part, refresh=False)
+                plain, scores = self._probabilities(dataset, rows, bar.update)
+                frames.append(prediction_rows(dataset, rows, part, scores, setup.target, plain))
         return pd.concat(frames, ignore_index=True)
 
     def _probabilities(
-        self, dataset: Dataset, rows: np.ndarray
+        self, dataset: Dataset, rows: np.ndarray, seen: Seen
     ) -> tuple[np.ndarray | None, np.ndarray]:
         """Of the classes, float64 [n, classes]: with `--tta` of the images as they are, else None;
         and over its views.
         """
         setup, options = self.setup, self.setup.options
         if options.choice.tta == 1:
-            return None, setup.target.probabilities(self._logits(dataset, rows))
+            return None, setup.target.probabilities(self._logits(dataset, rows, seen))
         scores = [np.empty((2, 0, len(setup.target.classes)))]
         for start in range(0, len(rows), setup.spec.at_once):
             part = rows[start : start + setup.spec.at_once]
@@ -95,11 +109,12 @@ class Scorer:
                 *(options.choice.tta, options.augmentation.augment, metadata),
             )
             scores.append(np.stack(both))
+            seen(len(part))
         plain, mean = np.concatenate(scores, axis=1)
         return plain, mean
 
     @torch.no_grad()
-    def _logits(self, dataset: Dataset, rows: np.ndarray) -> torch.Tensor:
+    def _logits(self, dataset: Dataset, rows: np.ndarray, seen: Seen) -> torch.Tensor:
         """Float32 [len(rows), outputs] on the CPU, for images as they are."""
         self.model.eval()
         setup, images = self.setup, ImageSet.stored("real", dataset)
@@ -110,6 +125,7 @@ class Scorer:
             with self.compute.autocast():
                 features = self.trunk.features(images, part, np.full(len(part), PLAIN))
                 logits.append(self.model.tail(features, metadata).float().cpu())
+            seen(len(part))
         return torch.cat(logits)
 
 

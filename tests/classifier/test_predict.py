@@ -7,9 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from classifier.evaluation.calibration import scale
+from classifier.evaluation.calls import call
 from classifier.options import TrainOptions
 from classifier.predict import PredictOptions, predict
 from classifier.train import train
+from classifier.trained import load_trained
 from classifier.training import outputs
 from data.images.decoding import Preprocessing, decode
 from data.store import Look, write_dataset
@@ -131,7 +134,7 @@ def test_bad_input_is_told_in_one_line_and_nothing_is_written(options, run, fold
 
     refused("--tta 0: expected a whole number from 1", tta=0)
     refused("no finished run", run=tmp_path)
-    refused("no such folder", data=tmp_path / "no")
+    refused("no such file or folder", data=tmp_path / "no")
     (tmp_path / "empty").mkdir()
     refused("no images there", data=tmp_path / "empty")
     (folder / "bad.jpg").write_bytes(b"not a picture")
@@ -203,6 +206,32 @@ def test_masks_and_their_like_are_counted_and_not_scored(options, folder, capsys
     assert not rows["image_name"].str.contains("superpixels|masks").any()
     told = capsys.readouterr().out
     assert "masks of 7 images, superpixels of 100 images (ignored)" in told
+
+
+def test_one_image_file(options, folder, tmp_path):
+    whole = predict(dataclasses.replace(options, data=folder)).set_index("image_name")
+    file = next(folder.glob("*.png"))
+    one = predict(dataclasses.replace(options, data=file, out=tmp_path / "one.csv"))
+    assert one["image_name"].tolist() == [file.stem]
+    assert one["target"].item() == pytest.approx(whole.loc[file.stem, "target"], abs=1e-5)
+
+
+@pytest.mark.parametrize("at", ["youden", "sensitivity_95", "specificity_95"])
+def test_calls_are_those_of_the_stored_threshold(options, run, at):
+    scores = predict(dataclasses.replace(options, at=at))
+    about = load_trained(run).about
+    calls = pd.read_csv(options.out.with_suffix(".calls.csv"))
+    assert calls["image_name"].tolist() == scores["image_name"].tolist()
+    over = scores["target"] >= getattr(about.thresholds, at)
+    assert (calls["call"] == np.where(over, "malignant", "not malignant")).all()
+    scaled = scale(scores["target"].to_numpy(), about.temperature)
+    np.testing.assert_allclose(calls["probability"], scaled, atol=1e-6)
+
+
+def test_without_a_threshold_there_are_no_calls(run):
+    trained = load_trained(run)
+    bare = dataclasses.replace(trained, about=trained.about.model_copy(update={"thresholds": None}))
+    assert call(np.zeros((1, 3)), [bare], "youden") is None
 
 
 def test_the_command_line(options, capsys, monkeypatch):
