@@ -45,7 +45,7 @@ def csv_of(table: str) -> str:
 
     A row of one wide cell names those below it: it becomes their first column, `section`. A value
     with its interval or spread becomes several columns. Numbers have no separators, a missing one
-    is empty.
+    is empty, and columns of bars are left out.
     """
     parser = _Cells()
     parser.feed(table)
@@ -62,7 +62,8 @@ def csv_of(table: str) -> str:
     lines.insert(0, ["section"] * sections + _laid_out(head))
     width = max(map(len, lines))
     columns = [[line[at] if at < len(line) else "" for line in lines] for at in range(width)]
-    split = [part for name, *cells in columns for part in _split(name, cells)]
+    written = [column for column in columns if any(column)]  # bars are drawn, not written
+    split = [part for name, *cells in written for part in _split(name, cells)]
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows(zip(*split, strict=True))
     return out.getvalue()

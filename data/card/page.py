@@ -22,6 +22,7 @@ from data.card.samples import examples, pair_pictures, samples, skin_tones
 from data.card.target import definition
 from data.grouping import MEND
 from data.images import skin_tone
+from data.preparation.options import USES
 from dermsynth.page import templates
 
 READING = {  # what the parts that are no fold are for
@@ -66,6 +67,7 @@ def _context(card: CardData, seed: int) -> dict[str, Any]:
     return {
         "name": card.path.resolve().name,
         "info": said,
+        "options": applying(info.options),
         "seed": seed,
         "whole": figures(table),
         "sources": _sources(card),
@@ -104,6 +106,13 @@ def _context(card: CardData, seed: int) -> dict[str, Any]:
         "cleaning": {name: pictures.png(content) for name, content in card.cleaning.items()},
         "rest": {key: value for key, value in said.items() if key not in (*SHOWN, *CITED)},
     }
+
+
+def applying(options: dict[str, Any]) -> dict[str, Any]:
+    """The options of data.prepare without those that its source does not use."""
+    used = USES.get(options.get("source", ""))
+    idle = set() if used is None else set().union(*USES.values()) - used
+    return {name: value for name, value in options.items() if name not in idle}
 
 
 def _columns(tables: dict[str, list[Any]]) -> list[list[tuple[str, list[Any]]]]:

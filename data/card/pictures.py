@@ -1,8 +1,9 @@
-"""Pictures and figures of the dataset card, each as a `data:` URI, so that the card is one file."""
+"""Pictures and figures of the dataset card: in the page itself, so that the card is one file."""
 
 import matplotlib
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
@@ -17,7 +18,7 @@ from dermsynth.page import (
     STYLE,
     WIDTH,
     embedded,
-    embedded_figure,
+    inline_figure,
 )
 
 BUBBLES = 300  # image sizes drawn
@@ -28,7 +29,7 @@ def png(content: bytes) -> str:
     return embedded("png", content)
 
 
-def sizes(table: pd.DataFrame, one: str) -> str:
+def sizes(table: pd.DataFrame, one: str) -> Markup:
     """Width against height of the originals: a disc a size, its area the number of images.
 
     `table`: `width`, `height` in px, `target`; blue as dark as the share of target 1, which `one`
@@ -60,7 +61,7 @@ def sizes(table: pd.DataFrame, one: str) -> str:
         bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
         bar.set_label(one)
         bar.outline.set_visible(False)
-        return embedded_figure(figure)
+        return inline_figure(figure)
 
 
 def _log_pixels(axes: Axes, sides: pd.DataFrame) -> None:
@@ -77,7 +78,7 @@ def _log_pixels(axes: Axes, sides: pd.DataFrame) -> None:
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
 
 
-def angles(angles: np.ndarray, target: np.ndarray, words: tuple[str, str]) -> str:
+def angles(angles: np.ndarray, target: np.ndarray, words: tuple[str, str]) -> Markup:
     """Distribution of ITA (degrees; those of no band left out) of either class, with the bounds.
 
     `target` float: 1, 0, which `words` (of 0, of 1) name, NaN no label (drawn with those of 0).
@@ -108,4 +109,4 @@ def angles(angles: np.ndarray, target: np.ndarray, words: tuple[str, str]) -> st
         axes.set_ylabel("share of the class")
         if axes.get_legend_handles_labels()[0]:
             figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=9)
-        return embedded_figure(figure)
+        return inline_figure(figure)

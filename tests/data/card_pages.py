@@ -81,7 +81,7 @@ def page_of(folder: Path) -> str:
 
 
 def words_of(page: str) -> str:
-    text = re.sub(r"<style>.*?</style>", " ", page, flags=re.DOTALL)
+    text = re.sub(r"<(style|script)>.*?</\1>", " ", page, flags=re.DOTALL)
     return html.unescape(" ".join(re.sub(r"<[^>]*>", " ", text).split()))
 
 
