@@ -22,7 +22,8 @@ from gan.training_images import TrainingImages
 from gan.weights import CHECKPOINT
 
 CHECKPOINT_SECONDS = 60.0  # between two checkpoints; a kill loses no more than that
-LOG_STEPS = 50  # between two rows of metrics.jsonl
+LOG_STEPS = 10  # between two rows of metrics.jsonl; the first step has one too
+WATCHED_STEPS = 50  # over whose means divergence is looked for
 GRID = 6  # sample grids are GRID x GRID images
 
 GO_ON, SAVE, STOP = range(3)
@@ -76,6 +77,7 @@ class Loop:
         self.trainer, self.images, self.budget, self.tracker = trainer, images, budget, tracker
         self.seconds_before, self.scored, self.facts = progress.seconds, progress.scored, facts
         self.monitor = DivergenceMonitor(trainer.config.loss, progress.counts)
+        self.rows: list[dict[str, float]] = []  # since divergence was last looked for
         self.started = self.saved = time.monotonic()
 
     @property
@@ -131,10 +133,13 @@ class Loop:
 
     def _record(self) -> None:
         trainer, step = self.trainer, self.trainer.steps
-        if step % LOG_STEPS == 0:
-            means = trainer.take_means(LOG_STEPS)
+        if step == 1 or step % LOG_STEPS == 0:
+            means = trainer.take_means(_steps_since_row(step))
+            self.rows.append(means)
             if self.tracker is not None:
-                self._check_divergence(means)
+                if step % WATCHED_STEPS == 0:
+                    self._check_divergence(_mean_row(self.rows))
+                    self.rows = []
                 times = {"kimg": trainer.images_seen / 1000, "seconds": round(self.seconds, 1)}
                 self.tracker.log(step, **times, **means)
         if self.tracker is None:
@@ -204,6 +209,18 @@ class Loop:
         rate = self.trainer.images_seen / self.seconds
         bar.set_postfix_str(f"{rate:.1f} img/s, {self.trainer.images_seen / 1000:.1f} kimg", False)
         bar.update(min(self.seconds - self.seconds_before, bar.total) - bar.n)
+
+
+def _steps_since_row(step: int) -> int:
+    """How many steps the row of a step is about."""
+    before = (step - 1) // LOG_STEPS * LOG_STEPS
+    return step - (before or min(step - 1, 1))
+
+
+def _mean_row(rows: list[dict[str, float]]) -> dict[str, float]:
+    """Of what all rows have."""
+    names = [name for name in rows[-1] if all(name in row for row in rows)]
+    return {name: sum(row[name] for row in rows) / len(rows) for name in names}
 
 
 def _grid_due(seen: int, step: int) -> bool:

@@ -49,6 +49,7 @@ def test_counts_go_on_where_they_stopped():
 def collapse(monkeypatch):
     """Every row is one of a collapsed generator, and one is enough."""
     monkeypatch.setattr(gan.loop, "LOG_STEPS", 2)
+    monkeypatch.setattr(gan.loop, "WATCHED_STEPS", 2)
     monkeypatch.setattr(gan.divergence, "PATIENCE", 1)
     monkeypatch.setattr(gan.divergence, "COLLAPSED", math.inf)
 
