@@ -46,7 +46,7 @@ def metric_differences(
     records = []
     for test_set in sets_of(predictions):
         folds = scores_by_fold(predictions, test_set)
-        models = _calibrated(folds, validation)
+        models = calibrated(folds, validation)
         for row in comparisons:
             if row["test_set"] != test_set or row["delta_auc"] is None:
                 continue
@@ -66,7 +66,7 @@ def metric_differences(
     return records
 
 
-def _calibrated(folds: Sequence[FoldScores], validation: dict[int, FoldScores]) -> Models:
+def calibrated(folds: Sequence[FoldScores], validation: dict[int, FoldScores]) -> Models:
     """Every model's probabilities after temperature scaling, and its thresholds.
 
     Where validation has one class only, scores stay as they are, without thresholds.

@@ -75,6 +75,10 @@ class ComparisonRecord(Record):
     folds_left_out: list[int]
     note: str | None
     trainings: list[TrainingRecord]
+    made_by: str = ""  # what made the arm's synthetic images; "": it has none, or an old record
+    reference_made_by: str = ""
+    gate_failed: list[str] = Field(default_factory=list)  # codes of the quality gate, of the arm
+    reference_gate_failed: list[str] = Field(default_factory=list)
 
 
 class Comparisons(RootModel[list[ComparisonRecord]]):
@@ -136,6 +140,55 @@ class PairedRecords(RootModel[list[PairedRecord]]):
     model_config = ConfigDict(strict=True, frozen=True)
 
 
+class RateRecord(Record):
+    """A share of images with its 95% interval over patients or lesions; None: unknown."""
+
+    value: float | None
+    low: float | None = None  # of these trained models
+    high: float | None = None
+
+
+class OperatingRecord(Record):
+    """What an arm reaches at a threshold that each of its models chose on validation."""
+
+    arm: str
+    test_set: str
+    threshold: str  # of choose_thresholds: specificity_95, sensitivity_95, youden
+    n_models: int
+    n: int  # images
+    n_malignant: int
+    n_groups: int
+    n_malignant_groups: int
+    sensitivity: RateRecord
+    specificity: RateRecord
+
+
+class MistakeRecord(Record):
+    """A test image that most models of the primary arm call wrongly: one a lesion."""
+
+    file: str  # its picture, a path in the experiment's folder
+    image_id: str
+    diagnosis: str | None
+    target: int
+    wrong: int  # models of the arm that call it wrongly at the threshold for 95% sensitivity
+    n_models: int
+    wrong_reference: int
+    n_models_reference: int
+
+
+class PartRecord(Record):
+    """Who and what is in a part, and what is not known of them: all counts are of images."""
+
+    images: int
+    malignant: int
+    groups: int  # not images: patients, lesions or look-alikes that are kept together
+    lesions: int  # lesion ids
+    patients: int  # patient ids
+    without_lesion: int
+    without_patient: int
+    missing: dict[str, int] = Field(default_factory=dict)  # by column: age, sex, site ...
+
+
 class DatasetFacts(Record):
     """The dataset of an experiment, for the report."""
 
@@ -187,6 +240,9 @@ class ExperimentRecord(Record):
     command: str | None = None
     dataset: DatasetFacts | None = None
     counts: dict[str, dict[str, int]] = Field(default_factory=dict)
+    parts: dict[str, PartRecord] = Field(default_factory=dict)  # test: of all folds tested
+    operating: list[OperatingRecord] = Field(default_factory=list)
+    mistakes: list[MistakeRecord] = Field(default_factory=list)
     machine: dict[str, Json] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
     started: str | None = None

@@ -26,12 +26,15 @@ from dermsynth.machine import machine, versions
 from dermsynth.manifest import Sealed, digest, is_finished, open_sealed
 from dermsynth.options import as_plain
 from dermsynth.records import dump_record, read_record, write_record
+from experiments.clinical import operating_points, write_mistakes
 from experiments.compared import check_alike, compare_arms, roc_bands, trial_predictions
 from experiments.config import Arm, Experiment, Trial, differences, splits_of
 from experiments.executors.running import Failure
+from experiments.flow import part_records
 from experiments.learning_curve import learning_curve
 from experiments.metric_differences import metric_differences, subgroups_of
 from experiments.nested_subsets import nested_subsets
+from experiments.origins import add_origins, pool_folder
 from experiments.page import Results, write_page
 from experiments.plan import MEND, PLAN, PlanRecord
 from experiments.records import (
@@ -108,13 +111,14 @@ def write_results(
         experiment.margin,
         experiment.bootstrap,
     )
+    trained = generators(out, done)
+    add_origins(comparisons, out, done, trained)
     write_bytes(out / TRIALS, table.to_parquet(index=False))
     write_bytes(out / PREDICTIONS, predictions.to_parquet(index=False))
     rows = [ComparisonRecord(**row) for row in comparisons]
     write_text(out / COMPARISONS, dump_record(Comparisons(rows)))
     paired = metric_differences(predictions, comparisons, subgroups_of(dataset, predictions))
     write_text(out / PAIRED, dump_record(PairedRecords(paired)))
-    trained = generators(out, done)
     record = ExperimentRecord(
         name=out.name,
         file=file.name,
@@ -127,6 +131,9 @@ def write_results(
             info=dataset.info.model_dump(mode="json"),
         ),
         counts=part_counts(dataset, trials),
+        parts=part_records(dataset, trials),
+        operating=operating_points(predictions),
+        mistakes=write_mistakes(out, dataset, predictions, *experiment.comparisons[0]),
         machine=machine(),
         versions=versions(*PACKAGES),
         started=time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(started)),
@@ -283,7 +290,8 @@ def generators(out: Path, trials: list[Trial]) -> list[GeneratorFacts]:
             continue
         evaluated = is_finished(out / name, EVALUATION)
         run = pool_names(trial)[0]
-        pool = load_pool(out / run)
+        place = pool_folder(out, trial)
+        pool = load_pool(place)
         record = pool.info.provenance.generator
         facts = record.model_dump(mode="json") if record else {}
         facts["n_training"] = len(facts.pop("training_ids", []))
@@ -294,7 +302,7 @@ def generators(out: Path, trials: list[Trial]) -> list[GeneratorFacts]:
             evaluated=name if evaluated else None,
             kimg=record.kimg if record else None,
             seconds=60 * record.minutes if record else None,
-            evaluation=read_evaluation(out / run, out / name).model_dump(mode="json")
+            evaluation=read_evaluation(place, out / name).model_dump(mode="json")
             if evaluated
             else None,
             generator=facts if record else None,
@@ -310,8 +318,8 @@ def grids(out: Path, dataset: Dataset, trials: list[Trial]) -> dict[str, str]:
     (out / "grids").mkdir(exist_ok=True)
     malignant = rows[dataset.targets(rows) == 1]
     paths = {"real": save_grid(out, "real", dataset.images, malignant)}
-    if pools := [name for trial in trials for name in pool_names(trial)[:1]]:
-        images = load_pool(out / pools[0]).images
+    if made := [trial for trial in trials if pool_names(trial)]:
+        images = load_pool(pool_folder(out, made[0])).images
         paths["synthetic"] = save_grid(out, "synthetic", images, np.arange(len(images)))
     return paths
 

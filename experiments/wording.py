@@ -11,9 +11,9 @@ VERBS = {
     "helps": "helped",
     "hurts": "hurt",
     "equivalent": "made no difference that matters",
-    "inconclusive": "did not measurably help",
+    "inconclusive": "neither measurably helped nor hurt",
 }
-MDES = {"gain": "mde_helps", "loss": "mde_hurts"}
+DIRECTIONS = {"gain": "mde_helps", "loss": "mde_hurts"}
 AGAINST_DUPLICATES = {  # what the control found, what it means where the arm beat `real`
     "helps": ("better than duplicates", "so class counts alone do not explain the gain"),
     "hurts": ("worse than duplicates", "which would have been the better choice"),
@@ -34,9 +34,10 @@ def summary(
 ) -> list[str]:
     """The verdict as plain sentences: those that the screen and the report's head show.
 
-    The first sentence is the verdict (after a warning where `leaky`), then come warnings of the
-    data, then the control, then what weakens or widens the verdict: what it holds for, the models
-    alone, external test sets.
+    The first sentence is the verdict and begins with its word (after a warning where `leaky`); the
+    next one says what "inconclusive" means where that is the word. Then come warnings of the data,
+    then the control, then what weakens or widens the verdict: what it holds for, the models alone,
+    external test sets.
 
     Parameters
     ----------
@@ -55,10 +56,10 @@ def summary(
     if not comparisons:
         return [*sentences, "No verdict: no two arms have finished trials to compare."]
     primary = comparisons[0]
-    beware = f"; beware: {'; '.join(warnings)}." if warnings else "."
-    sentences.append(verdict_sentence(primary) + beware)
+    sentences.append("; ".join(headline(primary, warnings)) + ".")
+    sentences += filter(None, [meaning(primary)])
     sentences += [f"Warning: {one}." for one in data_warnings]
-    if primary["arm"].startswith("synthetic") and not primary["reference"].startswith(CONTROL):
+    if _is_synthetic(primary) and not primary["reference"].startswith(CONTROL):
         sentences.append(_control(primary, comparisons))
     sentences += filter(None, [_holds_for(primary), _models_alone(primary), primary.get("note")])
     pair = (primary["arm"], primary["reference"])
@@ -66,29 +67,70 @@ def summary(
     return sentences + [f"On {_test_set(c)}: {_numbers(c)} ({c['verdict']})." for c in elsewhere]
 
 
-def verdict_sentence(c: dict[str, Any]) -> str:
-    """What came of one comparison, and what the word is about; without the full stop."""
+def headline(c: dict[str, Any], warnings: Sequence[str] = ()) -> list[str]:
+    """What came of one comparison, as clauses: the verdict with its word first, what it is about.
+
+    Without a full stop; `warnings` as of `summary`.
+    """
+    beware = [f"beware: {'; '.join(warnings)}"] if warnings else []
     if c["verdict"] == "undecidable":
-        about = f"No verdict was possible for {c['arm']} against {c['reference']} on {_where(c)}"
-        alone = "" if c["delta_auc"] is None else f"; what was measured: {_numbers(c)}"
-        return f"{about}: {c['why_undecidable']}{alone}"
-    verb = VERBS[c["verdict"]]
-    if c["verdict"] == "inconclusive" and c["delta_auc"] < 0:
-        verb = "neither measurably helped nor hurt"
-    if c["reference"] != "real":
-        verb += f" against {c['reference']}"
+        about = (
+            f"Undecidable: no verdict was possible for {_subject(c)} {_against(c)} on {_where(c)}"
+        )
+        alone = [] if c["delta_auc"] is None else [f"what was measured: {_numbers(c)}"]
+        return [f"{about}: {c['why_undecidable']}", *alone, *beware]
     place = f"on {_where(c)}"
-    if c["verdict"] == "inconclusive" and (c["ci_low"] > 0 or c["ci_high"] < 0):
+    if _fails_correction(c):
         place += ", an interval without zero that does not stand after correction (Holm)"
-    parts = [f"{_subject(c)} {verb}: {_numbers(c)} {place}", _reach(c), _about(c)]
-    return "; ".join(filter(None, parts))
+    against = "" if c["reference"] == "real" else f" {_against(c)}"
+    told = f"{c['verdict'].capitalize()}: {_subject(c)} {VERBS[c['verdict']]}{against}: "
+    told = told.replace(",: ", ": ")
+    return [told + f"{_numbers(c)} {place}", *filter(None, [_reach(c), _about(c)]), *beware]
+
+
+def meaning(c: dict[str, Any]) -> str | None:
+    """What "inconclusive" means, in one line; None where that is not the word."""
+    if c["verdict"] != "inconclusive":
+        return None
+    seen = [
+        f"a {word} of {c[key]:.3f} AUC" for word, key in DIRECTIONS.items() if c[key] is not None
+    ]
+    unseen = [word for word, key in DIRECTIONS.items() if c[key] is None]
+    said = (
+        f"{' or '.join(seen)} is found in four of five such experiments, a smaller one less often"
+    )
+    if unseen:
+        said += f"; not even the largest possible {' or '.join(unseen)} would be"
+    return f"Inconclusive means that neither an effect nor its absence was shown: {said}."
+
+
+def _fails_correction(c: dict[str, Any]) -> bool:
+    """Whether the interval is without zero and the corrected test finds no difference."""
+    return c["verdict"] == "inconclusive" and (c["ci_low"] > 0 or c["ci_high"] < 0)
+
+
+def _is_synthetic(c: dict[str, Any]) -> bool:
+    return bool(c.get("made_by")) or c["arm"].startswith("synthetic")
 
 
 def _subject(c: dict[str, Any]) -> str:
-    if not c["arm"].startswith("synthetic"):
-        return f"The arm {c['arm']}"
-    lesions = "These synthetic lesions" if c["scope"] == "pool" else "Synthetic lesions"
-    return f"{lesions} ({c['arm']})" if c["arm"].startswith("synthetic_") else lesions
+    """The arm, what made its synthetic images, and whether these failed the quality gate."""
+    if not _is_synthetic(c):
+        return f"the arm {c['arm']}"
+    lesions = "these synthetic lesions" if c["scope"] == "pool" else "synthetic lesions"
+    named = [] if c["arm"] == "synthetic" else [c["arm"]]
+    made = [c["made_by"]] if c.get("made_by") else []
+    about = f" ({', '.join([*named, *made])})" if named or made else ""
+    return lesions + about + _faults(c.get("gate_failed"))
+
+
+def _against(c: dict[str, Any]) -> str:
+    made = f" ({c['reference_made_by']})" if c.get("reference_made_by") else ""
+    return f"against {c['reference']}{made}{_faults(c.get('reference_gate_failed'))}"
+
+
+def _faults(codes: Sequence[str] | None) -> str:
+    return f", which failed the quality gate ({', '.join(codes)})," if codes else ""
 
 
 def _about(c: dict[str, Any]) -> str:
@@ -117,16 +159,17 @@ def _where(c: dict[str, Any]) -> str:
     return f"{_test_set(c)} ({c['n']:,} images of {groups})"
 
 
-def _reach(c: dict[str, Any]) -> str:
+def _reach(c: dict[str, Any]) -> str | None:
+    """How fine the design is; of an inconclusive one `meaning` says it."""
+    if c["verdict"] == "inconclusive":
+        return None
     if c["verdict"] == "equivalent":
         margin = f"the margin of {c['margin']:.3f}"
         return f"two one-sided tests place it within {margin} that was fixed beforehand"
     if c["mde"] is None:
-        unseen = [word for word in ("gain", "loss") if c[MDES[word]] is None]
+        unseen = [word for word, key in DIRECTIONS.items() if c[key] is None]
         return f"not even the largest possible {' or '.join(unseen)} would be seen reliably"
     visible = f"differences of {c['mde']:.3f} or more"
-    if c["verdict"] == "inconclusive":
-        return f"this design could only have seen {visible}"
     if abs(c["delta_auc"]) < c["mde"]:
         return f"this design reliably sees only {visible}, so the size may be overstated"
     return f"this design could have seen {visible}"
@@ -143,6 +186,12 @@ def _control(primary: dict[str, Any], comparisons: Sequence[dict[str, Any]]) -> 
         )
     c = rows[0]
     finding, if_gained = AGAINST_DUPLICATES[c["verdict"]]
+    if _fails_correction(c):
+        finding = (
+            f"{'better' if c['delta_auc'] > 0 else 'worse'} than duplicates by an interval without "
+            f"zero, which does not stand after correction (Holm: p {_p(c['p'])}, corrected "
+            f"{_p(c['p_holm'])})"
+        )
     tail = f"{finding}, {if_gained}" if primary["verdict"] == "helps" else finding
     return f"Against as many duplicated real lesions ({c['reference']}): {_numbers(c)}, {tail}."
 
@@ -180,6 +229,12 @@ def _numbers(c: dict[str, Any]) -> str:
     return (
         f"AUC {c['auc_reference']:.3f} -> {c['auc_arm']:.3f}, {c['delta_auc']:+.3f}{interval}{only}"
     )
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return "unknown"
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _test_set(c: dict[str, Any]) -> str:

@@ -28,57 +28,58 @@ ELSEWHERE |= {"mde": None, "mde_helps": None}
     [
         (
             {},
-            f"Synthetic lesions did not measurably help: {OPEN} on {COUNTS}; "
-            f"this design could only have seen {MDE}; {METHOD}.",
+            "Inconclusive: synthetic lesions neither measurably helped nor hurt: "
+            f"{OPEN} on {COUNTS}; {METHOD}.",
         ),
         (
             BELOW,
-            "Synthetic lesions neither measurably helped nor hurt: AUC 0.871 -> 0.866, -0.005 "
-            f"[-0.016, +0.006] on {COUNTS}; this design could only have seen {MDE}; {METHOD}.",
+            "Inconclusive: synthetic lesions neither measurably helped nor hurt: AUC 0.871 -> "
+            f"0.866, -0.005 [-0.016, +0.006] on {COUNTS}; {METHOD}.",
         ),
         (
             {"ci_low": 0.0011},
-            "Synthetic lesions did not measurably help: AUC 0.871 -> 0.874, +0.003 "
-            f"[+0.001, +0.014] on {COUNTS}, an interval without zero that does not stand after "
-            f"correction (Holm); this design could only have seen {MDE}; {METHOD}.",
+            "Inconclusive: synthetic lesions neither measurably helped nor hurt: AUC 0.871 -> "
+            f"0.874, +0.003 [+0.001, +0.014] on {COUNTS}, an interval without zero that does not "
+            f"stand after correction (Holm); {METHOD}.",
         ),
         (
             HELPS,
-            f"Synthetic lesions helped: AUC 0.871 -> 0.895, +0.024 [+0.012, +0.036] on {COUNTS}; "
-            f"this design could have seen {MDE}; {METHOD}.",
+            f"Helps: synthetic lesions helped: AUC 0.871 -> 0.895, +0.024 [+0.012, +0.036] on "
+            f"{COUNTS}; this design could have seen {MDE}; {METHOD}.",
         ),
         (
             HELPS | POOL,
-            "These synthetic lesions helped: AUC 0.871 -> 0.895, +0.024 [+0.012, +0.036] on "
+            "Helps: these synthetic lesions helped: AUC 0.871 -> 0.895, +0.024 [+0.012, +0.036] on "
             f"{COUNTS}; this design could have seen {MDE}; this is about this one pool of images "
             "and 5 classifier seeds: another generator was not tried.",
         ),
         (
             HELPS | POOL | {"n_gan_seeds": 2},
-            "These synthetic lesions helped: AUC 0.871 -> 0.895, +0.024 [+0.012, +0.036] on "
+            "Helps: these synthetic lesions helped: AUC 0.871 -> 0.895, +0.024 [+0.012, +0.036] on "
             f"{COUNTS}; this design could have seen {MDE}; this is about these 2 pools of images "
             "and 5 classifier seeds: from 2 a fold it is not known how generators vary, so another "
             "one may do otherwise.",
         ),
         (
             SMALL,
-            f"Synthetic lesions helped: AUC 0.871 -> 0.886, +0.015 [+0.002, +0.028] on {COUNTS}; "
-            f"this design reliably sees only {MDE}, so the size may be overstated; {METHOD}.",
+            f"Helps: synthetic lesions helped: AUC 0.871 -> 0.886, +0.015 [+0.002, +0.028] on "
+            f"{COUNTS}; this design reliably sees only {MDE}, so the size may be overstated; "
+            f"{METHOD}.",
         ),
         (
             HURTS,
-            f"Synthetic lesions hurt: AUC 0.871 -> 0.840, -0.031 [-0.050, -0.012] on {COUNTS}; "
-            f"this design could have seen {MDE}; {METHOD}.",
+            f"Hurts: synthetic lesions hurt: AUC 0.871 -> 0.840, -0.031 [-0.050, -0.012] on "
+            f"{COUNTS}; this design could have seen {MDE}; {METHOD}.",
         ),
         (
             {"verdict": "equivalent", "arm": "synthetic_0.3"},
-            f"Synthetic lesions (synthetic_0.3) made no difference that matters: {OPEN} on "
-            f"{COUNTS}; two one-sided tests place it within the margin of 0.010 that was fixed "
-            f"beforehand; {METHOD}.",
+            "Equivalent: synthetic lesions (synthetic_0.3) made no difference that matters: "
+            f"{OPEN} on {COUNTS}; two one-sided tests place it within the margin of 0.010 that was "
+            f"fixed beforehand; {METHOD}.",
         ),
         (
             HURTS | ELSEWHERE,
-            "The arm real_weighted hurt: AUC 0.871 -> 0.840, -0.031 [-0.050, -0.012] on the "
+            "Hurts: the arm real_weighted hurt: AUC 0.871 -> 0.840, -0.031 [-0.050, -0.012] on the "
             "external clinic set (412 images of 310 lesion groups); not even the largest possible "
             "gain would be seen reliably; 5 classifier seeds were tried.",
         ),
@@ -87,19 +88,68 @@ ELSEWHERE |= {"mde": None, "mde_helps": None}
                 **{"verdict": "undecidable", "why_undecidable": "one classifier seed: so"},
                 **{"ci_low": None, "ci_high": None},
             },
-            f"No verdict was possible for synthetic against real on {COUNTS}: one classifier seed: "
-            "so; what was measured: AUC 0.871 -> 0.874, +0.003 [-0.006, +0.012] for these trained "
-            "models.",
+            "Undecidable: no verdict was possible for synthetic lesions against real on "
+            f"{COUNTS}: one classifier seed: so; what was measured: AUC 0.871 -> 0.874, +0.003 "
+            "[-0.006, +0.012] for these trained models.",
         ),
     ],
 )
-def test_verdict_sentence(changes, expected):
+def test_headline(changes, expected):
     assert summary([compared(**changes)])[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            {"made_by": "3 generators trained here, lean"},
+            "Helps: synthetic lesions (3 generators trained here, lean) helped: AUC ",
+        ),
+        (
+            {"made_by": "the pool x from elsewhere, of unknown origin", "arm": "mine"},
+            "Helps: synthetic lesions (mine, the pool x from elsewhere, of unknown origin) helped",
+        ),
+        (
+            {"made_by": "one generator trained here", "gate_failed": ["collapsed", "copies"]},
+            "Helps: synthetic lesions (one generator trained here), which failed the quality gate "
+            "(collapsed, copies), helped: AUC ",
+        ),
+        (
+            {
+                "reference": "lean",
+                "reference_made_by": "3 generators trained here, lean",
+                "reference_gate_failed": ["blurred"],
+            },
+            "Helps: synthetic lesions helped against lean (3 generators trained here, lean), which "
+            "failed the quality gate (blurred): AUC ",
+        ),
+    ],
+)
+def test_the_headline_names_what_made_the_images_and_what_failed_the_gate(changes, expected):
+    assert summary([compared(**HELPS | changes)])[0].startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, "a gain of 0.018 AUC or a loss of 0.019 AUC is found in four of five such "),
+        (
+            {"mde_helps": None},
+            "a loss of 0.019 AUC is found in four of five such experiments, a smaller one less "
+            "often; not even the largest possible gain would be.",
+        ),
+    ],
+)
+def test_what_inconclusive_means_comes_next(changes, expected):
+    said = summary([compared(**changes)])[1]
+    assert said.startswith("Inconclusive means that neither an effect nor its absence was shown: ")
+    assert expected in said
+    assert not any("means that" in one for one in summary([compared(**HELPS)]))
 
 
 def test_warnings_stand_in_the_verdicts_own_sentence():
     first = summary([compared(**HELPS)], warnings=["the generator copies", "it is barely trained"])
-    assert first[0].startswith("Synthetic lesions helped: ")
+    assert first[0].startswith("Helps: synthetic lesions helped: ")
     assert first[0].endswith(f"{METHOD}; beware: the generator copies; it is barely trained.")
 
 
@@ -127,15 +177,30 @@ def test_control_sentence(verdict, control, expected):
         compared(verdict=verdict),
         compared(reference="real_oversampled", verdict=control, delta_auc=0.0011),
     ]
-    sentence = summary(rows)[1]
+    (sentence,) = (one for one in summary(rows) if one.startswith("Against"))
     assert sentence.startswith("Against as many duplicated real lesions (real_oversampled): AUC ")
     assert "+0.001" in sentence
     assert expected in sentence
 
 
+def test_the_control_obeys_the_corrected_p():
+    control = {"delta_auc": 0.022, "ci_low": 0.001, "ci_high": 0.044, "p": 0.041, "p_holm": 0.082}
+    rows = [compared(**HELPS), compared(reference="real_oversampled", **control)]
+    sentence = summary(rows)[1]
+    assert (
+        "+0.022 [+0.001, +0.044], better than duplicates by an interval without zero, which "
+        in (sentence)
+    )
+    assert "does not stand after correction (Holm: p 0.041, corrected 0.082), so class" in sentence
+    assert "not measurably different" not in sentence
+    worse = control | {"delta_auc": -0.022, "ci_low": -0.044, "ci_high": -0.001}
+    rows = [compared(**HELPS), compared(reference="real_oversampled", **worse)]
+    assert "worse than duplicates by an interval" in summary(rows)[1]
+
+
 def test_summary_says_what_weakens_it():
     fragile = compared(ci_low_models=0.001, ci_high_models=0.006, note="Only 7 groups.")
-    leaky, _, no_control, alone, note = summary([fragile], leaky=["synthetic"])
+    leaky, _, _, no_control, alone, note = summary([fragile], leaky=["synthetic"])
     assert leaky.startswith("Not valid: trials of synthetic ")
     assert no_control.startswith("There was no control")
     assert alone.startswith("For these trained models alone the interval is [+0.001, +0.006]")
@@ -149,7 +214,7 @@ def test_summary_says_what_weakens_it():
     [("method", "new seeds, new generators:"), ("pool", "new test patients, new seeds:")],
 )
 def test_rotated_folds_say_what_the_word_holds_for(scope, said):
-    sentence = summary([compared(n_folds=5, scope=scope)])[2]
+    sentence = summary([compared(n_folds=5, scope=scope)])[3]
     assert sentence.startswith("Every image was tested once, by models of 5 folds.")
     assert "training sets like these, new test patients" in sentence
     assert said in sentence
@@ -162,7 +227,7 @@ def test_summary_tells_external_sets_of_the_primary_pair_only():
         *(compared(), compared(reference="real_oversampled"), compared(**outside, **HELPS)),
         compared(reference="real_oversampled", **outside),
     ]
-    assert summary(rows)[2:] == [
+    assert summary(rows)[3:] == [
         "On the external isic2019 set: AUC 0.871 -> 0.895, +0.024 [+0.012, +0.036] (helps)."
     ]
 
