@@ -10,6 +10,7 @@ import math
 import numbers
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -17,7 +18,7 @@ from dermsynth.errors import UserError
 
 DeviceName = Literal["auto", "cpu", "cuda", "xla", "tpu"]
 PrecisionName = Literal["auto", "fp32", "bf16"]
-TrackingMode = Literal["auto", "wandb", "offline", "none"]
+TrackingMode = Literal["auto", "wandb", "offline", "tensorboard", "none"]
 Options = TypeVar("Options")
 HOLDS_PATH = "text that is a path or NAME=PATH"  # Annotated[str, HOLDS_PATH]: `~` is expanded in it
 LONGEST = 30  # digits of a number that are shown
@@ -74,11 +75,17 @@ class OutputOptions:
 
 
 @dataclass(frozen=True)
-class RunOptions(OutputOptions):
+class TrackedOptions(OutputOptions):
+    """Where it writes, and where it is tracked."""
+
+    tracking: TrackingMode = "auto"  # W&B where a key is configured, else offline
+
+
+@dataclass(frozen=True)
+class RunOptions(TrackedOptions):
     """Where it writes, and how it goes on."""
 
     resume: bool = False  # go on in --out from its last checkpoint
-    tracking: TrackingMode = "auto"  # W&B where a key is configured, else offline
 
 
 def flat(options: Any) -> dict[str, Any]:
@@ -133,8 +140,16 @@ def flag(name: str) -> str:
 
 
 def check_bounds(options: Any) -> None:
-    """Raise UserError for the first number that is out of the bounds in its type (`Between`)."""
+    """Raise UserError for the first number that is out of the bounds in its type (`Between`).
+
+    And for `--tracking tensorboard` without its package.
+    """
     values = flat(options)
+    if values.get("tracking") == "tensorboard" and find_spec("tensorboard") is None:
+        raise UserError(
+            "--tracking tensorboard: needs the package tensorboard: pip install -c constraints.txt "
+            "'.[tensorboard]' (or take --tracking offline)"
+        )
     for name, hint in flat_hints(type(options)).items():
         value = values[name]
         for number in value if isinstance(value, tuple) else (value,):

@@ -11,45 +11,41 @@ the second take the place of the first.
 
 import contextlib
 import io
-import netrc
 import os
 import re
 import secrets
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, Literal, TypeVar
-from urllib.parse import urlparse
+from typing import TYPE_CHECKING, Any
 
-from dermsynth import files
+import numpy as np
+
+from dermsynth import files, wandb_modes, wandb_objects
+from dermsynth.manifest import Identity
 from dermsynth.options import TrackingMode
 from dermsynth.rows import Row, as_lines, read_rows
+from dermsynth.tracked import Named
+from dermsynth.wandb_modes import Mode, choose_mode, knock, reason, within
 
-PATIENCE = 20.0  # seconds that one thing of W&B's may take before the run goes on without it
+if TYPE_CHECKING:
+    from dermsynth.tracking import Cell, Figures
+
 IDENTITY = "wandb-id.txt"
 PICTURES = "wandb-images.jsonl"  # pictures that were sent: step, name, path from the run's folder
 SUPERSEDED = "superseded"
 
-Mode = Literal["online", "offline"]
-MODES: dict[str, Mode | None] = {  # the values of WANDB_MODE
-    "online": "online",
-    "run": "online",
-    "shared": "online",
-    "offline": "offline",
-    "dryrun": "offline",
-    "disabled": None,
-}
 # of wandb.init: which variable of W&B's stands before our own choice
 VARIABLES = {
     "project": "WANDB_PROJECT",
     "dir": "WANDB_DIR",
     "name": "WANDB_NAME",
     "group": "WANDB_RUN_GROUP",
+    "job_type": "WANDB_JOB_TYPE",
+    "tags": "WANDB_TAGS",
 }
-T = TypeVar("T")
 
 
 class Run:
@@ -77,6 +73,37 @@ class Run:
             file.write(as_lines([note]))
         self._send_picture(note)
 
+    def summary(self, values: "Figures") -> None:
+        """What the run came to."""
+        self.then(lambda: self._run.summary.update(dict(values)))
+
+    def table(self, name: str, columns: Sequence[str], rows: "Sequence[Sequence[Cell]]") -> None:
+        """A table; arrays in it become pictures."""
+        self._send(lambda: {name: wandb_objects.table(columns, rows)})
+
+    def curves(
+        self, part: str, target: np.ndarray, score: np.ndarray, at: float, words: tuple[str, str]
+    ) -> None:
+        """ROC, precision and recall, confusion at a threshold, as W&B's own charts."""
+        self._send(lambda: wandb_objects.curves(part, target, score, at, words))
+
+    def page(self, name: str, path: Path) -> None:
+        """An HTML page that lies on disk."""
+        self._send(lambda: {name: wandb_objects.page(path)})
+
+    def artifact(
+        self, identity: Identity, made: bool, facts: "Figures", file: Path | None = None
+    ) -> None:
+        """What the run made, or was made from, by its content id."""
+        place = Path(self._run.dir).parent / "artifacts"
+
+        def send() -> None:
+            one = wandb_objects.artifact(identity, facts, place, file)
+            # W&B's use_artifact refuses to work offline; what it does online is this
+            self._run._log_artifact(one, is_user_created=True, use_after_commit=not made)
+
+        self._or_say(send)
+
     def replay(self, rows: Sequence[Row], pictures: Sequence[Row]) -> None:
         """Send again what was logged before, in order of steps, but what the server has."""
         events = [(row["step"], False, row) for row in rows]
@@ -98,7 +125,7 @@ class Run:
         """Finish; what is not sent in time lies on disk, for `wandb sync`."""
         self.then(self._run.finish)
         self._queue.put(None)
-        self._sender.join(PATIENCE)
+        self._sender.join(wandb_modes.PATIENCE)
         if self._sender.is_alive():
             self._works = False
             self._say_unsent()
@@ -109,6 +136,19 @@ class Run:
         path = str(self._folder / note["path"])
         self.then(lambda: self._run.log({note["name"]: wandb.Image(path)}, step=note["step"]))
 
+    def _send(self, make: Callable[[], dict[str, Any]]) -> None:
+        """Send what has yet to be made; where it cannot be, the rest of the run still is."""
+        self._or_say(lambda: self._run.log(make()))
+
+    def _or_say(self, what: Callable[[], None]) -> None:
+        def attempt() -> None:
+            try:
+                what()
+            except (OSError, ValueError, TypeError, AttributeError) as error:
+                print(f"warning: W&B: {reason(error)}; left out")
+
+        self.then(attempt)
+
     def _work(self) -> None:
         while (what := self._queue.get()) is not None and self._works:
             try:
@@ -118,7 +158,7 @@ class Run:
                 self._say_unsent()
             except Exception as error:  # whatever fails in tracking must not end a run
                 self._works = False
-                print(f"warning: W&B failed ({_reason(error)}); metrics.jsonl only from here")
+                print(f"warning: W&B failed ({reason(error)}); metrics.jsonl only from here")
 
     def _say_unsent(self) -> None:
         place = Path(self._run.dir).parent
@@ -128,20 +168,21 @@ class Run:
 def start(
     folder: Path,
     option: TrackingMode,
-    config: dict[str, Any],
-    group: str,
+    named: Named,
     earlier: Sequence[Row] = (),
     resume_step: int | None = None,
+    once: bool = False,
 ) -> Run | None:
     """Begin the run of `folder`, or go on with it.
 
     Parameters
     ----------
-    folder : of the run; its name is the run's name at W&B
+    folder : where the run lies
     option : `--tracking`
-    config, group : as W&B's
+    named : what it is called at W&B
     earlier : the rows that a resumed run has logged before
     resume_step : the last step of before; none where the run begins
+    once : it is never resumed: it has an id of its own, which is not kept
 
     Returns
     -------
@@ -149,17 +190,19 @@ def start(
     """
     if option == "none":
         return None
+    if once and os.environ.get("WANDB_SWEEP_ID"):
+        return None  # a sweep's run is the command's; a part of it would take its place
     # before wandb is imported. Its reports of its own errors can hold an exit for 30 seconds
     os.environ.setdefault("WANDB_SILENT", "true")
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     mode = choose_mode(option)
-    pictures = _pictures_until(folder, -1 if resume_step is None else resume_step)
-    older = _parts(folder, _read_identity(folder))
+    pictures = [] if once else _pictures_until(folder, -1 if resume_step is None else resume_step)
+    older = [] if once else _parts(folder, _read_identity(folder))
     attempts: tuple[Mode, ...] = () if mode is None else (mode,)
     if mode == "online":
         attempts = ("online", "offline")
     for attempt in attempts:
-        run = _begin(folder, attempt, config, group)
+        run = _begin(folder, attempt, named, once)
         if run is not None:
             tracked = Run(run, folder)
             tracked.replay(earlier, pictures)
@@ -167,90 +210,42 @@ def start(
             others = [part for part in older if part.name != new]
             tracked.then(partial(_set_aside, others))  # once the new folder holds all of theirs
             return tracked
-        older += _parts(folder, _read_identity(folder))  # what the failed attempt began
+        if not once:
+            older += _parts(folder, _read_identity(folder))  # what the failed attempt began
     return None
 
 
-def choose_mode(option: TrackingMode) -> Mode | None:
-    """What `--tracking` and WANDB_MODE ask for; none is no tracking at W&B.
-
-    An option that was given wins over the environment, and says so; under `auto` WANDB_MODE
-    decides, else whether there is a key. Online without a key is offline: W&B would ask for one.
-    """
-    said = os.environ.get("WANDB_MODE", "").strip().lower()
-    if said and said not in MODES:
-        print(f"warning: WANDB_MODE={said} is none of {', '.join(MODES)}; metrics.jsonl only")
-        return None
-    if option == "none":
-        return None
-    if option == "auto":
-        wanted = MODES[said] if said else "online" if has_key() else "offline"
-    else:
-        wanted = "online" if option == "wandb" else "offline"
-        if said and MODES[said] != wanted:
-            print(f"warning: --tracking {option} overrules WANDB_MODE={said}")
-    if wanted == "online" and not has_key():
-        print("warning: W&B has no API key (WANDB_API_KEY or `wandb login`); going on offline")
-        return "offline"
-    return wanted
-
-
-def has_key() -> bool:
-    """True where W&B would find a key without asking: in the environment or in ~/.netrc."""
-    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
-        return True
-    try:
-        host = urlparse(_server()).hostname or ""
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
-    except Exception:  # no such file, not readable, no netrc; W&B's own settings damaged
-        return False
-
-
-def within(seconds: float, function: Callable[[], T]) -> T:
-    """What `function` gives, or raises. After `seconds` a TimeoutError: it is left to itself."""
-    future: Future[T] = Future()
-
-    def work() -> None:
-        try:
-            future.set_result(function())
-        except BaseException as error:  # SystemExit too: W&B's own end is not the run's
-            is_error = isinstance(error, Exception)
-            future.set_exception(error if is_error else RuntimeError(repr(error)))
-
-    threading.Thread(target=work, daemon=True).start()
-    return future.result(seconds)
-
-
-def _begin(folder: Path, mode: Mode, config: dict[str, Any], group: str) -> Any:
+def _begin(folder: Path, mode: Mode, named: Named, once: bool) -> Any:
     """W&B's run, or None after a warning."""
     try:
         if mode == "online":
-            _knock()
-        identity = _identity(folder, mode)
+            knock()
+        identity = secrets.token_hex(4) if once else _identity(folder, mode)
         with contextlib.redirect_stdout(io.StringIO()):
-            return within(PATIENCE, lambda: _init(folder, identity, mode, config, group))
+            return within(wandb_modes.PATIENCE, lambda: _init(folder, identity, mode, named))
     except Exception as error:  # whatever fails in tracking must not end a run
         then = "going on offline" if mode == "online" else "metrics.jsonl only"
-        print(f"warning: W&B {mode} did not start ({_reason(error)}); {then}")
+        print(f"warning: W&B {mode} did not start ({reason(error)}); {then}")
         return None
 
 
-def _init(folder: Path, identity: str, mode: Mode, config: dict[str, Any], group: str) -> Any:
+def _init(folder: Path, identity: str, mode: Mode, named: Named) -> Any:
     import wandb
 
     ours: dict[str, Any] = {
         "project": "dermsynth",
         "dir": folder,
-        # a run that is to replace another is written beside it, in a hidden folder
-        "name": folder.name.removeprefix(".").removesuffix(".unfinished"),
-        "group": group,
+        "name": named.name,
+        "group": named.group,
+        "job_type": named.job,
+        "tags": named.tags,
     }
-    limit = 0.8 * PATIENCE  # W&B gives up first, in good order
-    return wandb.init(
+    limit = 0.8 * wandb_modes.PATIENCE  # W&B gives up first, in good order
+    run = wandb.init(
         **{key: value for key, value in ours.items() if not os.environ.get(VARIABLES[key])},
         id=identity,
         resume="allow" if mode == "online" else None,
-        config=config,
+        config=dict(named.config),
         mode=mode,
         settings=wandb.Settings(
             init_timeout=limit,
@@ -261,6 +256,10 @@ def _init(folder: Path, identity: str, mode: Mode, config: dict[str, Any], group
             silent=True,
         ),
     )
+    if named.axis is not None:
+        run.define_metric(named.axis)
+        run.define_metric("*", step_metric=named.axis)
+    return run
 
 
 def _identity(folder: Path, mode: Mode) -> str:
@@ -298,7 +297,7 @@ def _pictures_until(folder: Path, step: int) -> list[Row]:
         pictures, _ = read_rows(path, step)
         files.write_text(path, as_lines(pictures))
     except OSError as error:
-        print(f"warning: {path}: {_reason(error)}; W&B gets no earlier pictures")
+        print(f"warning: {path}: {reason(error)}; W&B gets no earlier pictures")
         return []
     return pictures
 
@@ -317,39 +316,3 @@ def _set_aside(parts: Sequence[Path]) -> None:
         with contextlib.suppress(OSError):
             (part.parent / SUPERSEDED).mkdir(exist_ok=True)
             os.replace(part, part.parent / SUPERSEDED / part.name)
-
-
-def _knock() -> None:
-    """Raise ConnectionError where nobody answers at the server, before W&B tries at length."""
-    import requests
-
-    url = _server()
-
-    def ask() -> None:
-        requests.get(
-            url,
-            auth=lambda request: request,  # else the key of ~/.netrc goes along
-            timeout=PATIENCE / 4,
-            allow_redirects=False,
-            stream=True,
-        ).close()
-
-    try:
-        within(PATIENCE / 2, ask)
-    except requests.exceptions.SSLError:
-        return  # somebody is there; W&B has certificates of its own
-    except (requests.exceptions.RequestException, TimeoutError):
-        raise ConnectionError(f"{url} does not answer") from None
-
-
-def _server() -> str:
-    """The address of W&B's server: the environment's, that of `wandb login`, or the public one."""
-    if os.environ.get("WANDB_BASE_URL"):
-        return os.environ["WANDB_BASE_URL"]
-    import wandb
-
-    return str(wandb.setup().settings.base_url)
-
-
-def _reason(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

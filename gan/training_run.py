@@ -22,6 +22,7 @@ from dermsynth.folders import RunFolder, can_resume, check_replaceable, resumabl
 from dermsynth.machine import versions
 from dermsynth.options import RunOptions, as_plain, check_bounds, refuse_without_effect, replace
 from dermsynth.seeds import generator
+from dermsynth.tracked import About, config_of
 from dermsynth.tracking import Tracker
 from gan.distributed import Processes, join_processes
 from gan.evaluation import diagnosis_network
@@ -121,13 +122,17 @@ def train(options: TrainOptions) -> Path:
             trainer.begin_from(_some_images(plan))
 
         # --- the training
-        seconds = _run(trainer, plan, progress)
-        if folder is not None:
+        tracker = stack.enter_context(_tracker(trainer, plan, folder)) if folder else None
+        seconds = _run(trainer, plan, progress, tracker)
+        if folder is not None and tracker is not None:
             # what was sealed before no longer holds: a kill from here on leaves a stopped run
             manifest.begin(folder.path, KIND, folder.options, folder.inputs)
-            folder.finish(
-                write_generator(folder.path, trainer.ema, _record(plan, trainer, seconds))
-            )
+            parts = write_generator(folder.path, trainer.ema, _record(plan, trainer, seconds))
+            kimg = trainer.images_seen / 1000
+            identity = manifest.identify(KIND, parts, folder.inputs)
+            tracker.made(identity, arch=model.arch, kimg=kimg, folder=str(out))
+            tracker.close()  # before its folder moves
+            folder.finish(parts)
             print(
                 f"generator after {trainer.images_seen / 1000:.1f} kimg: {out}; samples in "
                 f"{out / 'samples'}"
@@ -224,7 +229,22 @@ def _refuse_idle(arch: str, config: Hyperparameters, changes: dict[str, Any]) ->
     refuse_without_effect(written, needs)
 
 
-def _run(trainer: Trainer, plan: Plan, progress: Progress) -> float:
+def _tracker(trainer: Trainer, plan: Plan, folder: RunFolder) -> Tracker:
+    options, dataset, images = plan.options, plan.dataset, plan.options.images
+    labels = {"dataset": dataset.path.name, "arch": options.model.arch}
+    about = About(
+        "gan",
+        config_of(options) | {"params": _count(trainer.generator)},
+        f"gan-{dataset.path.name}",
+        labels | {"fold": images.fold, "test_fold": images.test_fold, "gan_seed": plan.seed},
+        "kimg",
+        folder.inputs,
+    )
+    resume_step = trainer.steps if options.run.resume else None
+    return Tracker(plan.path, options.run.tracking, about, resume_step)
+
+
+def _run(trainer: Trainer, plan: Plan, progress: Progress, tracker: Tracker | None) -> float:
     """Announce, then train to the end of the budget; returns the seconds of training."""
     options, dataset = plan.options, plan.dataset
     images = TrainingImages(dataset, plan.part, plan.seed)
@@ -238,21 +258,10 @@ def _run(trainer: Trainer, plan: Plan, progress: Progress) -> float:
         _scorer(plan, trainer.compute),
         f"the same command with `--out {plan.out} --resume`",
     )
-    tracker = None
-    with contextlib.ExitStack() as stack:
-        if trainer.processes.is_rank0:
-            _announce(plan, trainer)
-            tracker = stack.enter_context(
-                Tracker(
-                    plan.path,
-                    options.run.tracking,
-                    as_plain(options) | {"params": _count(trainer.generator)},
-                    group=f"gan-{dataset.path.name}",
-                    resume_step=trainer.steps if options.run.resume else None,
-                )
-            )
-        facts = {"compute": str(trainer.compute)}
-        return Loop(trainer, images, budget, tracker, progress, facts).run()
+    if trainer.processes.is_rank0:
+        _announce(plan, trainer)
+    facts = {"compute": str(trainer.compute)}
+    return Loop(trainer, images, budget, tracker, progress, facts).run()
 
 
 def _some_images(plan: Plan) -> np.ndarray:

@@ -34,6 +34,7 @@ from classifier.training.resume import (
 )
 from classifier.training.schedule import best_epoch
 from classifier.training.setup import build_model, look_up, resolve, settle
+from classifier.training.tracked_outputs import about_run, track_outputs
 from classifier.training.trunk_cache import FeatureCache
 from data.prepare import default_dataset
 from data.store import load_table
@@ -44,7 +45,7 @@ from dermsynth.files import free_name, sha256, write_bytes
 from dermsynth.folders import RunFolder, can_resume, check_replaceable, run_folder
 from dermsynth.locks import locked
 from dermsynth.manifest import Manifest, check_same, is_finished
-from dermsynth.options import as_plain, flat, replace
+from dermsynth.options import as_plain, replace
 from dermsynth.records import write_record
 from dermsynth.tracking import Tracker
 
@@ -107,10 +108,9 @@ def _train_and_test(
     setup, options = loop.setup, loop.setup.options
     saved = checkpoint.load(folder / CHECKPOINT)
     step = loop.restore(saved) if saved else 0
-    config = {key: str(value) for key, value in flat(options).items()}
-    group = f"{setup.dataset.path.name}-{options.model.backbone}"
-    resume_step = step if saved else None
-    with Tracker(folder, options.run.tracking, config, group, resume_step) as tracker:
+    with Tracker(
+        folder, options.run.tracking, about_run(setup), step if saved else None
+    ) as tracker:
         _run(loop, step, tracker)
         best = best_epoch(loop.history, options.choice.monitor)
         facts = facts | {
@@ -131,12 +131,13 @@ def _train_and_test(
             if value is not None
         }
         end = loop.total + 1  # behind all steps: what is resumed drops this row and writes it anew
-        tracker.log(end, **figures)
+        tracker.final(end, **figures)
         for name in ("curves", "roc", "pr", "augmented"):
             if (
                 path := folder / "plots" / f"{name}.png"
             ).exists():  # no sheet of images as they are
-                tracker.image(end, name, path)
+                tracker.image(end, name, path, of_lesions=name == "augmented")
+        track_outputs(tracker, setup, predictions, parts)
     return metrics, parts
 
 

@@ -28,7 +28,7 @@ OPTIONS = Options(Path("images"))
 
 def test_names_are_flat_and_in_order():
     assert list(flat(OPTIONS)) == [
-        *("data", "epochs", "name", "gamma", "out", "overwrite", "resume", "tracking")
+        *("data", "epochs", "name", "gamma", "out", "overwrite", "tracking", "resume")
     ]
     assert as_plain(OPTIONS)["data"] == "images"
 

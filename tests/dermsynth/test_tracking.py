@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from dermsynth import weights_and_biases
+from dermsynth import wandb_modes, weights_and_biases
 from dermsynth.rows import read_rows
+from dermsynth.tracked import About
 from dermsynth.tracking import Tracker
-from dermsynth.weights_and_biases import choose_mode, within
+from dermsynth.wandb_modes import choose_mode, within
 
 KEY = "a" * 40
+ABOUT = About("gan", {}, "gan")
 
 
 def rows(folder: Path) -> list[dict]:
@@ -28,12 +30,12 @@ def clean(monkeypatch, tmp_path):
 
 
 def test_metrics_file_of_a_resumed_run_equals_an_unbroken_one(tmp_path: Path, capsys):
-    with Tracker(tmp_path, "none", {}, "gan") as tracker:
+    with Tracker(tmp_path, "none", ABOUT) as tracker:
         for step in range(5):
             tracker.log(step, loss=step / 2)
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"step": 5, "lo')  # killed while writing
-    with Tracker(tmp_path, "none", {}, "gan", resume_step=2) as tracker:
+    with Tracker(tmp_path, "none", ABOUT, resume_step=2) as tracker:
         tracker.log(3, loss=9.0)
     assert [(row["step"], row["loss"]) for row in rows(tmp_path)] == [
         (0, 0.0),
@@ -66,7 +68,7 @@ def test_damaged_lines_are_dropped_and_counted(tmp_path: Path, junk: bytes):
 
 def test_a_run_that_begins_anew_has_no_rows_of_before(tmp_path: Path):
     (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n\xff')
-    with Tracker(tmp_path, "none", {}, "gan"):
+    with Tracker(tmp_path, "none", ABOUT):
         pass
     assert rows(tmp_path) == []
 
@@ -143,7 +145,7 @@ def test_a_wandb_that_fails_ends_no_run(tmp_path: Path, monkeypatch, capsys):
 
     run = weights_and_biases.Run(BrokenRun(fail), tmp_path)
     monkeypatch.setattr("dermsynth.tracking.start", lambda *_: run)
-    with Tracker(tmp_path, "wandb", {}, "gan") as tracker:
+    with Tracker(tmp_path, "wandb", ABOUT) as tracker:
         for step in range(3):
             tracker.log(step, loss=1.0)
     assert len(rows(tmp_path)) == 3
@@ -151,10 +153,10 @@ def test_a_wandb_that_fails_ends_no_run(tmp_path: Path, monkeypatch, capsys):
 
 
 def test_a_wandb_that_hangs_holds_no_run_up(tmp_path: Path, monkeypatch, capsys):
-    monkeypatch.setattr(weights_and_biases, "PATIENCE", 0.1)
+    monkeypatch.setattr(wandb_modes, "PATIENCE", 0.1)
     run = weights_and_biases.Run(BrokenRun(threading.Event().wait), tmp_path)
     monkeypatch.setattr("dermsynth.tracking.start", lambda *_: run)
-    with Tracker(tmp_path, "wandb", {}, "gan") as tracker:
+    with Tracker(tmp_path, "wandb", ABOUT) as tracker:
         tracker.log(1, loss=1.0)
     assert len(rows(tmp_path)) == 1
     assert "W&B is still sending" in capsys.readouterr().out

@@ -3,21 +3,19 @@
 import gzip
 import json
 import os
-import struct
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from wandb_files import history, offline_files
 
 PROJECT = {"id": "p", "name": "p", "entity": {"id": "e", "name": "me"}}
 NOBODY = "http://127.0.0.1:9"  # the discard port
-BLOCK = 32 * 1024
 
 # log steps FIRST to LAST; a picture every even step; "die" leaves without closing, as a kill does
 SCRIPT = """
@@ -25,13 +23,14 @@ import os, sys
 from pathlib import Path
 import numpy as np
 from PIL import Image
-from dermsynth import weights_and_biases
+from dermsynth import wandb_modes
+from dermsynth.tracked import About
 from dermsynth.tracking import Tracker
-weights_and_biases.PATIENCE = 6.0
+wandb_modes.PATIENCE = 6.0
 folder, mode, first, last, resume, end = sys.argv[1:]
 folder = Path(folder)
 resume = int(resume) if resume else None
-tracker = Tracker(folder, mode, {"lr": 1}, "the-group", resume_step=resume)
+tracker = Tracker(folder, mode, About("gan", {"lr": 1}, "the-group"), resume_step=resume)
 for step in range(int(first), int(last) + 1):
     tracker.log(step, loss=step / 2)
     if step % 2 == 0:
@@ -165,38 +164,6 @@ def environment(home: Path) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
     root = str(Path(__file__).parents[2])
     return kept | {"HOME": str(home), "NETRC": str(home / "no"), "PYTHONPATH": root}
-
-
-def records(path: Path) -> Iterator:
-    """The records of a .wandb file: LevelDB's log format after 7 bytes of W&B's."""
-    from wandb.proto import wandb_internal_pb2
-
-    content, at, whole = path.read_bytes(), 7, b""
-    while at + 7 <= len(content):
-        if BLOCK - at % BLOCK < 7:
-            at += BLOCK - at % BLOCK
-            continue
-        _, length, kind = struct.unpack_from("<IHB", content, at)
-        chunk = content[at + 7 : at + 7 + length]
-        at += 7 + length
-        whole = chunk if kind in (1, 2) else whole + chunk
-        if kind in (1, 4):  # full, or the last part
-            record = wandb_internal_pb2.Record()
-            record.ParseFromString(whole)
-            yield record
-
-
-def history(path: Path) -> list[tuple[int, set[str]]]:
-    """Step and names of each row of a .wandb file."""
-    kinds = [r.history for r in records(path) if r.WhichOneof("record_type") == "history"]
-    return [
-        (h.step.num, {n for i in h.item if not (n := i.key or i.nested_key[0]).startswith("_")})
-        for h in kinds
-    ]
-
-
-def offline_files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("wandb/*run-2*/*.wandb"))  # not the link latest-run
 
 
 def sync(path: Path, server: Server, home: Path) -> None:
