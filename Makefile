@@ -1,11 +1,11 @@
-# make setup | demo | test | test-all; each makes the environment first, once. make lock | audit:
+# make setup | demo | test | test-all | api; each makes the environment first, once. make lock | audit:
 # docs/guides/security.md
 PYTHON ?= python3
 BIN := .venv/bin
 # one thread each: threads of several processes on the same cores wait for each other
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4
 
-.PHONY: setup demo test test-all lock audit clean
+.PHONY: setup demo test test-all api lock audit clean
 setup: .venv/ready
 
 # Made anew only when what it is made from changes.
@@ -25,6 +25,10 @@ test: setup
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(PYTEST) -m "not slow"
+
+# The API from docstrings: runs/api/index.html
+api: setup
+	$(BIN)/python -m pdoc --docformat numpy -o runs/api dermsynth data gan classifier experiments
 
 # The fault harness forks, which worker processes do not survive.
 test-all: setup

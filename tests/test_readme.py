@@ -85,3 +85,14 @@ def test_the_python_example_runs_and_compares(tmp_path: Path):
     )
     assert answer.returncode == 0, answer.stderr
     assert re.search(r"^AUC [+-]0\.\d{3} \[[+-]0\.\d{3}, ", answer.stdout, re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_the_api_pages_are_made_from_docstrings(tmp_path: Path):
+    command = re.search(r"-m pdoc .*", (ROOT / "Makefile").read_text())
+    assert command is not None
+    words = command[0].replace("runs/api", str(tmp_path)).split()
+    subprocess.run([sys.executable, *words], check=True, cwd=ROOT, timeout=300)
+    page = (tmp_path / "experiments/statistics/comparison.html").read_text(encoding="utf-8")
+    assert "Source code" in page
+    assert (tmp_path / "index.html").exists()
