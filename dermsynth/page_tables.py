@@ -10,6 +10,8 @@ FIGURE = r"[+−-]?\d[\d,]*(?:\.\d+)?"
 NUMBER = re.compile(FIGURE)
 SPREAD = re.compile(rf"({FIGURE}) ± ({FIGURE})")
 SPAN = re.compile(rf"({FIGURE}) \[({FIGURE}|–), ({FIGURE}|–)\]")  # a value with its interval
+REACH = re.compile(rf"({FIGURE}) ({FIGURE}) to ({FIGURE})")  # the same
+INTERVAL = ("", " low", " high")
 BREAKS = ("br", "p", "div", "small", "dt", "dd")  # words on either side are two
 
 
@@ -86,7 +88,7 @@ def _laid_out(row: list[tuple[str, int]]) -> list[str]:
 
 def _split(name: str, cells: list[str]) -> list[list[str]]:
     """A column with its name, or one each of value, low and high, or of value and spread."""
-    for pattern, ends in ((SPAN, ("", " low", " high")), (SPREAD, ("", " ±"))):
+    for pattern, ends in ((SPAN, INTERVAL), (REACH, INTERVAL), (SPREAD, ("", " ±"))):
         found = [pattern.fullmatch(cell) for cell in cells]
         if any(found):
             parts = [

@@ -118,8 +118,10 @@ def render(
         synthetic=pictures.grid(images.synthetic[:SAMPLES], COLUMNS),
         real=pictures.grid(images.held_out[images.some("held_out", SAMPLES, 0)], COLUMNS),
         closest=pictures.jpeg(closest),
-        histograms=pictures.histograms(measured),
-        spectrum=pictures.spectrum(result["audit"]["spectrum"]),
+        histograms=[pictures.histograms(measured, narrow) for narrow in (False, True)],
+        spectrum=[
+            pictures.spectrum(result["audit"]["spectrum"], narrow) for narrow in (False, True)
+        ],
         galleries={
             name: pictures.jpeg(np.asarray(Image.open(path).convert("RGB")))
             for name, path in galleries.items()

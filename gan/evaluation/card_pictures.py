@@ -1,8 +1,9 @@
-"""Pictures of the evaluation page, each as a `data:` URI, so that the page is one file."""
+"""Pictures of the evaluation page, in the page itself, so that it is one file."""
 
 import cv2
 import matplotlib
 import numpy as np
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -13,14 +14,14 @@ from dermsynth.page import (
     MALIGNANT,
     MUTED,
     STYLE,
-    embedded_figure,
     embedded_jpeg,
+    inline_figure,
 )
 from gan.evaluation.drift import ATTRIBUTES
 
 REAL, SYNTHETIC = BENIGN, MALIGNANT  # as in the page's key
 TILE = 112  # px, of a picture in a grid
-COLUMNS = 3  # of the histograms
+WIDE, NARROW = (8.9, 3), (3.9, 2)  # inches at 96 px an inch, and histograms a row: page and phone
 BINS = 24
 
 
@@ -37,15 +38,16 @@ def grid(images: np.ndarray, columns: int) -> str:
     return jpeg(np.concatenate([np.concatenate(row, 1) for row in rows]))
 
 
-def histograms(measured: dict[str, dict[str, np.ndarray]]) -> str:
+def histograms(measured: dict[str, dict[str, np.ndarray]], narrow: bool = False) -> Markup:
     """Distribution of every attribute over training (filled) and synthetic images (outlined).
 
-    `measured`: `synthetic` and `training`, each as `drift.measure` gives it.
+    `measured`: `synthetic` and `training`, each as `drift.measure` gives it; `narrow`: for a phone.
     """
-    rows = -(-len(ATTRIBUTES) // COLUMNS)
+    width, columns = NARROW if narrow else WIDE
+    rows = -(-len(ATTRIBUTES) // columns)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(8.9, 1.5 * rows), layout="constrained")
-        for axes, name in zip(figure.subplots(rows, COLUMNS).flat, ATTRIBUTES, strict=False):
+        figure = Figure(figsize=(width, 1.5 * rows), layout="constrained")
+        for axes, name in zip(figure.subplots(rows, columns).flat, ATTRIBUTES, strict=False):
             kinds = [measured[kind][name] for kind in ("training", "synthetic")]
             training, synthetic = (values[np.isfinite(values)] for values in kinds)
             axes.set_title(ATTRIBUTES[name].words, fontsize=9.5, color=INK, loc="left")
@@ -69,23 +71,24 @@ def histograms(measured: dict[str, dict[str, np.ndarray]]) -> str:
             axes.margins(x=0.01)
         for axes in list(figure.axes)[len(ATTRIBUTES) :]:
             axes.remove()
-        return embedded_figure(figure)
+        return inline_figure(figure)
 
 
-def spectrum(values: dict[str, list[float]]) -> str:
+def spectrum(values: dict[str, list[float]], narrow: bool = False) -> Markup:
     """Synthetic and held-out images against training images, in dB by cycles a pixel.
 
-    `values`: gan.evaluation.audit.SpectrumRecord.
+    `values`: gan.evaluation.audit.SpectrumRecord; `narrow`: for a phone.
     """
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(8.9, 2.4), layout="constrained")
+        figure = Figure(figsize=((NARROW if narrow else WIDE)[0], 2.4), layout="constrained")
         axes = figure.subplots()
         axes.axhline(0, color=FAINT, linewidth=0.8)
-        axes.plot(values["frequency"], values["held_out"], color=REAL, label="held-out real")
+        dashed = {"color": MUTED, "linestyle": (0, (4, 2)), "linewidth": 1.2}
+        axes.plot(values["frequency"], values["held_out"], label="held-out real", **dashed)
         axes.plot(values["frequency"], values["synthetic"], color=SYNTHETIC, label="synthetic")
         axes.set(xlim=(0, 0.5), xlabel="cycles a pixel", ylabel="dB")
         axes.legend(frameon=False)
-        return embedded_figure(figure)
+        return inline_figure(figure)
 
 
 def _shares(axes: Axes, shares: list[float]) -> None:

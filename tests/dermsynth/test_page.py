@@ -66,6 +66,14 @@ def test_the_csv_of_a_table_has_figures_that_programs_read() -> None:
     ]
 
 
+def test_the_other_way_to_write_an_interval() -> None:
+    cell = "<td>−0.31<small>−0.50 to +0.10</small></td>"
+    assert rows(f"<tr><th>a</th></tr><tr>{cell}</tr>") == [
+        ["a", "a low", "a high"],
+        ["-0.31", "-0.50", "+0.10"],
+    ]
+
+
 def test_words_that_a_spreadsheet_would_compute_are_quoted() -> None:
     assert rows("<tr><th>a</th></tr><tr><td>=1+1</td></tr><tr><td>-1.5</td></tr>") == [
         ["a"],

@@ -101,9 +101,11 @@ def test_the_page_says_what_is_wrong_and_loads_nothing(score, blobs, tmp_path):
     assert "Origin unknown" in page
     assert "licence" in page
     sources = re.findall(r"<(?:img|script|link|iframe)[^>]*?(?:src|href)=\"([^\"]*)", page)
-    assert len(sources) == 5
+    assert len(sources) == 3  # synthetic, real, closest
     assert all(source.startswith("data:image/") for source in sources)
-    assert "url(" not in page.replace("url(data:", "")
+    assert page.count("<svg") == 4  # spectrum, histograms, both also narrow
+    assert not re.search(r"url\((?!#)", page)
+    assert page.count("text/csv") == page.count("<table") == 5  # scores, copies, drift, pairs, skin
 
 
 @pytest.mark.slow
