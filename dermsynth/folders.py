@@ -40,10 +40,21 @@ def check_replaceable(out: Path, kind: str, overwrite: bool) -> None:
             )
         return
     if not overwrite:
+        if _is_unfinished(out):  # a run: other folders appear when they are finished
+            raise UserError(
+                f"--out {out}: exists already and is not finished; --resume goes on with it, "
+                "--overwrite begins anew"
+            )
         raise UserError(f"--out {out}: exists already; choose another name or add --overwrite")
     there = manifest.read_manifest(out, "choose another --out").kind
     if there != kind:
         raise UserError(f"--out {out}: a {there}, not a {kind}, is there; choose another name")
+
+
+def _is_unfinished(out: Path) -> bool:
+    with contextlib.suppress(UserError):
+        return not manifest.read_manifest(out, "").finished
+    return False
 
 
 @contextlib.contextmanager

@@ -292,10 +292,12 @@ def test_a_run_is_new_stopped_finished(tmp_path):
     out = tmp_path / "a"
     run(out, finish=False)
     assert not manifest.is_finished(out, "thing")
-    with pytest.raises(UserError, match="exists already"):
+    with pytest.raises(UserError, match="not finished; --resume goes on with it"):
         run(out)
     assert run(out, resume=True).before is not None
     assert manifest.is_finished(out, "thing")
+    with pytest.raises(UserError, match="exists already; choose another name or add --overwrite"):
+        run(out)
     assert left(out) == ["manifest.json", "model.txt"]
     assert run(out, resume=True).was_finished
 
