@@ -16,8 +16,21 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-COLOURS = ["#4477aa", "#cc6677", "#228833", "#ccbb44", "#aa3377", "#66ccee"]
+from dermsynth.page import MALIGNANT, OTHERS
+
+COLOURS = [MALIGNANT, *OTHERS]
 LEAKY = "LEAKY"  # how the title of a leaky run begins
+
+
+@dataclass(frozen=True)
+class Course:
+    """How a training went."""
+
+    history: list[dict[str, Any]]  # an epoch each: epoch, train_loss, train_auc, val_loss, val_auc
+    rate: tuple[list[float], list[float]]  # places in epochs, and the learning rate there
+    loss: str  # what was trained with; validation's is always cross-entropy
+    best: int  # epoch that is tested
+    monitor: str  # validation figure that chose it
 
 
 @dataclass(frozen=True)
@@ -48,11 +61,10 @@ KINDS = {"roc.png": ROC, "pr.png": PR}
 
 def draw_plots(
     folder: Path,
-    history: list[dict[str, Any]],
+    course: Course,
     predictions: pd.DataFrame,
     metrics: dict[str, dict[str, Any]],
     title: str,
-    rate: tuple[list[float], list[float]],
     one: str,
 ) -> None:
     """Write curves.png, roc.png and pr.png; parts whose AUC is undefined are left out.
@@ -60,15 +72,14 @@ def draw_plots(
     Parameters
     ----------
     folder : where
-    history : an epoch each: epoch, train_loss, train_auc, val_loss, val_auc
+    course : how the training went
     predictions : predictions.parquet of the run
     metrics : its metrics.json
     title : of every plot, as `title_of` makes it
-    rate : places in epochs, and the learning rate there
     one : what target 1 is called
     """
     folder.mkdir(exist_ok=True)
-    _curves(folder / "curves.png", history, rate, title)
+    _curves(folder / "curves.png", course, title)
     parts = {part: figures for part, figures in metrics.items() if figures["auc"] is not None}
     for name, kind in KINDS.items():
         figure, axes = _square(kind)
@@ -129,32 +140,39 @@ def title_of(words: str, leak: str | None) -> str:
     return f"{LEAKY} - not a result\n{words}" if leak else words
 
 
-def _curves(
-    path: Path,
-    history: list[dict[str, Any]],
-    rate: tuple[list[float], list[float]],
-    title: str,
-) -> None:
-    epochs = [row["epoch"] for row in history]
+def _curves(path: Path, course: Course, title: str) -> None:
+    epochs = [row["epoch"] for row in course.history]
     figure, axes = plt.subplots(1, 3, figsize=(12.5, 3.8), layout="constrained")
     left, middle, right = axes
+    losses = {"train": f"training: {course.loss}", "val": "validation: cross-entropy"}
+    chosen = {"marker": "o", "ms": 11, "mfc": "none", "mec": "black", "ls": "none"}
     for part, word, colour in (("train", "training", 0), ("val", "validation", 1)):
-        style = {"c": COLOURS[colour], "label": word}
-        left.plot(epochs, [row[f"{part}_loss"] for row in history], "o-", **style)
-        values = [row.get(f"{part}_auc") for row in history]
+        style = {"c": COLOURS[colour], "clip_on": False}
+        loss = [row[f"{part}_loss"] for row in course.history]
+        left.plot(epochs, loss, "o-", label=losses[part], **style)
+        values = [row.get(f"{part}_auc") for row in course.history]
         if None not in values:
-            middle.plot(epochs, values, "o-", **style)
-    left.set(xlabel="epoch", ylabel="loss", ylim=(0, None))
-    left.legend(frameon=False)
+            middle.plot(epochs, values, "o-", label=word, **style)
+    at = epochs.index(course.best)
+    marked = left if course.monitor == "loss" else middle
+    kinds = dict.fromkeys([course.loss, "cross-entropy"])
+    left.set(xlabel="epoch", ylabel=f"loss: {', '.join(kinds)}", ylim=(0, None))
     if None in values:
         middle.set(xlabel="epoch", ylabel="validation AUC: not defined, one class")
     else:
-        best = int(np.argmax(values))
-        middle.plot(epochs[best], values[best], "o", ms=11, mfc="none", mec="black")
-        middle.set(xlabel="epoch", ylabel=f"AUC, best in validation {values[best]:.4f}")
-        middle.legend(frameon=False)
+        middle.set(
+            xlabel="epoch", ylabel=f"AUC, validation {values[at]:.4f} in epoch {course.best}"
+        )
+    if marked is left or None not in values:
+        y = loss[at] if marked is left else values[at]
+        label = f"epoch {course.best}, chosen by {course.monitor}"
+        marked.plot(course.best, y, label=label, clip_on=False, zorder=3, **chosen)
+    for plot in (left, middle):
+        if plot.get_legend_handles_labels()[0]:
+            plot.legend(frameon=False, fontsize=9)
     middle.margins(0.12, 0.2)
-    right.plot(*rate, c=COLOURS[2])
+    places, rates = course.rate
+    right.plot(places, rates, "o-" if len(places) < 3 else "-", c=COLOURS[2], clip_on=False)
     right.set(xlabel="epochs done", ylabel="learning rate", ylim=(0, None))
     for plot in axes:
         plot.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

@@ -12,7 +12,7 @@ from safetensors.torch import save
 from classifier.evaluation import calibration, operating_points
 from classifier.evaluation.metrics import Metrics, measure_parts
 from classifier.evaluation.multiclass import class_numbers
-from classifier.evaluation.plots import draw_plots, title_of
+from classifier.evaluation.plots import Course, draw_plots, title_of
 from classifier.model.classifier import Classifier
 from classifier.records import (
     VERSION,
@@ -80,7 +80,9 @@ def write_outputs(
     plots, one = folder / "plots", setup.target.meaning.one
     steps, choice = setup.options.steps, setup.options.choice
     rate = rates(steps, choice, history, facts["steps"] // len(history))
-    draw_plots(plots, history, predictions, metrics, title_of(title, setup.leak), rate, one)
+    best, loss = facts["best_epoch"], setup.options.objective.loss
+    course = Course(history, rate, loss, best, choice.monitor)
+    draw_plots(plots, course, predictions, metrics, title_of(title, setup.leak), one)
     draw_sheet(setup, plots)
     write_record(folder / RUN, run_record(setup, facts))
     write_record(folder / METRICS, MetricsRecord(metrics))  # type: ignore[arg-type]
