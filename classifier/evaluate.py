@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from dermsynth import cli
 from dermsynth.cli import Repeatable
-from dermsynth.options import HOLDS_PATH, Between, Seed, check_bounds
+from dermsynth.options import HOLDS_PATH, Between, Seed, TrackingMode, check_bounds
 
 MARKER = "evaluation.json"
 # below the least a 95% interval hangs on a handful of resamples
@@ -31,6 +31,7 @@ class EvaluateOptions:
     replicates: Replicates = 2000  # resamples of groups behind each interval
     seed: Seed = 0  # of the resamples
     overwrite: bool = False  # replace an evaluation that --out holds
+    tracking: TrackingMode = "auto"  # W&B where a key is configured, else offline
 
 
 def evaluate(options: EvaluateOptions) -> dict[str, Any]:
@@ -45,6 +46,7 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     from classifier.evaluation.intervals import Resampling
     from classifier.evaluation.parts import named_externals, read_run
     from classifier.evaluation.summary import summarise
+    from classifier.evaluation.tracked import track_evaluation
     from classifier.run_folder import EVALUATION, FOLDS, KIND, METADATA, open_run, read_meaning
     from data.store import TargetMeaning
     from dermsynth.files import write_json, write_text
@@ -75,6 +77,7 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
         write_json(folder / MARKER, result)
         figures = {"figures": digest(result | {"run": ""})}
         seal(folder, EVALUATION, figures, {"run": sealed.as_input}, as_plain(options))
+    track_evaluation(options, out, sealed, parts, result, meaning)
     print(page.screen_table(result))
     print(f"{out / 'evaluation.html'}, {out / MARKER}")
     way_on = f"predict --run {options.run} --data FOLDER --out scores.csv"

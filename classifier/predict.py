@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from dermsynth import cli
 from dermsynth.files import check_free, write_text
-from dermsynth.options import Between, ComputeOptions, check_bounds
+from dermsynth.options import Between, ComputeOptions, TrackingMode, check_bounds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,6 +36,7 @@ class PredictOptions:
     at: Operating = "youden"  # the threshold of the calls, as chosen on validation
     on_error: Literal["fail", "skip"] = "fail"  # images that cannot be read: stop, or list them
     overwrite: bool = False  # replace the file in --out
+    tracking: TrackingMode = "auto"  # W&B where a key is configured, else offline
     compute: ComputeOptions = field(default_factory=ComputeOptions)
 
 
@@ -59,6 +60,7 @@ def predict(options: PredictOptions) -> "pd.DataFrame":
 
     from classifier.evaluation.calls import call
     from classifier.evaluation.input_images import read_batches, what_is_wrong
+    from classifier.evaluation.tracked import track_predictions
     from classifier.scores import guard, write_scores
     from classifier.trained import load_folds
     from classifier.tta import check_tta
@@ -112,6 +114,7 @@ def predict(options: PredictOptions) -> "pd.DataFrame":
         one = models[0].target.meaning.one
         n = int((called["call"] == one).sum())
         print(f"{n:,} called {one} at the threshold of {options.at}: {calls}")
+    track_predictions(options, table, len(inputs.skipped))
     cli.say_next(f"python -m classifier.blend --scores a={options.out} b=FILE --out OUT.csv")
     return table
 

@@ -82,7 +82,9 @@ def _is_there(path: Path) -> bool:
 
 def main(options: PrepareOptions) -> None:
     """Prepare, and say what to do with it."""
-    prepare(options)
+    from data.preparation.tracked import track_prepared
+
+    track_prepared(options, prepare(options))
     out = shlex.quote(str(options.out))
     if options.input.source == "pool":
         cli.say_next(f"python -m gan.evaluate --pool {out} --data datasets/NAME")

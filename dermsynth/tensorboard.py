@@ -5,7 +5,7 @@ Curves, pages and content ids have no place there; ROC curves lie in the run's `
 
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,10 +42,13 @@ class TensorBoard:
             if _is_number(value):
                 self._writer.add_scalar(name, value, step)
 
-    def image(self, step: int, name: str, path: Path) -> None:
-        """A picture that lies on disk."""
-        with Image.open(path) as picture:
-            pixels = np.asarray(picture.convert("RGB"))
+    def image(self, step: int, name: str, picture: Path | np.ndarray) -> None:
+        """A picture that lies on disk, or uint8 [h, w, 3]."""
+        if isinstance(picture, Path):
+            with Image.open(picture) as opened:
+                pixels = np.asarray(opened.convert("RGB"))
+        else:
+            pixels = picture
         self._writer.add_image(name, pixels, step, dataformats="HWC")
 
     def summary(self, values: "Figures") -> None:
@@ -67,6 +70,10 @@ class TensorBoard:
     ) -> None:
         """Precision and recall."""
         self._writer.add_pr_curve(f"{part}/pr", target, score)
+
+    def lines(self, name: str, x: str, points: Mapping[str, Sequence[float]]) -> None:
+        """A table: its x axes are whole steps."""
+        self.table(name, list(points), list(zip(*points.values(), strict=True)))
 
     def page(self, name: str, path: Path) -> None:
         """Where the page lies: TensorBoard shows none."""

@@ -93,6 +93,11 @@ def config_of(options: Any) -> dict[str, Any]:
     return {name: _typed(value) for name, value in flat(options).items()}
 
 
+def predictions(content: str) -> Identity:
+    """The identity of a file of predictions with this SHA-256."""
+    return Identity(kind="predictions", id=content, parts={"predictions": content})
+
+
 def shown(folder: Path) -> str:
     """A folder's name; one that is to replace another is written beside it, hidden."""
     return folder.absolute().name.removeprefix(".").removesuffix(".unfinished")

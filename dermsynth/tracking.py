@@ -29,8 +29,8 @@ class Board(Protocol):
     def log(self, step: int, values: dict[str, Any]) -> None:
         """Figures of a step."""
 
-    def image(self, step: int, name: str, path: Path) -> None:
-        """A picture that lies on disk."""
+    def image(self, step: int, name: str, picture: Path | np.ndarray) -> None:
+        """A picture that lies on disk, or uint8 [h, w, 3]."""
 
     def summary(self, values: Figures) -> None:
         """What the run came to."""
@@ -42,6 +42,9 @@ class Board(Protocol):
         self, part: str, target: np.ndarray, score: np.ndarray, at: float, words: tuple[str, str]
     ) -> None:
         """ROC, precision and recall, and what the threshold `at` confuses."""
+
+    def lines(self, name: str, x: str, points: Mapping[str, Sequence[float]]) -> None:
+        """Lines over one of the columns."""
 
     def page(self, name: str, path: Path) -> None:
         """An HTML page that lies on disk."""
@@ -71,10 +74,12 @@ class Report:
         if self._board is not None:
             self._board.summary({key: value for key, value in values.items() if value is not None})
 
-    def image(self, step: int, name: str, path: Path, of_lesions: bool = True) -> None:
-        """A picture that lies on disk."""
+    def image(
+        self, step: int, name: str, picture: Path | np.ndarray, of_lesions: bool = True
+    ) -> None:
+        """A picture that lies on disk, or uint8 [h, w, 3]."""
         if self._board is not None and (sends_images() or not of_lesions):
-            self._board.image(step, name, path)
+            self._board.image(step, name, picture)
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
         """A table, MOST_ROWS at most; arrays in it are pictures, of lesions."""
@@ -102,6 +107,11 @@ class Report:
         """
         if self._board is not None and len(np.unique(target)) == 2:
             self._board.curves(part, target, score, at, words)
+
+    def lines(self, name: str, x: str, points: Mapping[str, Sequence[float]]) -> None:
+        """A line for each column of `points` over its column `x`."""
+        if self._board is not None:
+            self._board.lines(name, x, points)
 
     def page(self, name: str, path: Path) -> None:
         """An HTML page with pictures of lesions."""

@@ -23,12 +23,19 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Any:
     import wandb
 
     def cell(value: Any) -> Any:
-        return wandb.Image(value) if isinstance(value, np.ndarray) else value
+        return picture(value) if isinstance(value, np.ndarray) else value
 
     return wandb.Table(
         columns=list(columns), data=[[cell(value) for value in row] for row in rows],
         allow_mixed_types=True,
     )  # fmt: skip
+
+
+def picture(pixels: np.ndarray | Path) -> Any:
+    """A W&B image of uint8 [h, w, 3], or of a file."""
+    import wandb
+
+    return wandb.Image(pixels if isinstance(pixels, np.ndarray) else str(pixels))
 
 
 def curves(
@@ -55,6 +62,15 @@ def curves(
         ),
         f"{part}/confusion": confusion,
     }
+
+
+def lines(name: str, x: str, points: Mapping[str, Sequence[float]]) -> Any:
+    """A chart with a line for each column over the column `x`."""
+    import wandb
+
+    keys = [key for key in points if key != x]
+    ys = [list(points[key]) for key in keys]
+    return wandb.plot.line_series(xs=list(points[x]), ys=ys, keys=keys, title=name, xname=x)
 
 
 def page(path: Path) -> Any:

@@ -15,7 +15,7 @@ import os
 import re
 import secrets
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -54,8 +54,9 @@ class Run:
     With W&B's first failure it says so and sends no more.
     """
 
-    def __init__(self, run: Any, folder: Path) -> None:
-        self._run, self._folder = run, folder
+    def __init__(self, run: Any, folder: Path, once: bool = False) -> None:
+        """`once`: it has no steps, and is never resumed."""
+        self._run, self._folder, self._once = run, folder, once
         self._works = True
         self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._sender = threading.Thread(target=self._work, daemon=True)
@@ -66,9 +67,12 @@ class Run:
         if values:
             self.then(lambda: self._run.log(values, step=step))
 
-    def image(self, step: int, name: str, path: Path) -> None:
-        """Send a picture that lies on disk, and note it down for a resumed run."""
-        note = {"step": step, "name": name, "path": os.path.relpath(path, self._folder)}
+    def image(self, step: int, name: str, picture: Path | np.ndarray) -> None:
+        """Send a picture; one that lies on disk is noted down for a resumed run."""
+        if self._once or isinstance(picture, np.ndarray):
+            self._send(lambda: {name: wandb_objects.picture(picture)})
+            return
+        note = {"step": step, "name": name, "path": os.path.relpath(picture, self._folder)}
         with contextlib.suppress(OSError), open(self._folder / PICTURES, "a") as file:
             file.write(as_lines([note]))
         self._send_picture(note)
@@ -86,6 +90,10 @@ class Run:
     ) -> None:
         """ROC, precision and recall, confusion at a threshold, as W&B's own charts."""
         self._send(lambda: wandb_objects.curves(part, target, score, at, words))
+
+    def lines(self, name: str, x: str, points: Mapping[str, Sequence[float]]) -> None:
+        """Lines over one of the columns, as W&B's own chart."""
+        self._send(lambda: {name: wandb_objects.lines(name, x, points)})
 
     def page(self, name: str, path: Path) -> None:
         """An HTML page that lies on disk."""
@@ -204,7 +212,7 @@ def start(
     for attempt in attempts:
         run = _begin(folder, attempt, named, once)
         if run is not None:
-            tracked = Run(run, folder)
+            tracked = Run(run, folder, once)
             tracked.replay(earlier, pictures)
             new = Path(run.dir).parent.name
             others = [part for part in older if part.name != new]

@@ -21,8 +21,12 @@ def run_experiment(options: ExperimentOptions) -> Path:
     Raises UserError for a bad experiment file, dataset or folder before anything is computed.
     """
     from experiments.steps import run_steps  # imported here: --help does not wait for torch
+    from experiments.tracked import track_experiment
 
-    return run_steps(options)
+    report = run_steps(options)
+    if not options.plan:
+        track_experiment(options, report.parent)
+    return report
 
 
 def main(options: ExperimentOptions) -> None:

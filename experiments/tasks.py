@@ -18,8 +18,9 @@ from data.view import view
 from dermsynth.errors import UserError
 from dermsynth.folders import can_resume
 from dermsynth.manifest import Identity, check_same, is_finished, open_sealed
-from dermsynth.options import ComputeOptions, OutputOptions, flat, replace
+from dermsynth.options import ComputeOptions, OutputOptions, TrackedOptions, flat, replace
 from dermsynth.seeds import derive
+from dermsynth.tracked import within_experiment
 from experiments.config import SAMPLERS, Source, Trial
 from gan.generate import GenerateOptions
 from gan.options import EvaluateOptions
@@ -43,6 +44,9 @@ class Task:
     options: Any  # of the command, but for paths within the experiment
     inputs: Mapping[str, Identity] = field(default_factory=dict)  # that it is made from, known now
     links: Mapping[str, str] = field(default_factory=dict)  # option -> task whose folder it names
+    labels: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # by which it is told where it is tracked
 
     def folder(self, out: Path) -> Path:
         """Where it writes, in the experiment's folder `out`."""
@@ -56,6 +60,11 @@ class Task:
 
 def run_task(task: Task, out: Path, cache: "FeatureCache | None" = None) -> None:
     """Do it; what a kill left of it is gone on with. Raises what the command raises."""
+    with within_experiment(out, task.name.removeprefix("trials/"), task.labels):
+        _run(task, out, cache)
+
+
+def _run(task: Task, out: Path, cache: "FeatureCache | None") -> None:
     options, folder = task.resolved(out), task.folder(out)
     if isinstance(options, GanOptions):
         from gan.train import train as train_gan
@@ -241,6 +250,7 @@ def _generated_pools(trial: Trial, generator: str, given: _Given) -> list[Task]:
             label=label,
             seed=trial.gan_seed,
             truncation=trial.arm.source.truncation,
+            output=TrackedOptions(tracking=given.place["tracking"]),
             compute=ComputeOptions(given.place["device"], given.place["precision"]),
         )
         links = {"generator": generator}
@@ -273,6 +283,7 @@ def _evaluation(trial: Trial, source: Source, given: _Given) -> Task:
         test_fold=trial.split.test_fold,
         count=40 if smoke else EvaluateOptions.count,
         network="imagenet" if smoke else None,
+        tracking=given.place["tracking"],
         compute=ComputeOptions(given.place["device"], given.place["precision"]),
     )
     if source.pool == "gan" or source.pool in SAMPLERS:
@@ -287,10 +298,12 @@ def _training(trial: Trial, given: _Given) -> Task:
     for text in options.training_set.external:
         name, _, folder = text.partition("=")
         inputs[f"external/{name}"] = load_table(Path(folder))[2]
+    labels = {"arm": trial.arm.name, "tested_fold": trial.split.number, "seed": trial.seed}
+    labels |= {"gan_seed": trial.gan_seed}
     source, pools = trial.arm.source, pool_names(trial)
     if source is None or source.pool in SAMPLERS or source.pool == "gan":
         links = dict(zip(("pool", "benign_pool"), pools, strict=False))
-        return Task(trial.name, CLASSIFIER, tuple(pools), options, inputs, links)
+        return Task(trial.name, CLASSIFIER, tuple(pools), options, inputs, links, labels)
     pool = Path(pools[0])
     inputs["pool"] = load_pool(pool).as_input
-    return Task(trial.name, CLASSIFIER, (), replace(options, pool=pool), inputs)
+    return Task(trial.name, CLASSIFIER, (), replace(options, pool=pool), inputs, labels=labels)

@@ -28,8 +28,11 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     if (options.generator is None) == (options.pool is None):
         raise UserError("give one of --generator RUN and --pool POOL")
     from gan.evaluation.scoring import score  # imported here: --help does not wait for torch
+    from gan.tracked import track_evaluation
 
-    return score(options)
+    result = score(options)
+    track_evaluation(options, result)
+    return result
 
 
 def main(options: EvaluateOptions) -> None:

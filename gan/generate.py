@@ -14,7 +14,15 @@ from dermsynth import cli
 from dermsynth.errors import UserError
 from dermsynth.files import free_name, free_space
 from dermsynth.folders import check_replaceable, whole_folder
-from dermsynth.options import Between, ComputeOptions, OutputOptions, Seed, check_bounds
+from dermsynth.options import (
+    Between,
+    ComputeOptions,
+    Seed,
+    TrackedOptions,
+    check_bounds,
+    replace,
+)
+from dermsynth.tracked import config_of
 
 Truncation = Annotated[float, Between(0, 1, above=True)]
 BYTES = 32  # of an image's hash
@@ -30,7 +38,7 @@ class GenerateOptions:
     seed: Seed = 0  # of the latents
     truncation: Truncation = 1.0  # 1 for training data; 0.7: typical and less varied pictures
     png: bool = False  # write the images as PNG files too
-    output: OutputOptions = field(default_factory=OutputOptions)
+    output: TrackedOptions = field(default_factory=TrackedOptions)
     compute: ComputeOptions = field(default_factory=ComputeOptions)
 
 
@@ -45,6 +53,7 @@ def generate(options: GenerateOptions) -> Path:
     from data.store import image_writer
     from dermsynth.device import resolve
     from gan.sampling import draw_labels, sample_batches
+    from gan.tracked import track_pool
     from gan.weights import load_generator, open_generator
 
     check_bounds(options)
@@ -79,6 +88,7 @@ def generate(options: GenerateOptions) -> Path:
                 done += len(images)
         pool = PoolRecord(count=count, size=record.size, provenance=provenance)
         seal_pool(folder, pool, {"generator": sealed.as_input})
+    track_pool(replace(options.output, out=out), config_of(options), record, sealed)
     print(f"pool: {out}")
     return out
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from dermsynth.cli import Repeatable
-from dermsynth.options import Between, ComputeOptions, RunOptions, Seed
+from dermsynth.options import Between, ComputeOptions, RunOptions, Seed, TrackingMode
 
 ClassesName = Literal["none", "target", "diagnosis"]
 NetworkName = Literal["diagnosis", "imagenet"]
@@ -82,4 +82,5 @@ class EvaluateOptions:
     out: Path | None = None  # folder to write, replaced; default evaluation/ in the run or pool
     inception: Path | None = None  # torch-fidelity's Inception weights: adds FID, and minutes
     seed: Seed = 0  # of the latents and the subsets
+    tracking: TrackingMode = "auto"  # W&B where a key is configured, else offline
     compute: ComputeOptions = field(default_factory=ComputeOptions)

@@ -13,7 +13,7 @@ from dermsynth import manifest
 from dermsynth.errors import UserError
 from dermsynth.locks import locked
 from dermsynth.manifest import Sealed, open_sealed
-from dermsynth.options import ComputeOptions, OutputOptions
+from dermsynth.options import ComputeOptions, TrackedOptions
 
 GENERATOR_RUNS = Path("runs/gan")
 GENERATOR, DESCRIPTION = "generator", "generator.json"  # a finished generator: its kind, its record
@@ -119,7 +119,7 @@ def pool_of_generator(options: TrainOptions, dataset: Dataset, run: Path, count:
                 generator=run,
                 count=count,
                 seed=seed,
-                output=OutputOptions(out, overwrite=True),
+                output=TrackedOptions(out, overwrite=True, tracking=options.run.tracking),
                 compute=ComputeOptions(options.compute.device),  # in the precision usual there
             )
         )

@@ -5,8 +5,9 @@ import pandas as pd
 from classifier.evaluation.operating_points import choose_thresholds
 from classifier.run_folder import KIND
 from classifier.training.setup import TrainingSetup
-from dermsynth.manifest import Identity, identify
+from dermsynth.manifest import identify
 from dermsynth.tracked import About, config_of
+from dermsynth.tracked import predictions as identity_of
 from dermsynth.tracking import Tracker
 
 
@@ -39,10 +40,4 @@ def track_outputs(
         tracker.curves(str(part), target, score, thresholds["youden"], words)
     lies = str(setup.out)
     tracker.made(identify(KIND, parts, setup.inputs), folder=lies)
-    tracker.made(predictions_identity(parts), folder=lies, rows=len(predictions))
-
-
-def predictions_identity(parts: dict[str, str]) -> Identity:
-    """Of a run's predictions, of which its manifest holds the hash."""
-    own = parts["predictions"]
-    return Identity(kind="predictions", id=own, parts={"predictions": own})
+    tracker.made(identity_of(parts["predictions"]), folder=lies, rows=len(predictions))

@@ -10,8 +10,8 @@ from data.phantom.config import PhantomOptions
 from dermsynth.errors import UserError
 from dermsynth.options import (
     Between,
-    OutputOptions,
     Seed,
+    TrackedOptions,
     ZeroToBelowOne,
     changed,
     check_bounds,
@@ -98,7 +98,7 @@ class PrepareOptions:
     """Options of `python -m data.prepare`."""
 
     input: InputOptions = field(default_factory=InputOptions)
-    output: OutputOptions = field(default_factory=OutputOptions)
+    output: TrackedOptions = field(default_factory=TrackedOptions)
     pixels: PixelOptions = field(default_factory=PixelOptions)
     split: SplitOptions = field(default_factory=SplitOptions)
     labels: LabelOptions = field(default_factory=LabelOptions)
@@ -122,7 +122,7 @@ FILES = {"root", "on_error"}
 LABELS = {"positive", "diagnosis_map", "conflicts"}
 TABLES = {"extra", "fold_column", "tables_only"} | LABELS | PIXEL | SPLIT | FILES
 COLUMNS = {"table", "image_column", "target_column", "group_column"}
-USES = {  # beside source, out, size and overwrite
+USES = {  # beside source, out, size, overwrite and tracking
     "phantom": SPLIT | {"patients", "prevalence", "best_auc"},
     "pool": PIXEL | FILES | {"provenance"},
     **dict.fromkeys(get_args(Tabular), TABLES),
@@ -143,7 +143,7 @@ def check_options(options: PrepareOptions) -> None:
     source, native = options.input.source, options.pixels.native
     if source not in USES:
         raise UserError(f"--source {source}: expected {', '.join(USES)}")
-    everywhere = {"source", "out", "size", "overwrite"}
+    everywhere = {"source", "out", "size", "overwrite", "tracking"}
     if idle := sorted(changed(options).keys() - USES[source] - everywhere):
         flags = ", ".join(map(flag, idle))
         raise UserError(f"{flags}: --source {source} does not use it; leave it out")

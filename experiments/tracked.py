@@ -1,0 +1,136 @@
+"""An experiment as one run at W&B or TensorBoard: verdict, comparisons, trials, curves, report."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dermsynth.manifest import Identity, read_manifest
+from dermsynth.tracked import About, config_of, in_experiment, predictions
+from dermsynth.tracking import Cell, Report
+from experiments.options import ExperimentOptions
+from experiments.page import MEND, open_experiment, read_results
+from experiments.records import REPORT
+from experiments.wording import headline, summary
+
+MOST_INPUTS = 200  # files of predictions that the run is said to be made from
+FIGURES = (  # of a comparison, in the table and in the summary
+    *("auc_arm", "auc_reference", "delta_auc", "ci_low", "ci_high", "ci_low_models"),
+    *("ci_high_models", "p", "p_holm", "se_groups", "se_seeds", "se_gans", "mde"),
+)
+COLUMNS = (
+    *("arm", "reference", "test_set", "verdict", *FIGURES, "n", "n_malignant", "n_groups"),
+    *("n_seeds", "n_gan_seeds", "n_trainings", "left_out"),
+)
+CURVES = ("synthetic", "frozen", "malignant_share")  # options that arms may be drawn over
+
+
+def track_experiment(options: ExperimentOptions, folder: Path) -> None:
+    """A run of the finished experiment in `folder`, in the group of its trainings."""
+    results = read_results(open_experiment(folder))
+    record, comparisons, trials = results.experiment, results.comparisons, results.trials
+    name, identity = folder.absolute().name, read_manifest(folder, MEND).identity
+    dataset = record.dataset
+    about = About(
+        "compare",
+        {**config_of(options), **record.config},
+        name,
+        {"dataset": Path(dataset.path).name if dataset else None},
+        inputs={"dataset": dataset.identity} if dataset and dataset.identity else {},
+    )
+    with Report(folder, options.run.tracking, in_experiment(about, name)) as report:
+        for source in _inputs(folder):
+            report.used(source)
+        report.summary(**verdicts(comparisons), trainings=len(trials))
+        leaky = sorted(trials.loc[trials["leaky"], "arm"].unique())
+        said = summary(comparisons, leaky, record.warnings, record.data_warnings)
+        report.summary(sentences="\n".join(said))
+        report.table("comparisons", COLUMNS, [[c[key] for key in COLUMNS] for c in comparisons])
+        report.table("trials", list(trials.columns), _cells(trials))
+        if any(c["delta_auc"] is not None for c in comparisons):
+            report.image(0, "differences", forest(comparisons), of_lesions=False)
+        for option in CURVES:
+            if len(points := curve(record.config, trials, option)) > 1:
+                report.lines(f"curve/{option}", option, points)
+        for grid, path in record.grids.items():
+            report.image(0, f"grid/{grid}", folder / path)
+        report.page("report", folder / REPORT)
+        report.made(identity, folder / REPORT, folder=str(folder), verdict=_verdict(comparisons))
+
+
+def verdicts(comparisons: list[dict[str, Any]]) -> dict[str, Any]:
+    """The verdict of the first comparison, and the figures of every one by its name."""
+    found: dict[str, Any] = {"verdict": _verdict(comparisons)}
+    if comparisons:
+        first = comparisons[0]
+        found["headline"] = "; ".join(headline(first)) + "."
+        found |= {key: first[key] for key in ("delta_auc", "ci_low", "ci_high", "p", "mde")}
+    for c in comparisons:
+        stem = f"{c['test_set']}/{c['arm']} - {c['reference']}"
+        found |= {f"{stem}/{key}": c[key] for key in ("delta_auc", "ci_low", "ci_high", "verdict")}
+    return found
+
+
+def curve(config: dict[str, Any], trials: pd.DataFrame, option: str) -> dict[str, list[float]]:
+    """AUC on the test images over an option that arms differ in: its values, mean, extremes.
+
+    Arms whose option is no number (`balanced`) or that share its value with another are left out.
+    Empty where it is the same in all.
+    """
+    shared, arms = config.get("classifier", {}), config.get("arms", {})
+    plain = 1.0 if option == "malignant_share" else 0.0
+    values: dict[str, Any] = {
+        arm: (own or {}).get(option, shared.get(option, None if option == "frozen" else plain))
+        for arm, own in arms.items()
+    }
+    numbers = pd.to_numeric(pd.Series(values, dtype=object), errors="coerce").dropna()
+    numbers = numbers[~numbers.duplicated(keep=False)].sort_values()
+    done = trials[trials["status"] == "done"]
+    if len(numbers) < 2 or "test/auc" not in done:
+        return {}
+    figures = done.groupby("arm")["test/auc"].agg(["mean", "min", "max"]).reindex(numbers.index)
+    kept = figures.dropna()
+    points = {option: numbers[kept.index].tolist()}
+    return points | {f"AUC, {name}": kept[name].tolist() for name in kept}
+
+
+def forest(comparisons: list[dict[str, Any]]) -> np.ndarray:
+    """The differences with their intervals as a picture: uint8 [h, w, 3]."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    shown = [c for c in comparisons if c["delta_auc"] is not None][::-1]
+    figure = Figure((8, 1 + 0.45 * len(shown)), layout="constrained")
+    canvas, axes = FigureCanvasAgg(figure), figure.add_subplot()
+    for place, c in enumerate(shown):
+        if c["ci_low"] is not None and c["ci_high"] is not None:
+            axes.plot([c["ci_low"], c["ci_high"]], [place, place], color="tab:blue")
+        axes.plot([c["delta_auc"]], [place], "o", color="tab:blue")
+    margin = shown[0]["margin"]
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.axvspan(-margin, margin, color="0.92", zorder=0)
+    names = [f"{c['arm']} - {c['reference']} ({c['test_set']}): {c['verdict']}" for c in shown]
+    axes.set_yticks(range(len(shown)), names)
+    axes.set_xlabel("difference in AUC, 95% interval; grey: the margin")
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _verdict(comparisons: list[dict[str, Any]]) -> str:
+    return str(comparisons[0]["verdict"]) if comparisons else "none"
+
+
+def _cells(table: pd.DataFrame) -> list[list[Cell]]:
+    """Plain Python values; what is missing is None."""
+    plain = table.astype(object).where(table.notna(), None)
+    return [list(row) for row in plain.itertuples(index=False, name=None)]
+
+
+def _inputs(folder: Path) -> list[Identity]:
+    """The predictions of each training."""
+    paths = sorted(folder.glob("trials/*/*/manifest.json"))
+    if len(paths) > MOST_INPUTS:
+        print(f"note: {MOST_INPUTS} of {len(paths)} trainings are tracked as inputs")
+    parts = [read_manifest(path.parent, MEND).parts for path in paths[:MOST_INPUTS]]
+    return [predictions(each["predictions"]) for each in parts if "predictions" in each]

@@ -1,0 +1,68 @@
+"""What a pool and the evaluation of a generator tell W&B or TensorBoard."""
+
+from typing import Any
+
+import numpy as np
+
+from data.pool import load_pool
+from data.provenance import GeneratorRecord
+from dermsynth.manifest import Sealed, read_manifest
+from dermsynth.options import TrackedOptions
+from dermsynth.tracked import About, config_of
+from dermsynth.tracking import Report
+from gan.evaluation.records import CLOSEST, FOLDER, MEND, PAGE
+from gan.options import EvaluateOptions
+
+GRID = 6  # images a side of a pool's sample
+FIGURES = (
+    *("kid", "kid_std", "kid_floor", "precision", "recall", "density", "coverage", "fid"),
+    *("memorisation", "memorisation_flagged", "n_real", "n_synthetic", "n_training"),
+)
+
+
+def track_pool(
+    output: TrackedOptions, config: dict[str, Any], record: GeneratorRecord, generator: Sealed
+) -> None:
+    """A run of the finished pool in `output.out`: a sample of its images, and what made it.
+
+    `config`: the options of gan.generate; `record`, `generator`: of the generator's run.
+    """
+    assert output.out is not None
+    out = output.out
+    made, run = load_pool(out), generator.path.absolute().name
+    labels = {"generator": run, "fold": record.fold, "gan_seed": record.seed}
+    inputs = {"generator": generator.identity}
+    about = About("pool", config, f"pool-{run}", labels, None, inputs)
+    with Report(out, output.tracking, about) as report:
+        report.image(0, "samples", _grid(np.asarray(made.images[: GRID**2])))
+        report.summary(images=len(made.images), size=record.size)
+        report.made(made.identity, images=len(made.images), folder=str(out))
+
+
+def track_evaluation(options: EvaluateOptions, result: dict[str, Any]) -> None:
+    """A run of the finished evaluation: its figures, its page and the closest pairs."""
+    subject = options.generator or options.pool
+    assert subject is not None
+    out = options.out or subject / FOLDER
+    name = subject.absolute().name
+    inputs = read_manifest(out, MEND).inputs
+    labels = {"subject": name, "fold": result["fold"], "seed": options.seed}
+    about = About("evaluate", config_of(options), f"evaluation-{name}", labels, None, inputs)
+    with Report(out, options.tracking, about) as report:
+        quality = result.get("quality") or {}
+        report.summary(**{key: result.get(key) for key in FIGURES})
+        report.summary(evaluation_network=result["evaluation_network"])
+        report.summary(faults=", ".join(one["code"] for one in quality.get("findings", [])))
+        report.image(0, "closest", out / CLOSEST)
+        report.page("evaluation", out / PAGE)
+        report.made(read_manifest(out, MEND).identity, out / PAGE, folder=str(out))
+
+
+def _grid(images: np.ndarray) -> np.ndarray:
+    """The images as one, GRID a row: uint8 [n, s, s, 3] to [h, GRID * s, 3], filled up white."""
+    count, size = images.shape[:2]
+    tall = -(-count // GRID)
+    tiles = np.full((tall * GRID, size, size, 3), 255, np.uint8)
+    tiles[:count] = images
+    rows = tiles.reshape(tall, GRID, size, size, 3).transpose(0, 2, 1, 3, 4)
+    return rows.reshape(tall * size, GRID * size, 3)
