@@ -133,12 +133,10 @@ def label(cells: pd.DataFrame, options: SourceOptions, where: str) -> Labels | N
         for name in numbered
     )
     diagnosis = cells[diagnosed[0]] if diagnosed else None
+    if target is None and diagnosis is None:
+        return None
     if target is None:
-        return (
-            None
-            if diagnosis is None
-            else replace_notes(label_words(diagnosis, where, options), notes)
-        )
+        return replace(label_words(diagnosis, where, options), notes=notes)
     word = cells[target]
     columns = {"own": word.map(told).astype(np.float64), "unlabelled": word.map(told).isna()}
     if diagnosis is not None:
@@ -147,11 +145,6 @@ def label(cells: pd.DataFrame, options: SourceOptions, where: str) -> Labels | N
     melanoma = means == "mel"
     own = Own(f"column {target} of {where}", ("mel",) if melanoma else (), not melanoma)
     return Labels(columns, own, notes)
-
-
-def replace_notes(labels: Labels, notes: tuple[str, ...]) -> Labels:
-    """The same with other notes."""
-    return Labels(labels.columns, labels.own, notes)
 
 
 def label_words(words: pd.Series, where: str, options: SourceOptions) -> Labels:
