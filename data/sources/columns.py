@@ -5,7 +5,7 @@ never taken for a target because 0 and 1 are among them. One column a class (one
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
