@@ -22,7 +22,7 @@ OTHERS = ("#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a6d1c")  # O
 ON_PALE, ON_DEEP = "#222223", "#fefefe"  # words on a coloured map, which is the same in the dark
 VARIABLES = {  # a figure's colours that follow the page's
     **{INK: "ink", MUTED: "muted", FAINT: "faint", GRID: "grid", "#4d4d4d": "reference"},
-    **{BENIGN: "benign", MALIGNANT: "malignant", "#ffffff": "paper", "#000000": "ink"},
+    **{BENIGN: "pale", MALIGNANT: "blue", "#ffffff": "paper", "#000000": "ink"},
 }
 STYLE: dict[str, Any] = {  # of matplotlib
     "font.family": "sans-serif",

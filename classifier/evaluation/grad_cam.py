@@ -19,6 +19,7 @@ from classifier.targets import Target
 from dermsynth.vision import library
 
 OPAQUE = 0.6  # share of the colour where there is most evidence
+COLOURS = cv2.COLORMAP_VIRIDIS  # even steps to the eye, also without red or green
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,16 @@ def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
     overlay tints and brightens an image without any evidence as well.)
     """
     heat = cv2.resize(heat, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-    coloured = cv2.applyColorMap((255 * heat).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
+    coloured = cv2.applyColorMap((255 * heat).astype(np.uint8), COLOURS)[..., ::-1]
     share = OPAQUE * heat[..., None]
     return np.rint(image * (1 - share) + coloured * share).astype(np.uint8)
+
+
+def scale(steps: int = 9) -> list[str]:
+    """The colours of `overlay` from no heat to all of it, as CSS."""
+    heat = np.linspace(0, 1, steps)
+    colours = cv2.applyColorMap((255 * heat).astype(np.uint8), COLOURS).reshape(-1, 3)[:, ::-1]
+    return [
+        f"rgb({red} {green} {blue} / {OPAQUE * share:.0%})"
+        for (red, green, blue), share in zip(colours, heat, strict=True)
+    ]

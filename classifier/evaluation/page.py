@@ -8,15 +8,18 @@ import numpy as np
 
 from classifier.evaluation import calibration, page_figures, subgroups
 from classifier.evaluation.error_gallery import Gallery
+from classifier.evaluation.grad_cam import scale
 from classifier.evaluation.parts import Part
 from classifier.records import MetadataRunRecord
 from classifier.run_folder import METADATA, RUN, read_facts
 from dermsynth.manifest import Sealed
-from dermsynth.page import templates
+from dermsynth.page import embedded, templates
+
+CURVES = "plots/curves.png"  # of a run of one fold
 
 
 def draw_plots(parts: dict[str, Part], result: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Write the PNG plots; returns them as `data:` URIs, by kind and then by part."""
+    """Write the PNG plots; returns them as SVG, by kind and then by part."""
     both = {name: part.rows for name, part in parts.items() if part.scored.both}
     drawn: dict[str, Any] = {"curves": [], "reliability": {}, "forest": {}, "classes": {}}
     if both:
@@ -65,15 +68,19 @@ def render(
     sealed : the run
     result : what evaluation.json holds
     gallery : the pictures; its part is what the page is about
-    drawn : plots as `draw_plots` gives them
+    drawn : figures as `draw_plots` gives them
     """
     main, validation = gallery.part, result["validation_part"]
     environment = templates(Path(__file__).parent)
     environment.globals |= {"number": number}
+    config, facts = sealed.manifest.options, _facts(sealed)
     return environment.get_template("page.html.j2").render(
         name=sealed.path.resolve().name,
-        config=sealed.manifest.options,
-        facts=_facts(sealed),
+        config=config,
+        facts=facts,
+        made=synthetic_facts(config, facts, result["target"]),
+        curves=embedded("png", sealed.bytes(CURVES)) if sealed.has(CURVES) else None,
+        scale=scale(),
         result=result,
         one=result["target"]["one"],
         zero=result["target"]["zero"],
@@ -93,6 +100,42 @@ def _facts(sealed: Sealed) -> dict[str, Any]:
     if sealed.manifest.kind == METADATA:
         return sealed.record(RUN, MetadataRunRecord).model_dump(mode="json")
     return read_facts(sealed).model_dump(mode="json") if sealed.has(RUN) else {}
+
+
+def synthetic_facts(
+    config: dict[str, Any], facts: dict[str, Any], target: dict[str, Any]
+) -> dict[str, str]:
+    """How much of the training set is synthetic and where from, in words; {} of other kinds of run.
+
+    `facts`: run.json, {} of a cross-validated run, whose folds have one each.
+    """
+    if "synthetic" not in config:
+        return {}
+    share = config["synthetic"]
+    made = {"synthetic share": "none" if share in ("0", "0.0") else share}
+    if config.get("synthetic_only"):
+        made["synthetic share"] = "all of target 1"
+    if counts := facts.get("training_images"):
+        real = counts["real_benign"] + counts["real_malignant"]
+        made["training images"] = (
+            f"{real:,} real ({counts['real_malignant']:,} {target['one']}), "
+            f"{counts['synthetic_malignant']:,} synthetic {target['one']}, "
+            f"{counts['synthetic_benign']:,} synthetic {target['zero']}"
+        )
+        if again := counts["duplicated_malignant"]:
+            made["training images"] += f", {again:,} duplicates"
+    pool = facts.get("pool") or {}
+    for word, lies in (
+        ("pool", pool.get("path") or config.get("pool")),
+        ("pool of target 0", config.get("benign_pool")),
+        ("generator", config.get("generator")),
+    ):
+        if lies:
+            made[word] = str(lies)
+    if pool:
+        seed = "" if pool["seed"] is None else f", seed {pool['seed']}"
+        made["pool"] += f" ({pool['id'][:12]}, of kind {pool['kind']}{seed})"
+    return made
 
 
 def number(value: float | None, digits: int = 3) -> str:

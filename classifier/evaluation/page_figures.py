@@ -1,4 +1,4 @@
-"""Figures of the evaluation page: each is written as PNG and given back as a `data:` URI of an SVG.
+"""Figures of the evaluation page: each is written as PNG and given back as SVG for the page.
 
 The styles are those of the dataset card. The forest plot comes in two widths: shrunk to a phone, a
 wide one cannot be read.
@@ -11,6 +11,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
@@ -24,10 +25,12 @@ from dermsynth.page import (
     INK,
     MALIGNANT,
     MUTED,
+    ON_DEEP,
+    ON_PALE,
     OTHERS,
     STYLE,
     WIDTH,
-    embedded_figure,
+    inline_figure,
 )
 
 COLOURS = (MALIGNANT, *OTHERS)
@@ -41,10 +44,10 @@ THRESHOLDS = {  # chosen on validation: what it holds there, its mark in the ROC
 WORDS = STYLE | {"text.parse_math": False}  # a site may be called anything, `$` included
 
 
-def _finish(figure: Figure, path: Path | None) -> str:
+def _finish(figure: Figure, path: Path | None) -> Markup:
     if path is not None:
         figure.savefig(path, dpi=DPI, metadata={"Software": None})
-    return embedded_figure(figure)
+    return inline_figure(figure)
 
 
 def _square(height: float) -> tuple[Figure, Axes]:
@@ -58,7 +61,7 @@ def _square(height: float) -> tuple[Figure, Axes]:
 # --- curves --------------------------------------------------------------------------------------
 
 
-def roc(parts: dict[str, pd.DataFrame], result: dict[str, Any], path: Path) -> str:
+def roc(parts: dict[str, pd.DataFrame], result: dict[str, Any], path: Path) -> Markup:
     """ROC curve of each part (rows `target, score`), with a mark at each validation threshold."""
     with matplotlib.rc_context(WORDS):
         figure, axes = _square(4.5 + 0.19 * len(parts))
@@ -76,7 +79,7 @@ def roc(parts: dict[str, pd.DataFrame], result: dict[str, Any], path: Path) -> s
         return _finish(figure, path)
 
 
-def precision_recall(parts: dict[str, pd.DataFrame], result: dict[str, Any], path: Path) -> str:
+def precision_recall(parts: dict[str, pd.DataFrame], result: dict[str, Any], path: Path) -> Markup:
     """Precision against recall of each part; dotted, the share of images of target 1."""
     curves = {
         f"{name}: AP {result[name]['average_precision']['value']:.3f}": (
@@ -90,7 +93,7 @@ def precision_recall(parts: dict[str, pd.DataFrame], result: dict[str, Any], pat
 
 def class_precision_recall(
     one_hot: np.ndarray, probabilities: np.ndarray, figures: dict[str, Any], path: Path
-) -> str:
+) -> Markup:
     """Precision against recall of each class that is there, `one_hot` and `probabilities` [n, k].
 
     `figures`: `classes` of `measure_classes`, in the order of the columns.
@@ -103,7 +106,7 @@ def class_precision_recall(
     return _precision_recall(curves, path)
 
 
-def _precision_recall(curves: dict[str, tuple[np.ndarray, np.ndarray]], path: Path) -> str:
+def _precision_recall(curves: dict[str, tuple[np.ndarray, np.ndarray]], path: Path) -> Markup:
     """Curves of (target, score) by their label in the legend."""
     with matplotlib.rc_context(WORDS):
         columns = 1 if len(curves) < 5 else 2
@@ -127,7 +130,7 @@ def _colours(count: int) -> list[str]:
 # --- calibration ---------------------------------------------------------------------------------
 
 
-def reliability(bins: dict[str, list[dict[str, float]]], one: str, path: Path) -> str:
+def reliability(bins: dict[str, list[dict[str, float]]], one: str, path: Path) -> Markup:
     """Observed against predicted share of target 1 by bin, with Wilson intervals, and the counts.
 
     `bins`: those of `calibration`, `before` and, where there is a temperature, `after`; `one`: what
@@ -166,7 +169,7 @@ def forest(
     whole: dict[str, float | None],
     one: str,
     path: Path | None,
-) -> str:
+) -> Markup:
     """AUC of every subgroup with its interval; numbers beside it; the line and band: all images.
 
     `groups` as `subgroups` gives them, `whole` the part's AUC, `one` what target 1 is called.
@@ -250,7 +253,7 @@ def _span(auc: dict[str, float | None]) -> str:
 # --- classes and pictures ------------------------------------------------------------------------
 
 
-def confusion(matrix: dict[str, Any], path: Path, called: str = "most probable class") -> str:
+def confusion(matrix: dict[str, Any], path: Path, called: str = "most probable class") -> Markup:
     """Confusion matrix, true classes in rows: the rate of the row in colour, rate over count.
 
     `matrix`: `confusion` of `measure_classes`; `called`: what the columns are.
@@ -263,7 +266,7 @@ def confusion(matrix: dict[str, Any], path: Path, called: str = "most probable c
         axes.imshow(rates, cmap="Blues", vmin=0, vmax=1)
         for (row, column), rate in np.ndenumerate(rates):
             words = "–" if np.isnan(rate) else f"{rate:.2f}\n{counts[row, column]:,}"
-            colour = "white" if rate > 0.6 else INK
+            colour = MUTED if np.isnan(rate) else ON_DEEP if rate > 0.6 else ON_PALE
             size = 8.5 if len(names) < 9 else 6.5
             axes.text(column, row, words, ha="center", va="center", color=colour, size=size)
         axes.set_xticks(range(len(names)), names, rotation=35, ha="right", rotation_mode="anchor")

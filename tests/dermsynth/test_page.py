@@ -103,7 +103,7 @@ def test_figures_follow_the_colours_of_the_page_and_stand_alone() -> None:
         axes.plot([0, height], [0, 1], color=MALIGNANT)
         axes.set_title("<fill> & co")
         figures.append(str(inline_figure(figure)))
-    assert f"stroke: var(--malignant, {MALIGNANT})" in figures[0]
+    assert f"stroke: var(--blue, {MALIGNANT})" in figures[0]
     assert "<style" not in figures[0]  # would style the whole page
     ids = [set(re.findall(r' id="([^"]+)"', svg)) for svg in figures]
     assert ids[0]
