@@ -17,7 +17,7 @@ from dermsynth.manifest import Identity
 from dermsynth.tracked import Named
 
 if TYPE_CHECKING:
-    from dermsynth.tracking import Cell, Figures
+    from dermsynth.tracking import Cell, Figures, Line
 
 FOLDER = "tensorboard"
 
@@ -71,9 +71,12 @@ class TensorBoard:
         """Precision and recall."""
         self._writer.add_pr_curve(f"{part}/pr", target, score)
 
-    def lines(self, name: str, x: str, points: Mapping[str, Sequence[float]]) -> None:
-        """A table: its x axes are whole steps."""
-        self.table(name, list(points), list(zip(*points.values(), strict=True)))
+    def lines(self, name: str, x: str, lines: "Mapping[str, Line]") -> None:
+        """A table: TensorBoard's own x axes are whole steps."""
+        points = [
+            (word, *point) for word, line in lines.items() for point in zip(*line, strict=True)
+        ]
+        self.table(name, ["line", x, "y"], points)
 
     def page(self, name: str, path: Path) -> None:
         """Where the page lies: TensorBoard shows none."""

@@ -20,6 +20,7 @@ from dermsynth.weights_and_biases import start
 
 MOST_ROWS = 10_000  # of a table that is sent
 Figures = Mapping[str, Any]
+Line = tuple[Sequence[float], Sequence[float]]  # x and y of its points
 Cell = str | float | int | bool | None | np.ndarray  # an array is a picture, uint8 [h, w, 3]
 
 
@@ -43,8 +44,8 @@ class Board(Protocol):
     ) -> None:
         """ROC, precision and recall, and what the threshold `at` confuses."""
 
-    def lines(self, name: str, x: str, points: Mapping[str, Sequence[float]]) -> None:
-        """Lines over one of the columns."""
+    def lines(self, name: str, x: str, lines: Mapping[str, Line]) -> None:
+        """Lines by name; `x`: what they are drawn over."""
 
     def page(self, name: str, path: Path) -> None:
         """An HTML page that lies on disk."""
@@ -108,10 +109,10 @@ class Report:
         if self._board is not None and len(np.unique(target)) == 2:
             self._board.curves(part, target, score, at, words)
 
-    def lines(self, name: str, x: str, points: Mapping[str, Sequence[float]]) -> None:
-        """A line for each column of `points` over its column `x`."""
+    def lines(self, name: str, x: str, lines: Mapping[str, Line]) -> None:
+        """Lines by name; `x`: what they are drawn over."""
         if self._board is not None:
-            self._board.lines(name, x, points)
+            self._board.lines(name, x, lines)
 
     def page(self, name: str, path: Path) -> None:
         """An HTML page with pictures of lesions."""

@@ -7,11 +7,14 @@ uses it name the same artifact, wherever the data lie; only a report's page is s
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dermsynth.manifest import Identity
+
+if TYPE_CHECKING:
+    from dermsynth.tracking import Line
 
 MOST_POINTS = 20_000  # of a curve; of more, evenly chosen ones along the score
 MOST_BYTES = 50 * 2**20  # of a page
@@ -64,13 +67,15 @@ def curves(
     }
 
 
-def lines(name: str, x: str, points: Mapping[str, Sequence[float]]) -> Any:
-    """A chart with a line for each column over the column `x`."""
+def lines(name: str, x: str, points: "Mapping[str, Line]") -> Any:
+    """A chart of lines by name."""
     import wandb
 
-    keys = [key for key in points if key != x]
-    ys = [list(points[key]) for key in keys]
-    return wandb.plot.line_series(xs=list(points[x]), ys=ys, keys=keys, title=name, xname=x)
+    xs, ys = (
+        [list(line[0]) for line in points.values()],
+        [list(line[1]) for line in points.values()],
+    )
+    return wandb.plot.line_series(xs=xs, ys=ys, keys=list(points), title=name, xname=x)
 
 
 def page(path: Path) -> Any:

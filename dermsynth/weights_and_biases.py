@@ -31,7 +31,7 @@ from dermsynth.tracked import Named
 from dermsynth.wandb_modes import Mode, choose_mode, knock, reason, within
 
 if TYPE_CHECKING:
-    from dermsynth.tracking import Cell, Figures
+    from dermsynth.tracking import Cell, Figures, Line
 
 IDENTITY = "wandb-id.txt"
 PICTURES = "wandb-images.jsonl"  # pictures that were sent: step, name, path from the run's folder
@@ -91,9 +91,9 @@ class Run:
         """ROC, precision and recall, confusion at a threshold, as W&B's own charts."""
         self._send(lambda: wandb_objects.curves(part, target, score, at, words))
 
-    def lines(self, name: str, x: str, points: Mapping[str, Sequence[float]]) -> None:
-        """Lines over one of the columns, as W&B's own chart."""
-        self._send(lambda: {name: wandb_objects.lines(name, x, points)})
+    def lines(self, name: str, x: str, lines: "Mapping[str, Line]") -> None:
+        """Lines by name, as W&B's own chart."""
+        self._send(lambda: {name: wandb_objects.lines(name, x, lines)})
 
     def page(self, name: str, path: Path) -> None:
         """An HTML page that lies on disk."""

@@ -1,5 +1,8 @@
 """An experiment as one run at W&B or TensorBoard: verdict, comparisons, trials, curves, report."""
 
+import contextlib
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +11,7 @@ import pandas as pd
 
 from dermsynth.manifest import Identity, read_manifest
 from dermsynth.tracked import About, config_of, in_experiment, predictions
-from dermsynth.tracking import Cell, Report
+from dermsynth.tracking import Cell, Line, Report
 from experiments.options import ExperimentOptions
 from experiments.page import MEND, open_experiment, read_results
 from experiments.records import REPORT
@@ -22,6 +25,11 @@ FIGURES = (  # of a comparison, in the table and in the summary
 COLUMNS = (
     *("arm", "reference", "test_set", "verdict", *FIGURES, "n", "n_malignant", "n_groups"),
     *("n_seeds", "n_gan_seeds", "n_trainings", "left_out"),
+)
+TRIAL = re.compile(r"(?P<arm>.+)-seed\d+(-gan\d+)?")  # a training's folder
+OWN = (  # options in which trainings of one arm differ, and where they ran
+    *("data", "fold", "test_fold", "seed", "out", "resume", "overwrite", "device", "precision"),
+    *("tracking", "cache_gib", "pool", "benign_pool", "generator"),
 )
 CURVES = ("synthetic", "frozen", "malignant_share")  # options that arms may be drawn over
 
@@ -51,8 +59,8 @@ def track_experiment(options: ExperimentOptions, folder: Path) -> None:
         if any(c["delta_auc"] is not None for c in comparisons):
             report.image(0, "differences", forest(comparisons), of_lesions=False)
         for option in CURVES:
-            if len(points := curve(record.config, trials, option)) > 1:
-                report.lines(f"curve/{option}", option, points)
+            if lines := curves(folder, trials, option):
+                report.lines(f"curve/{option}", option, lines)
         for grid, path in record.grids.items():
             report.image(0, f"grid/{grid}", folder / path)
         report.page("report", folder / REPORT)
@@ -72,27 +80,41 @@ def verdicts(comparisons: list[dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def curve(config: dict[str, Any], trials: pd.DataFrame, option: str) -> dict[str, list[float]]:
-    """AUC on the test images over an option that arms differ in: its values, mean, extremes.
+def arm_options(folder: Path) -> dict[str, dict[str, Any]]:
+    """The options of each arm as its first finished training has them, without those of a run."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted(folder.glob("trials/*/*/manifest.json")):
+        match = TRIAL.fullmatch(path.parent.name)
+        if match and match["arm"] not in found:
+            options = read_manifest(path.parent, MEND).options
+            found[match["arm"]] = {key: options[key] for key in options if key not in OWN}
+    return found
 
-    Arms whose option is no number (`balanced`) or that share its value with another are left out.
-    Empty where it is the same in all.
+
+def curves(folder: Path, trials: pd.DataFrame, option: str) -> dict[str, Line]:
+    """AUC on the test images over an option: lines of means, lowest and highest trainings.
+
+    Arms that differ in this option alone make a line, named by the first of them. An option that is
+    no number (`balanced`) makes no point. Empty where no two arms differ so.
     """
-    shared, arms = config.get("classifier", {}), config.get("arms", {})
-    plain = 1.0 if option == "malignant_share" else 0.0
-    values: dict[str, Any] = {
-        arm: (own or {}).get(option, shared.get(option, None if option == "frozen" else plain))
-        for arm, own in arms.items()
-    }
-    numbers = pd.to_numeric(pd.Series(values, dtype=object), errors="coerce").dropna()
-    numbers = numbers[~numbers.duplicated(keep=False)].sort_values()
     done = trials[trials["status"] == "done"]
-    if len(numbers) < 2 or "test/auc" not in done:
+    if "test/auc" not in done:
         return {}
-    figures = done.groupby("arm")["test/auc"].agg(["mean", "min", "max"]).reindex(numbers.index)
-    kept = figures.dropna()
-    points = {option: numbers[kept.index].tolist()}
-    return points | {f"AUC, {name}": kept[name].tolist() for name in kept}
+    families: dict[str, list[tuple[float, str]]] = {}
+    for arm, options in arm_options(folder).items():
+        with contextlib.suppress(KeyError, TypeError, ValueError):
+            value = float(options[option])
+            rest = {key: options[key] for key in options if key != option}
+            families.setdefault(json.dumps(rest, sort_keys=True), []).append((value, arm))
+    figures = done.groupby("arm")["test/auc"].agg(["mean", "min", "max"]).dropna()
+    lines: dict[str, Line] = {}
+    for family in families.values():
+        points = sorted((value, arm) for value, arm in family if arm in figures.index)
+        if len(points) > 1:
+            for name in figures:
+                values = [float(figures.loc[arm, name]) for _, arm in points]
+                lines[f"{points[0][1]} and so on, {name}"] = [x for x, _ in points], values
+    return lines
 
 
 def forest(comparisons: list[dict[str, Any]]) -> np.ndarray:
