@@ -17,6 +17,7 @@ from PIL import Image
 from classifier.evaluation.intervals import Freedom, Resampling, Scored, figure, resample
 from data.store import Dataset
 from dermsynth.files import write_bytes
+from dermsynth.records import Record
 from experiments.compared import VALIDATION, FoldScores, scores_by_fold, sets_of
 from experiments.metric_differences import Models, calibrated
 from experiments.records import MistakeRecord, OperatingRecord, RateRecord
@@ -118,13 +119,13 @@ def _operating(called: _Called, names: tuple[str, str, str], n_models: int) -> O
 # --- of 1,000 lesions -----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(Record):
     """What 1,000 lesions at a prevalence come to; rates with their 95% intervals."""
 
     prevalence: float
     diseased: float  # lesions of target 1 among 1,000
     found: RateRecord  # of them, lesions
+    missed: RateRecord
     needless: RateRecord  # lesions of target 0 that are called 1
     ppv: RateRecord
     npv: RateRecord
@@ -141,12 +142,13 @@ def outcome(sensitivity: RateRecord, specificity: RateRecord, prevalence: float)
     false = _flipped(specificity)
     odds = prevalence / (1 - prevalence)
     return Outcome(
-        prevalence,
-        diseased,
-        _times(sensitivity, diseased),
-        _times(false, healthy),
-        _predictive(sensitivity, false, odds),
-        _predictive(specificity, _flipped(sensitivity), 1 / odds),
+        prevalence=prevalence,
+        diseased=diseased,
+        found=_times(sensitivity, diseased),
+        missed=_times(_flipped(sensitivity), diseased),
+        needless=_times(false, healthy),
+        ppv=_predictive(sensitivity, false, odds),
+        npv=_predictive(specificity, _flipped(sensitivity), 1 / odds),
     )
 
 

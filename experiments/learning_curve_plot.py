@@ -3,27 +3,28 @@
 from typing import Any
 
 import matplotlib
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import NullLocator
 
-from dermsynth.page import GRID, INK, MUTED, embedded_figure
+from dermsynth.page import GRID, INK, MUTED, inline_figure
 from experiments.learning_curve import CurveAuc, LearningCurve, Worth
 from experiments.plots import PRIMARY, REFERENCE, STYLE
 
 ASIDE = 0.02  # octaves between the intervals of a subset's two arms
 
 
-def learning_curve_plot(curve: LearningCurve, width: float, one: str = "malignant") -> str:
-    """A `data:` URI of the curves with 95% intervals; arrows go to as many real lesions' worth.
+def learning_curve_plot(curve: LearningCurve, width: float, one: str = "malignant") -> Markup:
+    """The curves with 95% intervals; arrows go to as many real lesions' worth.
 
     An arrow starts at a subset with its pool, runs level, and ends on the curve of real images; the
     bar under its head is its 95% interval, up to the figure's edge where an end lies outside the
     data. `width` in inches; `one`: what target 1 means.
     """
     with matplotlib.rc_context(STYLE):
-        return embedded_figure(draw(curve, width, one))
+        return inline_figure(draw(curve, width, one))
 
 
 def draw(curve: LearningCurve, width: float, one: str) -> Figure:

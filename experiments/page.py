@@ -4,8 +4,6 @@ Reads `experiment.json`, `comparisons.json` and `trials.parquet` of an experimen
 `report.html` beside them. Figures and pictures are embedded; nothing is loaded from elsewhere.
 """
 
-import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,9 +19,14 @@ from dermsynth.files import write_text
 from dermsynth.locks import locked
 from dermsynth.manifest import Sealed, open_sealed
 from dermsynth.page import embedded, templates
-from experiments import plots
+from experiments import numbers, plots
+from experiments.checklist import checklist
+from experiments.clinical import PREVALENCES, SENSITIVE, outcome
+from experiments.flow import flow
 from experiments.learning_curve import LearningCurve, curve_sentences
 from experiments.learning_curve_plot import learning_curve_plot
+from experiments.numbers import GAN_FIGURES, METRICS, POINTS
+from experiments.paper import latex, limitations, methods
 from experiments.records import (
     COMPARISONS,
     EXPERIMENT,
@@ -34,14 +37,27 @@ from experiments.records import (
     TRIALS,
     Comparisons,
     ExperimentRecord,
+    OperatingRecord,
     PairedRecord,
     PairedRecords,
 )
-from experiments.wording import power, summary
+from experiments.wording import headline, meaning, power, summary
 from gan.evaluation.records import CLOSEST
 from gan.evaluation.records import KIND as EVALUATION
 
 MEND = "run the experiment again with --resume"
+WORDS = (  # of experiments.numbers, that the template uses
+    *("number", "interval", "p_value", "count", "duration", "typographic", "percent", "spanned"),
+    *("gan_figure", "pool_word"),
+)
+ANY_DIFFERENCE = 2  # in AUC, from -1 to 1: an interval so wide says nothing
+COMPARISON_FIELDS = (  # every number of a comparison, for the table that a program reads
+    *("family", "scope", "verdict", "n", "n_malignant", "n_groups", "n_malignant_groups"),
+    *("n_folds", "n_seeds", "n_gan_seeds", "n_trainings", "left_out", "auc_arm", "auc_reference"),
+    *("delta_auc", "ci_low", "ci_high", "ci90_low", "ci90_high", "p", "p_holm", "ci_low_models"),
+    *("ci_high_models", "p_models", "p_delong", "se_groups", "se_seeds", "se_gans", "se_crossed"),
+    *("df_groups", "df_seeds", "df_gans", "mde", "mde_helps", "mde_hurts", "mde_level", "margin"),
+)
 ARMS = {  # arms in a reader's words, {one}: target 1; the longest prefix of a name counts
     "real": "real images only",
     "real_oversampled": "real {one} images duplicated, as many as there are synthetic ones: "
@@ -54,124 +70,6 @@ ARMS = {  # arms in a reader's words, {one}: target 1; the longest prefix of a n
     "oracle": "{one} images from the phantom's own sampler added: a perfect generator",
     "broken": "degraded images from the phantom's sampler added: a generator that must not help",
 }
-METRICS = {  # of paired.json, as the page calls them
-    "average_precision": "average precision",
-    "partial_auc_tpr80": "partial AUC, sensitivity ≥ 80%",
-    "sensitivity_at_specificity_95": "sensitivity at the threshold for 95% specificity",
-    "specificity_at_specificity_95": "specificity there",
-    "sensitivity_at_sensitivity_95": "sensitivity at the threshold for 95% sensitivity",
-    "specificity_at_sensitivity_95": "specificity there",
-    "sensitivity_at_youden": "sensitivity at Youden's threshold",
-    "specificity_at_youden": "specificity there",
-    "brier": "Brier score (less is better)",
-    "ece": "calibration error (less is better)",
-}
-GAN_FIGURES = {  # keys of evaluation.json: name, how to read it
-    "kid": ("KID × 1000", "distance to held-out real images; lower is better"),
-    "kid_floor": ("KID × 1000, real against real", "what real images score: the floor"),
-    "precision": ("precision", "share of synthetic images that lie among real ones"),
-    "recall": ("recall", "share of real images that lie among synthetic ones"),
-    "density": ("density", "how deep synthetic images lie among real ones; 1 is as real ones"),
-    "coverage": ("coverage", "share of real images with a synthetic neighbour"),
-    "memorisation": (
-        "memorisation",
-        "nearest-neighbour distance to training over held-out images, as a multiple of what "
-        "held-out images show: 1 is chance, 0 copies",
-    ),
-    "memorisation_in": ("memorisation, in detail", "near copies: closer than any held-out image"),
-    "audit": (
-        "told from real images, AUC",
-        "by a small network that looks at texture, tested on unseen images; beside it what "
-        "blurred real images and real ones give. A classifier can learn the same shortcut",
-    ),
-    "quality": ("quality gate", "what is wrong with the images"),
-    "evaluation_network": ("evaluation network", "shares nothing with the discriminator"),
-    "n_real": ("real images", ""),
-    "n_synthetic": ("synthetic images", ""),
-}
-
-
-# --- numbers on the page -------------------------------------------------------------------------
-
-
-def _missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
-
-
-def number(value: Any, digits: int = 3, sign: bool = False) -> str:
-    """`0.871`, with `sign` `+0.003` and a true minus; an en dash where there is no value."""
-    if _missing(value):
-        return "–"
-    return typographic(f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}")
-
-
-def interval(low: Any, high: Any, sign: bool = True) -> str:
-    """`[−0.008, +0.014]`."""
-    if _missing(low) or _missing(high):
-        return "–"
-    return f"[{number(low, sign=sign)}, {number(high, sign=sign)}]"
-
-
-def p_value(value: Any) -> str:
-    """Three decimals, `<0.001` below."""
-    return "<0.001" if not _missing(value) and value < 0.001 else number(value)
-
-
-def count(value: Any) -> str:
-    """`7,470`."""
-    return "–" if _missing(value) else f"{value:,}"
-
-
-def duration(seconds: Any) -> str:
-    """`42 s`, `3 min 20 s`, `1 h 05 min`."""
-    if _missing(seconds):
-        return "–"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
-def typographic(text: str) -> str:
-    """ASCII arrows and minus signs as the page shows them."""
-    return re.sub(r"(?<![\w.-])-(?=\d)", "−", text.replace(" -> ", " → "))
-
-
-def gan_figure(key: str, evaluation: dict[str, Any] | None) -> str:
-    """One cell of the generator table: KID in thousandths, others with what real images score."""
-    figures = evaluation or {}
-    value: Any = figures.get(key)
-    if _missing(value):
-        return "–"
-    if key in ("kid", "kid_floor"):
-        spread: Any = figures.get(f"{key}_std")
-        return number(1000 * value, 1) + ("" if _missing(spread) else f" ± {1000 * spread:.1f}")
-    if key == "memorisation":
-        words = {True: ", copies of training images", False: ", no copying seen", None: ""}
-        return number(value, 2) + words[figures.get("memorisation_flagged")]
-    if key == "memorisation_in":
-        return "; ".join(
-            f"{space} {number(part['ratio'], 2)}, near copies {part['near_copies']:.1%}"
-            for space, part in value.items()
-        )
-    if key == "audit":
-        aucs = (number(value[kind]["auc"], 2) for kind in ("synthetic", "blurred", "real"))
-        return "{} (blurred {}, real {})".format(*aucs)
-    if key == "quality":
-        faults = (f"{one['code']} ({one['severity']})" for one in value["findings"])
-        return ", ".join(faults) or "nothing found"
-    if key in (figures.get("floor") or {}):
-        return f"{number(value, 2)} (real {number(figures['floor'][key], 2)})"
-    return number(value, 2) if isinstance(value, float) else str(value)
-
-
-def pool_word(pool: dict[str, Any]) -> str:
-    """A pool in a column's head: `default, fold 0, seed 1`."""
-    name = pool["run"].rsplit("/", 1)[-1]
-    seed = "" if pool["seed"] is None else f", seed {pool['seed']}"
-    return f"{name.split('-fold')[0]}, fold {pool['fold']}{seed}"
 
 
 # --- the page ------------------------------------------------------------------------------------
@@ -227,7 +125,7 @@ def write_page(folder: Path, results: Results, read: Callable[[str], bytes]) -> 
     `read`: a file of the experiment by its name. Raises UserError for a damaged one.
     """
     environment = templates(Path(__file__).parent)
-    words = (number, interval, p_value, count, duration, typographic, gan_figure, power, pool_word)
+    words = (*(getattr(numbers, name) for name in WORDS), power)
     environment.globals |= {word.__name__: word for word in words}
     environment.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
     environment.filters["yaml"] = lambda value: yaml.safe_dump(
@@ -235,66 +133,148 @@ def write_page(folder: Path, results: Results, read: Callable[[str], bytes]) -> 
     )
     experiment = results.experiment.model_dump(mode="json")
     experiment["dataset"] = experiment["dataset"] or {}
-    context = _context(folder, results.comparisons, results.trials, experiment)
-    context["grids"] = {
-        kind: embedded("png", read(name)) for kind, name in experiment["grids"].items()
-    }
-    context |= _beside_the_auc(results.paired, context["target"].one)
-    write_text(folder / REPORT, environment.get_template("report.html.j2").render(**context))
-
-
-def _context(
-    folder: Path,
-    comparisons: list[dict[str, Any]],
-    trials: pd.DataFrame,
-    experiment: dict[str, Any],
-) -> dict[str, Any]:
-    done = trials[trials["status"] == "done"]
-    arms = list(dict.fromkeys(trials["arm"]))
-    leaky = sorted(set(trials.loc[trials["leaky"], "arm"])) if "leaky" in trials else []
-    sets = [c.removesuffix("/auc") for c in trials.columns if c.endswith("/auc")]
-    sentences = summary(comparisons, leaky, experiment["warnings"])
-    shown = [c for c in comparisons if c["delta_auc"] is not None]
-    options = experiment["config"].get("arms") or {}
     info = experiment["dataset"].get("info") or {}
     target = TargetMeaning.model_validate(info.get("target") or {}, strict=False)  # JSON: no tuple
-    colours = plots.arm_colours(comparisons, arms)
-    first_of_set = {c["test_set"]: c for c in reversed(comparisons)}
-    trainings = {
-        name: _two_widths(plots.training_dots, c)
-        for name, c in reversed(first_of_set.items())
-        if c["trainings"]
+    context = _verdict(results, experiment) | _trials(results.trials, results.comparisons)
+    context |= _figures(results, experiment, target.one)
+    context |= _beside_the_auc(results.paired, target.one)
+    options = experiment["config"].get("arms") or {}
+    context["arms"] = {
+        arm: _arm_words(arm, options.get(arm), target.one)
+        for arm in dict.fromkeys(results.trials["arm"])
     }
-    dots = {
-        name: _two_widths(
-            plots.seed_dots, done.dropna(subset=f"{name}/auc"), f"{name}/auc", colours
-        )
-        for name in sets
-        if done[f"{name}/auc"].notna().any()
-    }
-    return {
+    context |= _of_patients(results, info)
+    context |= _for_a_paper(results, context, target)
+    context |= {
         "experiment": experiment,
         "target": target,
         "ids_note": Grouping.model_validate(info.get("grouping") or {}).note,
-        "sentences": sentences,
-        "comparisons": comparisons,
-        "powers": [
-            first_of_set[name] for name in dict.fromkeys(c["test_set"] for c in comparisons)
+        "gan_figures": GAN_FIGURES,
+        "curve": _learning_curve(experiment["learning_curve"], target.one),
+        "closest": _closest(folder, experiment["gan"]),
+        "grids": {kind: embedded("png", read(name)) for kind, name in experiment["grids"].items()},
+        "mistakes": [
+            one | {"picture": embedded("jpeg", read(one["file"]))} for one in experiment["mistakes"]
         ],
-        "notes": [note for note in _notes(comparisons) if note not in sentences],
+    }
+    write_text(folder / REPORT, environment.get_template("report.html.j2").render(**context))
+
+
+def _verdict(results: Results, experiment: dict[str, Any]) -> dict[str, Any]:
+    """What is said at the head of the page: the same sentences as on the screen."""
+    comparisons, trials = results.comparisons, results.trials
+    leaky = sorted(set(trials.loc[trials["leaky"], "arm"])) if "leaky" in trials else []
+    sentences = summary(comparisons, leaky, experiment["warnings"])
+    told = headline(comparisons[0]) if comparisons else []  # warnings have a box of their own
+    means = meaning(comparisons[0]) if comparisons else None
+    first = "; ".join(headline(comparisons[0], experiment["warnings"])) + "." if told else None
+    first_of_set = {c["test_set"]: c for c in reversed(comparisons)}
+    sets = dict.fromkeys(c["test_set"] for c in comparisons)
+    return {
         "leaky": leaky,
+        "leak_warning": sentences[0] if leaky else None,
+        "headline": told or [sentences[-1].rstrip(".")],
+        "meaning": means,
+        "beside": [s for s in sentences[bool(leaky) :] if s not in (first, means)] if told else [],
+        "comparisons": comparisons,
+        "comparison_fields": COMPARISON_FIELDS,
+        "powers": [first_of_set[name] for name in sets],
+        "notes": [note for note in _notes(comparisons) if note not in sentences],
+    }
+
+
+def _trials(trials: pd.DataFrame, comparisons: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    done = trials[trials["status"] == "done"]
+    sets = _sets(trials)
+    return {
         "trials": trials.astype(object).where(trials.notna(), None).to_dict("records"),
         "failed": int((trials["status"] != "done").sum()),
         "means": _arm_means(done, sets),
         "sets": sets,
-        "arms": {arm: _arm_words(arm, options.get(arm), target.one) for arm in arms},
+    }
+
+
+def _sets(trials: pd.DataFrame) -> list[str]:
+    return [c.removesuffix("/auc") for c in trials.columns if c.endswith("/auc")]
+
+
+def _figures(results: Results, experiment: dict[str, Any], one: str) -> dict[str, Any]:
+    comparisons, trials = results.comparisons, results.trials
+    done = trials[trials["status"] == "done"]
+    shown = [c for c in comparisons if c["delta_auc"] is not None]
+    colours = plots.arm_colours(comparisons, list(dict.fromkeys(trials["arm"])))
+    first_of_set = {c["test_set"]: c for c in reversed(comparisons)}
+    return {
         "forest": _two_widths(plots.forest, shown) if shown else None,
-        "trainings": trainings,
-        "dots": dots,
+        "trainings": {
+            name: _two_widths(plots.training_dots, c)
+            for name, c in reversed(first_of_set.items())
+            if c["trainings"]
+        },
+        "dots": {
+            name: _two_widths(
+                plots.seed_dots, done.dropna(subset=f"{name}/auc"), f"{name}/auc", colours
+            )
+            for name in _sets(trials)
+            if done[f"{name}/auc"].notna().any()
+        },
         "rocs": {name: plots.roc(curves, colours) for name, curves in experiment["roc"].items()},
-        "gan_figures": GAN_FIGURES,
-        "curve": _learning_curve(experiment["learning_curve"], target.one),
-        "closest": _closest(folder, experiment["gan"]),
+    }
+
+
+def _of_patients(results: Results, info: dict[str, Any]) -> dict[str, Any]:
+    """Rates of the arms of the first comparison, of 1,000 lesions; the participant flow."""
+    experiment = results.experiment
+    first = results.comparisons[0] if results.comparisons else None
+    arms = [first["reference"], first["arm"]] if first else []
+    own = [
+        one
+        for name in arms
+        for one in experiment.operating
+        if (one.arm, one.test_set) == (name, "test")
+    ]
+    at = [one for one in own if one.threshold == SENSITIVE]
+    return {
+        "operating": [one.model_dump(mode="json") for one in experiment.operating],
+        "points": POINTS,
+        "thousand": _of_a_thousand(at),
+        "flow": flow(info),
+    }
+
+
+def _of_a_thousand(rates: Sequence[OperatingRecord]) -> list[dict[str, Any]]:
+    """A block a prevalence: that of the test images first, then PREVALENCES."""
+    if not rates:
+        return []
+    own = rates[0].n_malignant / rates[0].n
+    return [
+        {
+            "prevalence": prevalence,
+            "of_the_test": place == 0,
+            "rows": [
+                {"arm": one.arm}
+                | outcome(one.sensitivity, one.specificity, prevalence).model_dump()
+                for one in rates
+            ],
+        }
+        for place, prevalence in enumerate((own, *PREVALENCES))
+        if 0 < prevalence < 1
+    ]
+
+
+def _for_a_paper(
+    results: Results, context: dict[str, Any], target: TargetMeaning
+) -> dict[str, Any]:
+    experiment, comparisons = results.experiment, results.comparisons
+    subgroups = results.paired[0].subgroups if results.paired else []
+    return {
+        "methods": methods(experiment, comparisons, context["arms"], target, context["leaky"]),
+        "limitations": limitations(
+            *(experiment, comparisons, context["leaky"]),
+            *(context["failed"], len(results.trials)),
+        ),
+        "latex": latex(comparisons, experiment.name),
+        "checklist": checklist(experiment, comparisons, target, len(subgroups)),
     }
 
 
@@ -314,11 +294,16 @@ def _beside_the_auc(paired: Sequence[PairedRecord], one: str) -> dict[str, Any]:
     first = records[0] if records else {"decision_curve": [], "subgroups": []}
     curve = [point for point in first["decision_curve"] if point["delta"] is not None]
     drawn = partial(plots.decision_curve, one=one)
+    known = [s for s in first["subgroups"] if s["ci_low"] is not None and not s["few"]]
+    drawable = [s for s in known if s["ci_high"] - s["ci_low"] < ANY_DIFFERENCE]
     return {
         "paired": records,
         "metric_names": METRICS,
         "decision_curve": _two_widths(drawn, first, curve) if curve else None,
+        "decision_points": first["decision_curve"],
         "subgroups": first["subgroups"],
+        "subgroup_forest": _two_widths(plots.subgroups, drawable) if drawable else None,
+        "not_drawn": len(first["subgroups"]) - len(drawable),
     }
 
 

@@ -1,4 +1,4 @@
-"""The report's figures, each as a `data:` URI of an SVG, so that the report stays one file.
+"""The report's figures, each an SVG in the page itself, so that the report stays one file.
 
 Text stays text (selectable, in the reader's font). Figures that carry words come in two widths,
 because an 860 px figure shrunk to a phone cannot be read.
@@ -11,16 +11,17 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from dermsynth import page
-from dermsynth.page import FAINT, GRID, INK, MALIGNANT, MUTED, OTHERS, embedded_figure
+from dermsynth.page import FAINT, GRID, INK, MALIGNANT, MUTED, OTHERS, inline_figure
 
 WIDE, NARROW = 8.6, 4.0  # inches at 96 px an inch: the column of the report, a phone
-PALE, BAND = "#cccccc", "#e6eaf0"
+PALE, BAND = FAINT, GRID
 REFERENCE, PRIMARY = "#4d4d4d", MALIGNANT
 MDES = {"mde_helps": 1, "mde_hurts": -1}  # keys of a comparison: the side that they lie on
 STYLE = page.STYLE | {
@@ -39,7 +40,7 @@ def arm_colours(comparisons: Sequence[dict[str, Any]], arms: Sequence[str]) -> d
     return colours | {arm: OTHERS[i % len(OTHERS)] for i, arm in enumerate(rest)}
 
 
-def forest(comparisons: Sequence[dict[str, Any]], width: float) -> str:
+def forest(comparisons: Sequence[dict[str, Any]], width: float) -> Markup:
     """Difference in AUC of every comparison with its interval, the first one at the top.
 
     Thick: all that varies counted; thin below it: given the trained models; band: equivalence
@@ -78,7 +79,7 @@ def forest(comparisons: Sequence[dict[str, Any]], width: float) -> str:
             handlelength=1.6,
             columnspacing=1.4,
         )
-        return embedded_figure(figure)
+        return inline_figure(figure)
 
 
 def _forest_row(axes: Axes, comparison: dict[str, Any], y: float, narrow: bool, bold: bool) -> None:
@@ -146,7 +147,7 @@ def decision_curve(
     points: Sequence[dict[str, Any]],
     width: float,
     one: str = "malignant",
-) -> str:
+) -> Markup:
     """Net benefit of both arms and of treating all by threshold, and below it the difference.
 
     `record`: of paired.json; `points`: of its decision curve, those with a difference. `width` in
@@ -177,10 +178,38 @@ def decision_curve(
         lower.set_xlabel("probability at which one would act")
         for axes in (upper, lower):
             axes.grid(color=GRID, linewidth=0.8)
-        return embedded_figure(figure)
+        return inline_figure(figure)
 
 
-def training_dots(comparison: dict[str, Any], width: float) -> str:
+def subgroups(records: Sequence[dict[str, Any]], width: float) -> Markup:
+    """AUC difference with its interval by subgroup, a line each; 0 is no difference.
+
+    `records`: subgroups of paired.json with an interval, those that are `few` left out by the
+    caller: an interval from five lesions would set the scale of all. `width` in inches.
+    """
+    height = 0.34 * len(records) + 0.9
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        axes = figure.subplots()
+        axes.axvline(0, color=INK, linewidth=1, zorder=1)
+        for place, record in enumerate(records):
+            ends = [record["ci_low"], record["ci_high"]]
+            axes.plot(ends, [-place] * 2, color=PRIMARY, linewidth=3, solid_capstyle="butt")
+            point: dict[str, Any] = {"color": "white", "markeredgecolor": PRIMARY, "markersize": 6}
+            axes.plot([record["delta_auc"]], [-place], "o", zorder=3, **point)
+        names = [_short(f"{r['name']}, {r['variable'].replace('_', ' ')}") for r in records]
+        axes.set_yticks([-place for place in range(len(records))], names)
+        axes.tick_params(axis="y", length=0, labelcolor=INK)
+        axes.set_ylim(-len(records) + 0.5, 0.5)
+        axes.spines["left"].set_visible(False)
+        axes.xaxis.set_major_formatter(lambda value, _: _signed(value))
+        axes.locator_params(axis="x", nbins=4 if width < 6 else 9)
+        axes.grid(axis="x", color=GRID, linewidth=0.8)
+        axes.set_xlabel("difference in AUC")
+        return inline_figure(figure)
+
+
+def training_dots(comparison: dict[str, Any], width: float) -> Markup:
     """Difference in AUC of every training beside its reference, a line a fold; bars are means.
 
     Generators have a colour each. `width` in inches.
@@ -214,10 +243,10 @@ def training_dots(comparison: dict[str, Any], width: float) -> str:
         axes.locator_params(axis="x", nbins=4 if width < 6 else 9)
         axes.margins(x=0.08)
         axes.set_xlabel("difference in AUC of one training")
-        return embedded_figure(figure)
+        return inline_figure(figure)
 
 
-def roc(curves: dict[str, dict[str, Any]], colours: dict[str, str]) -> str:
+def roc(curves: dict[str, dict[str, Any]], colours: dict[str, str]) -> Markup:
     """ROC curves of the arms on one test set, each with its pointwise 95% band.
 
     `curves[arm]`: `fpr, tpr, low, high` as equally long lists, `auc, ci_low, ci_high`.
@@ -252,10 +281,10 @@ def roc(curves: dict[str, dict[str, Any]], colours: dict[str, str]) -> str:
         axes.grid(color=GRID, linewidth=0.8)
         axes.set_axisbelow(True)
         figure.legend(loc="outside lower center", frameon=False, fontsize=9, title_fontsize=9)
-        return embedded_figure(figure)
+        return inline_figure(figure)
 
 
-def seed_dots(trials: pd.DataFrame, column: str, colours: dict[str, str], width: float) -> str:
+def seed_dots(trials: pd.DataFrame, column: str, colours: dict[str, str], width: float) -> Markup:
     """AUC (`column`) of every trial by arm; lines join trials of equal fold, seed and GAN seed.
 
     `trials`: rows with `arm, fold, seed, gan_seed` (nullable) and `column`. `width` in inches.
@@ -282,7 +311,7 @@ def seed_dots(trials: pd.DataFrame, column: str, colours: dict[str, str], width:
         axes.margins(x=0.08)
         axes.locator_params(axis="x", nbins=5 if width < 6 else 9)
         axes.set_xlabel("AUC of a single trial")
-        return embedded_figure(figure)
+        return inline_figure(figure)
 
 
 def _pairs(trials: pd.DataFrame, upper: str, lower: str, column: str) -> list[tuple[float, float]]:

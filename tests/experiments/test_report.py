@@ -14,8 +14,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from dermsynth.errors import UserError
 from dermsynth.manifest import digest, seal
+from experiments import numbers, plots
 from experiments import page as report
-from experiments import plots
 from experiments.records import KIND
 
 SEEDS, GAN_SEEDS = (0, 1, 2), (0, 1)
@@ -141,7 +141,7 @@ def paired():
     """paired.json of the comparisons, with subgroups in the first."""
     none = {"ci_low": None, "ci_high": None}
     metric = {"arm": 0.512, "reference": 0.498, "delta": 0.0137, "ci_low": -0.021, "ci_high": 0.049}
-    metrics = [{"name": name, **metric} for name in report.METRICS]
+    metrics = [{"name": name, **metric} for name in numbers.METRICS]
     curve = [
         {"name": f"net_benefit_{at}", "threshold": at, "treat_all": 0.1 - at, **metric}
         for at in (0.02, 0.1, 0.5)
@@ -199,7 +199,7 @@ def words_of(page):
 
     class Reader(HTMLParser):
         def handle_starttag(self, tag, attributes):
-            hidden.extend([tag] if tag == "style" else [])
+            hidden.extend([tag] if tag in ("style", "script") else [])
 
         def handle_endtag(self, tag):
             if tag in hidden:
@@ -212,6 +212,12 @@ def words_of(page):
     return " ".join(" ".join(parts).split())
 
 
+def section(page, slug):
+    """The text of one section of the page."""
+    start = page.index(f'<h2 id="{slug}"')
+    return words_of(page[start : page.index("</section>", start)])
+
+
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     return page_of(write_experiment(tmp_path_factory.mktemp("exp") / "ham-quick"))
@@ -222,7 +228,7 @@ def test_images_without_ids_are_a_warning_beside_the_verdict(tmp_path, page):
     said = "9,605 of 10,015 images have neither a patient nor a lesion id: the scores may be high"
     content["data_warnings"] = [said, "external set clinic: all 30 images have neither"]
     warned = page_of(write_experiment(tmp_path / "e", ("test",), experiment=content))
-    head = words_of(warned[: warned.index("<h2>Differences")])
+    head = words_of(warned[: warned.index('<h2 id="differences"')])
     assert f"Ids are missing. {said}. External set clinic: all 30 images have neither." in head
     assert "Ids are missing" not in page
     assert "no patient id" not in words_of(page)
@@ -254,45 +260,45 @@ def test_the_target_is_called_what_the_dataset_calls_it(tmp_path):
 def test_screen_and_page_say_the_same(page):
     words = words_of(page)
     for sentence in report.summary(comparisons()):
-        assert report.typographic(sentence) in words
+        assert numbers.typographic(sentence) in words
 
 
 def test_verdict_comes_first(page):
-    order = [page.index(f"<h2>{title}") for title in re.findall(r"<h2>([^<]*)", page)]
-    assert page.index('class="verdict"') < order[0]
-    titles = re.findall(r"<h2>([^<]*)", page)
-    assert titles[:3] == ["Differences", "Real and synthetic lesions", "ROC"]
+    titles = re.findall(r'<h2 id="([^"]*)"', page)
+    assert page.index('class="verdict"') < page.index(f'<h2 id="{titles[0]}"')
+    assert titles[:3] == ["differences", "comparisons", "for-patients"]
 
 
 def test_every_number_of_the_comparisons_is_on_the_page(page):
-    words = words_of(page[page.index("<h2>Comparisons") : page.index("<h2>Trials")])
+    words = section(page, "comparisons")
     for row in comparisons():
         for key in ("auc_arm", "auc_reference", "mde", "mde_helps", "mde_hurts", "margin"):
-            assert report.number(row[key]) in words
+            assert numbers.number(row[key]) in words
         assert f"{row['delta_auc']:+.3f}".replace("-", "−") in words
         for ends in (("ci_low", "ci_high"), ("ci_low_models", "ci_high_models")):
-            assert report.interval(*(row[key] for key in ends)) in words
+            assert numbers.interval(*(row[key] for key in ends)) in words
         for key in ("p_delong", "p_models", "p", "p_holm"):
-            assert report.p_value(row[key]) in words
+            assert numbers.p_value(row[key]) in words
         assert row["family"] in words
         assert f"{row['n']:,}" in words
         assert row["verdict"] in words
 
 
 def test_what_an_auc_does_not_say_is_on_the_page(page):
-    words = words_of(page[page.index("<h2>Beside the AUC") : page.index("<h2>Trials")])
-    for title in report.METRICS.values():
+    words = section(page, "beside-the-auc")
+    for title in numbers.METRICS.values():
         assert title in words
-    assert words.count("[−0.021, +0.049]") == len(report.METRICS) * len(comparisons())
+    assert words.count("[−0.021, +0.049]") == 2 * len(numbers.METRICS) * len(comparisons())
+    words = section(page, "by-subgroup")
     assert "0.870 → 0.881 +0.011 [−0.013, +0.035] 205 29 22" in words
-    assert "dark skin tone – → – – – 31 4 3 too few to say 1 folds lack a class" in words
+    assert "dark skin tone – → – – 31 4 3 too few to say; 1 fold lacks a class" in words
 
 
 def test_warnings_of_generators_are_in_the_verdict(tmp_path):
     settings = experiment(["test"]) | {"warnings": ["the generator of seed 0 copies"]}
     page = page_of(write_experiment(tmp_path, ["test"], experiment=settings))
-    verdict = re.search(r'class="verdict">(.*?)</p>', page)[1]
-    assert verdict.endswith("; beware: the generator of seed 0 copies.</small>")
+    head = page[page.index('class="verdict"') : page.index("</header>")]
+    assert "The synthetic images are at fault. The generator of seed 0 copies." in words_of(head)
 
 
 def test_arms_are_explained_with_their_options(page):
@@ -301,7 +307,7 @@ def test_arms_are_explained_with_their_options(page):
 
 def test_every_trial_is_on_the_page(page, tmp_path):
     table = trials(np.random.default_rng(0), tuple(SETS))
-    words = words_of(page[page.index("<h2>Trials") : page.index("<h2>What this design")])
+    words = section(page, "trials")
     for row in table.itertuples():
         assert f"{table.loc[row.Index, 'test/auc']:.3f}" in words
     means = table.groupby("arm")["test/auc"].agg(["mean", "std"])
@@ -310,12 +316,19 @@ def test_every_trial_is_on_the_page(page, tmp_path):
 
 
 def test_page_is_self_contained(page):
-    loads = re.findall(r"""(?:src|srcset|href|action|data)\s*=\s*["']([^"']*)""", page)
-    assert (
-        len(loads) == 2 * 6 + 2 + 2 + 1
-    )  # forest, trainings, dots in two widths, ROC, grids, closest
+    loads = re.findall(r"""(?:src|srcset|action|data)\s*=\s*["']([^"']*)""", page)
+    assert len(loads) == 2 + 1  # grids, closest
     assert all(load.startswith("data:image/") for load in loads)
-    assert "<script" not in page
+    assert page.count("<svg ") == 2 * (1 + 2 + 2 + 1 + 1) + 2  # two widths; ROC has one
+    links = re.findall(r"""href\s*=\s*["']([^"']*)""", page)
+    apart = {link for link in links if not link.startswith(("#", "data:text/csv"))}
+    assert apart == {
+        "https://doi.org/10.1148/ryai.240300",
+        "https://doi.org/10.1136/bmj-2023-078378",
+    }
+    assert page.count("<script>") == 1  # that of the base
+    page = page.replace("default-src 'none'", "")
+    page = re.sub(r"url\(#", "", page)
     assert "url(" not in page
     assert "@import" not in page
 
@@ -392,15 +405,15 @@ def test_nothing_finished(tmp_path):
 
 def test_generator_figures():
     evaluation = gan_seed(0)["evaluation"]
-    assert report.gan_figure("kid", evaluation) == "33.1 ± 2.1"
-    assert report.gan_figure("kid_floor", evaluation) == "1.5 ± 1.2"
-    assert report.gan_figure("recall", evaluation) == "0.43 (real 0.91)"
-    assert report.gan_figure("memorisation", evaluation) == "0.96, no copying seen"
+    assert numbers.gan_figure("kid", evaluation) == "33.1 ± 2.1"
+    assert numbers.gan_figure("kid_floor", evaluation) == "1.5 ± 1.2"
+    assert numbers.gan_figure("recall", evaluation) == "0.43 (real 0.91)"
+    assert numbers.gan_figure("memorisation", evaluation) == "0.96, no copying seen"
     copied = evaluation | {"memorisation": 0.31, "memorisation_flagged": True}
-    assert report.gan_figure("memorisation", copied) == "0.31, copies of training images"
-    assert "pixels 0.98, near copies 0.0%" in report.gan_figure("memorisation_in", evaluation)
-    assert report.gan_figure("n_synthetic", evaluation) == "500"
-    assert report.gan_figure("recall", {"kid": 0.1}) == "–"
+    assert numbers.gan_figure("memorisation", copied) == "0.31, copies of training images"
+    assert "pixels 0.98, near copies 0.0%" in numbers.gan_figure("memorisation_in", evaluation)
+    assert numbers.gan_figure("n_synthetic", evaluation) == "500"
+    assert numbers.gan_figure("recall", {"kid": 0.1}) == "–"
 
 
 @pytest.mark.parametrize(
@@ -411,7 +424,7 @@ def test_generator_figures():
     ],
 )
 def test_duration(seconds, expected):
-    assert report.duration(seconds) == expected
+    assert numbers.duration(seconds) == expected
 
 
 def test_lines_join_equal_seeds_only():
