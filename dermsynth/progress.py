@@ -35,7 +35,8 @@ class Lines(tqdm):
         """The last state, without the control characters by which a moving bar ends."""
         if self.disable:
             return
-        self.display()
+        if self.n != self.last_print_n:
+            self.display()
         self.disable = True
         self._decr_instances(self)
 
