@@ -22,16 +22,15 @@ SHORT = 12  # digits of a content id in an artifact's name
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Any:
-    """A W&B table; arrays become pictures, missing numbers None."""
+    """A W&B table; arrays become pictures. Columns beside pictures have one type each."""
     import wandb
 
     def cell(value: Any) -> Any:
         return picture(value) if isinstance(value, np.ndarray) else value
 
-    return wandb.Table(
-        columns=list(columns), data=[[cell(value) for value in row] for row in rows],
-        allow_mixed_types=True,
-    )  # fmt: skip
+    mixed = not any(isinstance(value, np.ndarray) for row in rows for value in row)
+    cells = [[cell(value) for value in row] for row in rows]
+    return wandb.Table(columns=list(columns), data=cells, allow_mixed_types=mixed)
 
 
 def picture(pixels: np.ndarray | Path) -> Any:

@@ -66,7 +66,7 @@ class Tracked:
 
     def media(self, key: str) -> Path:
         """The file of a picture, table or page."""
-        return self.path.parent / "files" / self.value(key)["path"]
+        return self.path.parent / "files" / self.value(f"{key}/path")
 
     def table(self, key: str) -> tuple[list[str], list[list[Any]]]:
         """Columns and rows of a table."""
