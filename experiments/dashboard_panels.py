@@ -47,10 +47,8 @@ def workspace(place: Place, results: Results, over: Sequence[str]) -> ws.Workspa
 
 
 def runset(place: Place) -> wr.Runset:
-    """The same runs, for a report."""
+    """The same runs, for a report in their project."""
     return wr.Runset(
-        entity=place.entity,
-        project=place.project,
         name=place.experiment,
         filters=[expr.Config("experiment") == place.experiment],
         groupby=["config.experiment", "config.arm"],
