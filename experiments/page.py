@@ -195,7 +195,9 @@ def _trials(trials: pd.DataFrame, comparisons: Sequence[dict[str, Any]]) -> dict
 
 
 def _sets(trials: pd.DataFrame) -> list[str]:
-    return [c.removesuffix("/auc") for c in trials.columns if c.endswith("/auc")]
+    """Test sets; what was chosen on validation has a column of its own."""
+    names = [c.removesuffix("/auc") for c in trials.columns if c.endswith("/auc")]
+    return [name for name in names if name not in ("train", "val")]
 
 
 def _figures(results: Results, experiment: dict[str, Any], one: str) -> dict[str, Any]:

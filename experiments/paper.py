@@ -62,10 +62,7 @@ def _arms(experiment: ExperimentRecord, arms: Mapping[str, str]) -> str:
     made = ""
     if pools:
         one, were = ("pool", "was") if pools == 1 else ("pools", "were")
-        made = (
-            f" {pools} {one} of synthetic images {were} evaluated against real images that no "
-            "generator saw."
-        )
+        made = f" {pools} {one} of synthetic images {were} evaluated against held-out real images."
     return f"We compared these arms, which share folds, seeds and optimizer steps. {said}.{made}"
 
 
