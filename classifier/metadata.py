@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from dermsynth import cli
-from dermsynth.options import OutputOptions, Seed, check_bounds
+from dermsynth.options import Seed, TrackedOptions, check_bounds
 
 if TYPE_CHECKING:
     from classifier.evaluation.metrics import Metrics
@@ -25,7 +25,7 @@ class MetadataOptions:
     model: ModelName = "logistic"  # forest: 1000 trees of depth 2; boosting: of histograms
     fold: str = "all"  # validate on this fold, or on each in turn: all
     seed: Seed = 0  # of drawn missing categories, the forest and the boosting
-    output: OutputOptions = field(default_factory=OutputOptions)
+    output: TrackedOptions = field(default_factory=TrackedOptions)
 
 
 def train(options: MetadataOptions) -> dict[str, "Metrics"]:
@@ -38,6 +38,7 @@ def train(options: MetadataOptions) -> dict[str, "Metrics"]:
     # imported here: --help does not wait for scikit-learn
     from classifier.evaluation.cross_validation import pool, pooled_metrics
     from classifier.evaluation.metrics import measure_parts
+    from classifier.evaluation.tracked import track_whole
     from classifier.records import MetricsRecord
     from classifier.run_folder import METADATA, METRICS, PREDICTIONS, RUN
     from classifier.training import metadata_models
@@ -79,6 +80,8 @@ def train(options: MetadataOptions) -> dict[str, "Metrics"]:
         write_record(folder / METRICS, MetricsRecord(metrics))  # type: ignore[arg-type]
         parts = {"predictions": sha256(folder / PREDICTIONS), "metrics": digest(metrics)}
         seal(folder, METADATA, parts, {"dataset": dataset.as_input}, as_plain(kept))
+    labels = {"dataset": name, "model": options.model, "fold": options.fold, "seed": options.seed}
+    track_whole(out, kept, labels, predictions)
     print(f"{options.data}: {options.model} of age, sex and site; writes {out}")
     print(metadata_models.screen_table(fold_metrics, metrics, dataset.info.target.one))
     cli.say_next(f"python -m classifier.blend --scores image=RUN meta={out} --out both.csv")

@@ -1,5 +1,6 @@
 """What an evaluation and a file of predictions tell W&B or TensorBoard."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,15 @@ from PIL import Image
 
 from classifier.evaluation.error_gallery import failures
 from classifier.evaluation.parts import Part
-from classifier.run_folder import MEND, open_run
+from classifier.run_folder import (
+    FOLDS,
+    KIND,
+    MEND,
+    METADATA,
+    open_run,
+    read_meaning,
+    read_metrics,
+)
 from data.store import TargetMeaning
 from dermsynth import manifest
 from dermsynth.files import sha256
@@ -57,6 +66,26 @@ def track_evaluation(
         page = out / "evaluation.html"
         report.page("evaluation", page)
         report.made(manifest.read_manifest(out, MEND).identity, page, folder=str(out))
+
+
+def track_whole(out: Path, options: Any, labels: Mapping[str, Any], rows: pd.DataFrame) -> None:
+    """A run of the finished folder of several folds, or of models without images: its figures.
+
+    `options`: of the command; `labels`: by which it is told; `rows`: predictions of all parts.
+    """
+    sealed = open_run(out, (KIND, FOLDS, METADATA))
+    config, group = config_of(options), f"{labels['dataset']}-{labels['model']}"
+    about = About("train", config, group, labels, None, sealed.manifest.inputs)
+    meaning = read_meaning(sealed) or TargetMeaning()
+    with Report(out, config["tracking"], about) as report:
+        for part, figures in read_metrics(sealed).items():
+            report.summary(**_flat(part, figures))
+            of_part = rows[rows["part"] == part]
+            if (at := figures.get("threshold")) is not None and len(of_part):
+                target, score = of_part["target"].to_numpy(), of_part["score"].to_numpy()
+                report.curves(part, target, score, float(at), meaning.words)
+        report.made(sealed.identity, folder=str(out))
+        report.made(predictions(sealed.manifest.parts["predictions"]), folder=str(out))
 
 
 def track_predictions(options: Any, scores: pd.DataFrame, skipped: int) -> None:

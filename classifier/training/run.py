@@ -8,6 +8,7 @@ from typing import Any
 from classifier.evaluation.cross_validation import pool, pooled_metrics
 from classifier.evaluation.metrics import Metrics
 from classifier.evaluation.plots import draw_fold_plots, title_of
+from classifier.evaluation.tracked import track_whole
 from classifier.options import TrainOptions
 from classifier.records import MetricsRecord
 from classifier.run_folder import (
@@ -188,6 +189,9 @@ def _train_folds(options: TrainOptions, cache: FeatureCache) -> tuple[Path, dict
     ) as run:
         save_options(kept, run.path)
         metrics, leak = _run_folds(run, options, folds, cache)
+    labels = {"dataset": data.absolute().name, "model": backbone, "fold": "all"}
+    labels |= {"seed": options.compute.seed}
+    track_whole(out, options, labels, read_predictions(open_run(out, (FOLDS,))))
     print(f"\n{len(folds)} folds: {out}")
     print(metrics_table(metrics, leak))
     return out, metrics
