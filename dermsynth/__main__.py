@@ -24,6 +24,7 @@ COMMANDS = {
     "classifier blend": "mix the scores of several models",
     "experiments run": "compare classifiers with and without synthetic lesions",
     "experiments report": "write the report of an experiment again",
+    "experiments gallery": "one page over all experiments, generators, classifiers and datasets",
     "verify": "check a dataset, pool, run or experiment against its manifest",
 }
 WORDS = """Would GAN-made lesions help my skin-lesion classifier, by how much, and can I trust it?
