@@ -81,7 +81,8 @@ def headline(c: dict[str, Any], warnings: Sequence[str] = ()) -> list[str]:
         return [f"{about}: {c['why_undecidable']}", *alone, *beware]
     place = f"on {_where(c)}"
     if _fails_correction(c):
-        place += ", an interval without zero that does not stand after correction (Holm)"
+        how = "the test itself" if c["p_holm"] == c["p"] else "correction (Holm)"
+        place += f", an interval without zero that does not stand after {how}"
     against = "" if c["reference"] == "real" else f" {_against(c)}"
     told = f"{c['verdict'].capitalize()}: {_subject(c)} {VERBS[c['verdict']]}{against}: "
     told = told.replace(",: ", ": ")

@@ -1,223 +1,31 @@
-import base64
-import io
-import json
 import re
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from comparison_rows import comparison
-from PIL import Image
-from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+from experiment_folders import (
+    GAN_SEEDS,
+    SEEDS,
+    SETS,
+    comparisons,
+    experiment,
+    gan_seed,
+    page_of,
+    section,
+    trials,
+    words_of,
+    write_experiment,
+)
 
 from dermsynth.errors import UserError
-from dermsynth.manifest import digest, seal
+from dermsynth.manifest import seal
 from experiments import numbers, plots
 from experiments import page as report
 from experiments.records import KIND
-
-SEEDS, GAN_SEEDS = (0, 1, 2), (0, 1)
-SETS = {"test": (412, 58, 310, 44), "external/isic2019": (2065, 411, 2065, 411)}
-
-
-def comparisons():
-    """Primary, control and external comparisons."""
-    external = {"test_set": "external/isic2019", "n": 2065, "n_malignant": 411, "n_groups": 2065}
-    external |= {"n_malignant_groups": 411, "mde": 0.0121}
-    numbers = {"auc_reference": 0.7403, "auc_arm": 0.7611, "delta_auc": 0.0208, "ci_low": 0.0115}
-    numbers |= {"ci_high": 0.0301, "p": 0.0001, "p_holm": 0.0006, "p_delong": 0.00004}
-    numbers |= {"family": "external-primary", "verdict": "helps", "p_models": 0.00002}
-    control = {"auc_reference": 0.8735, "auc_arm": 0.8742, "delta_auc": 0.0007, "ci_low": -0.0092}
-    control |= {"ci_high": 0.0107, "family": "secondary"}
-    duplicated = {"arm": "real_oversampled", "scope": "arms", "family": "secondary"}
-    duplicated |= {"auc_arm": 0.8735, "delta_auc": 0.0023, "verdict": "undecidable"}
-    duplicated |= {"why_undecidable": "one classifier seed", "ci_low": None, "ci_high": None}
-    duplicated |= {"p": None, "p_holm": None, "mde": None, "mde_helps": None, "mde_hurts": None}
-    return [
-        comparison(),
-        comparison(reference="real_oversampled", **control),
-        comparison(**duplicated),
-        comparison(**external, **numbers),
-        comparison(**external, **numbers | {"reference": "real_oversampled"}),
-    ]
-
-
-def trials(rng, sets):
-    """Finished trials of three arms whose scores share the difficulty of the images."""
-    rows, scores = [], {}
-    arms = [("real", None), ("real_oversampled", None), *(("synthetic", s) for s in GAN_SEEDS)]
-    for name in sets:
-        n, malignant, *_ = SETS[name]
-        target = (np.arange(n) < malignant).astype(int)
-        scores[name] = target, 1.35 * target + rng.normal(0, 0.8, n)
-    for arm, gan_seed in arms:
-        for seed in SEEDS:
-            row = {"arm": arm, "fold": 0, "seed": seed, "gan_seed": gan_seed, "status": "done"}
-            row |= {"seconds": rng.uniform(60, 90), "leaky": False, "auc_val": 0.9}
-            for name in sets:
-                target, base = scores[name]
-                score = base + rng.normal(0, 0.6, len(base))
-                fpr, tpr, _ = roc_curve(target, score)
-                row[f"{name}/auc"] = roc_auc_score(target, score)
-                row[f"{name}/average_precision"] = average_precision_score(target, score)
-                row[f"{name}/sensitivity_at_95_specificity"] = tpr[fpr <= 0.05].max()
-            rows.append(row)
-    return pd.DataFrame(rows).astype({"gan_seed": "Int64"})
-
-
-def roc_bands(sets):
-    """Smooth curves of a binormal model with a made-up band."""
-    fpr = np.linspace(0, 1, 101)
-    bands = {}
-    for name in sets:
-        bands[name] = {}
-        for arm, strength in (("real", 0.150), ("real_oversampled", 0.147), ("synthetic", 0.144)):
-            tpr, spread = fpr**strength, 0.07 * np.sin(np.pi * fpr) ** 0.5 * (1 - fpr)
-            band = {
-                "fpr": fpr,
-                "tpr": tpr,
-                "low": tpr - spread,
-                "high": np.minimum(tpr + spread, 1),
-            }
-            auc = 1 / (1 + strength)
-            bands[name][arm] = {key: value.tolist() for key, value in band.items()} | {
-                "auc": auc,
-                "ci_low": auc - 0.03,
-                "ci_high": auc + 0.03,
-            }
-    return bands
-
-
-def gan_seed(seed):
-    """What the runner records of one generator."""
-    evaluation = {"kid": 0.0331, "kid_std": 0.0021, "kid_floor": 0.0015, "kid_floor_std": 0.0012}
-    evaluation |= {"precision": 0.71, "recall": 0.43, "density": 0.82, "coverage": 0.66}
-    evaluation |= {"floor": {"precision": 0.93, "recall": 0.91, "density": 1.01, "coverage": 0.97}}
-    evaluation |= {"memorisation": 0.962, "memorisation_flagged": False, "n_real": 223}
-    near = {"features": {"ratio": 0.962, "near_copies": 0.004}}
-    near |= {"pixels": {"ratio": 0.981, "near_copies": 0.0}}
-    evaluation |= {"memorisation_in": near, "n_synthetic": 500}
-    evaluation |= {"evaluation_network": "resnet18, from scratch on the diagnoses of fold 0"}
-    generator = {"architecture": {"name": "lean", "width": 32}, "fold": 0, "size": 128}
-    record = {
-        "seed": seed,
-        "fold": 0,
-        "run": f"pools/default-fold0-seed{seed}",
-        "evaluated": f"evaluations/default-fold0-seed{seed}",
-        "kimg": 12.4 + seed,
-        "seconds": 301.5,
-    }
-    return record | {"evaluation": evaluation, "generator": generator | {"n_training": 891}}
-
-
-def experiment(sets):
-    """experiment.json as the runner writes it."""
-    info = {"schema_version": 1, "folds_hash": "3f9a" * 16, "licence": "CC BY-NC 4.0"}
-    info |= {"options": {"source": "ham10000", "folds": 5, "test_fraction": 0.2, "seed": 0}}
-    info |= {"counts": {"fold": {"0": 1601, "1": 1603, "2": 1602, "3": 1600, "4": 1601}}}
-    info |= {"duplicates": {"byte-identical pairs": 2, "near-duplicate pairs": 23}}
-    config = {"arms": {"real": {}, "real_oversampled": {"oversample": 0.3}}}
-    config["arms"]["synthetic"] = {"synthetic": 0.3}
-    config |= {"seeds": list(SEEDS), "gan_seeds": list(GAN_SEEDS), "margin": 0.01, "folds": [0]}
-    counts = {"train": {"benign": 5698, "malignant": 712, "groups": 4790}}
-    counts |= {"val": {"benign": 1424, "malignant": 178, "groups": 1192}}
-    counts |= {"test": {"benign": 354, "malignant": 58, "groups": 310}}
-    machine = {"cpu": "Xeon, 2.1 GHz", "cores": 2, "memory_gib": 15.6, "device": "cpu, fp32"}
-    return {
-        **{"name": "ham-quick", "config": config, "counts": counts, "machine": machine},
-        "command": "python -m experiments.run experiments/configs/quick.yaml "
-        "--data datasets/ham10000 --out runs/exp/ham-quick",
-        "dataset": {"path": "datasets/ham10000", "folds_hash": "3f9a" * 16, "info": info},
-        "versions": {"python": "3.11.9", "torch": "2.13.0", "timm": "1.0.31"},
-        **{"started": "2026-03-02 14:05", "seconds": 2310.4, "roc": roc_bands(sets)},
-        "gan": [gan_seed(seed) for seed in GAN_SEEDS],
-        "grids": {"real": "grids/real.png", "synthetic": "grids/synthetic.png"},
-    }
-
-
-def paired():
-    """paired.json of the comparisons, with subgroups in the first."""
-    none = {"ci_low": None, "ci_high": None}
-    metric = {"arm": 0.512, "reference": 0.498, "delta": 0.0137, "ci_low": -0.021, "ci_high": 0.049}
-    metrics = [{"name": name, **metric} for name in numbers.METRICS]
-    curve = [
-        {"name": f"net_benefit_{at}", "threshold": at, "treat_all": 0.1 - at, **metric}
-        for at in (0.02, 0.1, 0.5)
-    ]
-    curve[2] |= {"arm": None, "reference": None, "delta": None, **none}
-    subgroup = {"variable": "skin_tone", "name": "dark", "n": 31, "n_malignant": 4}
-    subgroup |= {"n_malignant_groups": 3, "folds_left_out": 1, "few": True}
-    women = {"variable": "sex", "name": "female", "n": 205, "n_malignant": 29}
-    women |= {"n_malignant_groups": 22, "folds_left_out": 0, "few": False, "auc_arm": 0.8812}
-    women |= {"auc_reference": 0.8701, "delta_auc": 0.0111, "ci_low": -0.013, "ci_high": 0.0352}
-    names = ("arm", "reference", "test_set")
-    rows = [
-        {key: row[key] for key in names}
-        | {"replicates": 200, "metrics": metrics, "decision_curve": curve, "subgroups": []}
-        for row in comparisons()
-    ]
-    rows[0]["subgroups"] = [women, subgroup]
-    return rows
-
-
-def grid(path, rng):
-    """A picture that stands for 4 x 4 lesions."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tiles = rng.integers(90, 220, (4, 4, 3)).astype(np.uint8)
-    Image.fromarray(tiles).resize((528, 528), Image.Resampling.BICUBIC).save(path)
-
-
-def write_experiment(folder, sets=("test", "external/isic2019"), **changes):
-    """A realistic experiment folder; `changes` replace the content of its files by name."""
-    rng = np.random.default_rng(0)
-    content = {"comparisons": [c for c in comparisons() if c["test_set"] in sets]}
-    content |= {"paired": [row for row in paired() if row["test_set"] in sets]}
-    content |= {"experiment": experiment(sets), "trials": trials(rng, sets)} | changes
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ("comparisons", "experiment", "paired"):
-        (folder / f"{name}.json").write_text(json.dumps(content[name]))
-    content["trials"].to_parquet(folder / "trials.parquet", index=False)
-    for name in ("real", "synthetic"):
-        grid(folder / "grids" / f"{name}.png", rng)
-    evaluation = folder / "evaluations" / "default-fold0-seed0"
-    grid(evaluation / "memorisation.png", rng)
-    seal(evaluation, "generator-evaluation", {})
-    seal(folder, KIND, {"comparisons": digest(content["comparisons"])})
-    return folder
-
-
-def page_of(folder):
-    """The report's HTML."""
-    return report.write_report(folder).read_text(encoding="utf-8")
-
-
-def words_of(page):
-    """The text that a reader sees, whitespace collapsed."""
-    parts, hidden = [], []
-
-    class Reader(HTMLParser):
-        def handle_starttag(self, tag, attributes):
-            hidden.extend([tag] if tag in ("style", "script") else [])
-
-        def handle_endtag(self, tag):
-            if tag in hidden:
-                hidden.remove(tag)
-
-        def handle_data(self, data):
-            parts.extend([] if hidden else [data])
-
-    Reader().feed(page)
-    return " ".join(" ".join(parts).split())
-
-
-def section(page, slug):
-    """The text of one section of the page."""
-    start = page.index(f'<h2 id="{slug}"')
-    return words_of(page[start : page.index("</section>", start)])
 
 
 @pytest.fixture(scope="module")
@@ -305,151 +113,6 @@ def test_warnings_of_generators_are_in_the_verdict(tmp_path):
 
 def test_arms_are_explained_with_their_options(page):
     assert "malignant ones made by the generator (synthetic: 0.3)" in words_of(page)
-
-
-def operating(arm, threshold, sensitivity, specificity):
-    """What an arm reaches at a threshold."""
-    names = ("sensitivity", "specificity")
-    rates = {
-        name: {"value": value, "low": value - 0.05, "high": value + 0.04}
-        for name, value in zip(names, (sensitivity, specificity), strict=True)
-    }
-    counts = {"n_models": 3, "n": 412, "n_malignant": 58, "n_groups": 310}
-    counts |= {"n_malignant_groups": 44}
-    return {"arm": arm, "test_set": "test", "threshold": threshold, **counts, **rates}
-
-
-def test_a_clinician_reads_counts_of_lesions_at_three_prevalences(tmp_path):
-    content = experiment(("test",))
-    content["operating"] = [
-        operating("real", "sensitivity_95", 0.9, 0.8),
-        operating("synthetic", "sensitivity_95", 0.94, 0.75),
-        operating("real", "youden", 0.85, 0.85),
-    ]
-    page = page_of(write_experiment(tmp_path / "e", ("test",), experiment=content))
-    words = section(page, "for-patients")
-    assert "at a prevalence of 14.1%, that of the test images: 141 of 1,000 are malignant" in words
-    assert "at a prevalence of 1.0%: 10 of 1,000 are malignant" in words
-    ten = words[words.index("at a prevalence of 10.0%: 100 of 1,000 are malignant") :]
-    assert "real 90.0 [85.0, 94.0] 10.0 [6.0, 15.0] 180 [144, 225] 0.333 [" in ten
-    assert "synthetic 94.0 [89.0, 98.0] 6.0 [2.0, 11.0] 225 [189, 270] 0.295 [" in ten
-    assert "real test Youden's index on validation 3 0.850 [0.800, 0.890]" in words
-    assert "412 58 310 44" in words
-
-
-def test_an_old_record_says_that_it_has_no_operating_points(page):
-    assert "No operating points were recorded: run the experiment again with --resume" in section(
-        page, "for-patients"
-    )
-
-
-def test_mistakes_are_shown_with_their_diagnosis(tmp_path):
-    content = experiment(("test",))
-    one = {"file": "mistakes/00.jpg", "image_id": "ISIC_1", "diagnosis": "seborrheic_keratosis"}
-    one |= {"target": 0, "wrong": 9, "n_models": 15, "wrong_reference": 0, "n_models_reference": 5}
-    content["mistakes"] = [one]
-    (tmp_path / "e" / "mistakes").mkdir(parents=True)
-    Image.new("RGB", (8, 8)).save(tmp_path / "e" / one["file"])
-    page = page_of(write_experiment(tmp_path / "e", ("test",), experiment=content))
-    words = section(page, "for-patients")
-    assert "Missed: malignant that is not called so: none by most models." in words
-    said = "seborrheic keratosis wrong by 9 of 15; reference 0 of 5 ISIC_1"
-    assert said in words
-    assert "data:image/jpeg;base64," in page
-
-
-def test_subgroups_with_few_are_in_the_table_and_not_drawn(page):
-    start = page.index('<h2 id="by-subgroup"')
-    drawn = page[start : page.index("<table", start)]
-    assert "female, sex" in drawn
-    assert "dark" not in drawn
-    assert "1 of 2 subgroups are in the table only" in words_of(drawn)
-
-
-def test_a_statistician_finds_flow_missing_data_and_the_plan(tmp_path):
-    content = experiment(("test",))
-    content["dataset"]["info"] |= {"rows": 8100, "dropped": {"unreadable file": ["a", "b"]}}
-    content["dataset"]["info"]["counts"]["images"] = 8007
-    part = {"images": 412, "malignant": 58, "groups": 310, "lesions": 300, "patients": 0}
-    part |= {"without_lesion": 7, "without_patient": 412, "missing": {"age": 31, "sex": 0}}
-    content["parts"] = {"test": part}
-    sha = "ab" * 32
-    content["plan"] = {"made": "2026-03-02T14:00:00+00:00", "design_sha256": sha, "visible": None}
-    page = page_of(write_experiment(tmp_path / "e", ("test",), experiment=content))
-    words = section(page, "who-was-studied")
-    assert "rows of the source's table 8,100 rows dropped: unreadable file 2 images" in words
-    assert "kept 8,007 images" in words
-    assert "test 412 58 310 0 300 412 7" in words
-    assert "age 31 sex 0" in words
-    words = section(page, "design")
-    assert "written down on 2026-03-02T14:00:00+00:00, before anything was trained; SHA" in words
-    assert sha in words
-    assert "3 comparisons: 1 primary, 2 secondary." in words
-
-
-def test_every_table_has_its_csv(page):
-    saved = dict(re.findall(r'download="([^"]*)\.csv" href="data:text/csv[^,]*,([^"]*)"', page))
-    assert {"all-comparisons", "metrics", "trials", "pairs-of-trainings"} <= set(saved)
-    text = base64.b64decode(saved["all-comparisons"]).decode("utf-8-sig")
-    table = pd.read_csv(io.StringIO(text))
-    assert table["delta_auc"].tolist() == [c["delta_auc"] for c in comparisons()]
-    assert table["n_trainings"].tolist() == [15] * 5
-    assert table["verdict"].tolist() == [c["verdict"] for c in comparisons()]
-    text = base64.b64decode(saved["pairs-of-trainings"]).decode("utf-8-sig")
-    pairs = pd.read_csv(io.StringIO(text))
-    assert len(pairs) == 5 * 15
-    assert sorted(pairs["GAN seed"].unique()) == [0, 1, 2]
-
-
-def test_what_is_zero_is_shown(tmp_path):
-    content = experiment(("test",))
-    content["config"] |= {"folds": 0, "classifier": {"dropout": 0.0, "frozen": 0}}
-    content["gan"] = [gan_seed(0) | {"kimg": 0.016, "seconds": 0.0}]
-    content["gan"][0]["generator"] |= {"seed": 0, "test_fold": 0, "penalty": 0.0, "ema": False}
-    content["seconds"] = 0.0
-    page = page_of(write_experiment(tmp_path / "e", ("test",), experiment=content))
-    made = section(page, "how-it-was-made")
-    for said in ("folds: 0", "dropout: 0.0", "frozen: 0", "whole experiment 0.0 s"):
-        assert said in made
-    images = section(page, "synthetic-images")
-    for said in ("fold 0", "seed 0", "test_fold 0", "penalty 0.0", "ema no"):
-        assert said in images
-    assert "real images shown in training repeats count 16" in images
-    assert "training time 0.0 s" in images
-    assert "took 0.0 s" in words_of(page)
-    real = section(page, "real-and-synthetic-lesions")
-    assert "seed 0, after 16 real images shown" in real
-
-
-def test_a_pool_from_elsewhere_has_no_seed(tmp_path):
-    content = experiment(("test",))
-    content["gan"] = [gan_seed(0) | {"seed": None, "kimg": None, "seconds": None, "run": "p/mine"}]
-    page = page_of(write_experiment(tmp_path / "e", ("test",), experiment=content))
-    assert "Synthetic. p/mine. KID" in section(page, "real-and-synthetic-lesions")
-    assert "None" not in words_of(page)
-
-
-def test_a_smoke_run_cannot_be_taken_for_a_result(tmp_path, page):
-    content = experiment(("test",))
-    content["config"]["smoke"] = True
-    smoke = page_of(write_experiment(tmp_path / "e", ("test",), experiment=content))
-    assert smoke.index("Smoke run.") < smoke.index('class="verdict"')
-    assert "Smoke run." not in page
-
-
-def test_inconclusive_is_explained_under_the_verdict(page):
-    head = words_of(page[page.index('class="verdict"') : page.index("</header>")])
-    assert "a gain of 0.018 AUC or a loss of 0.019 AUC is found in four of five such" in head
-    assert head.index("Inconclusive: ") < head.index("Inconclusive means that")
-
-
-def test_a_paper_finds_its_paragraphs_and_table(page):
-    words = section(page, "for-a-paper")
-    assert "The primary comparison was synthetic against real in AUC" in words
-    assert "The labels are those of the source; this software did not check" in words
-    assert r"\begin{tabular}" in words
-    assert "CLAIM 2024 and TRIPOD+AI checklist" in words
-    assert "funding and interests 44 18a, 18b – yours to write" in words
 
 
 def test_every_trial_is_on_the_page(page, tmp_path):
