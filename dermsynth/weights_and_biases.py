@@ -58,6 +58,7 @@ class Run:
         """`once`: it has no steps, and is never resumed."""
         self._run, self._folder, self._once = run, folder, once
         self._works = True
+        self._said: set[str] = set()  # what W&B did not take, and why
         self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._sender = threading.Thread(target=self._work, daemon=True)
         self._sender.start()
@@ -152,8 +153,12 @@ class Run:
         def attempt() -> None:
             try:
                 what()
-            except (OSError, ValueError, TypeError, AttributeError) as error:
-                print(f"warning: W&B: {reason(error)}; left out")
+            except (TimeoutError, ConnectionError):
+                raise  # nor will it take the rest
+            except Exception as error:  # of W&B's many
+                if (said := reason(error)) not in self._said:
+                    print(f"warning: W&B takes not all of the run ({said}); the rest is tracked")
+                self._said.add(said)
 
         self.then(attempt)
 
