@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from wandb_files import Tracked, only_run
+from wandb_server import Server, sync
 
 from dermsynth import options as options_module
 from dermsynth.errors import UserError
@@ -34,7 +35,7 @@ one = Identity(kind="dataset", id="a" * 64, parts={})
 two = Identity(kind="model", id="b" * 64, parts={})
 config, labels = {"lr": 0.5, "smoke": True}, {"arm": "real"}
 about = About("train", config, "the-group", labels, "epoch", {"data": one})
-with Tracker(folder, "offline", about) as tracker:
+with Tracker(folder, sys.argv[2], about) as tracker:
     for epoch in (1, 2):
         tracker.log(epoch * 10, epoch=epoch, val_auc=epoch / 4)
     tracker.final(21, **{"test/auc": 0.75})
@@ -47,16 +48,16 @@ with Tracker(folder, "offline", about) as tracker:
     tracker.page("report", page)
     tracker.made(two, page, n=3)
 (folder / "later").mkdir()
-with Report(folder / "later", "offline", About("data", {}, "g")) as report:
+with Report(folder / "later", sys.argv[2], About("data", {}, "g")) as report:
     report.summary(images=7, nothing=None)
 """
 
 
-def run_script(folder: Path, **env: str) -> str:
+def run_script(folder: Path, mode: str = "offline", **env: str) -> str:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
     kept |= {"HOME": str(folder), "PYTHONPATH": str(Path(__file__).parents[2])} | env
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(folder)],
+        [sys.executable, "-c", SCRIPT, str(folder), mode],
         env=kept,
         capture_output=True,
         text=True,
@@ -143,6 +144,36 @@ def test_pictures_of_lesions_are_left_out_where_that_is_asked(tmp_path: Path):
     assert "plot/path" in run.keys
     (made,) = (one for name, one in run.made.items() if name.startswith("model"))
     assert {entry.path for entry in made.manifest.contents} == {"identity.json"}
+
+
+OWN = ["dataset-" + "a" * 12, "model-" + "b" * 12]
+
+
+def test_a_server_learns_what_was_made_from_what(tmp_path: Path):
+    server = Server()
+    said = run_script(tmp_path, "wandb", WANDB_API_KEY="a" * 40, WANDB_BASE_URL=server.url)
+    assert said == ""
+    assert [name for name in server.made if not name.startswith("run-")] == OWN
+    assert server.used == OWN[:1]
+    (rows,) = (rows for rows in server.history.values() if rows)
+    assert [row["val_auc"] for row in rows if "val_auc" in row] == [0.25, 0.5]
+
+
+def test_a_server_learns_the_same_from_a_run_that_is_synced(whole: Tracked, tmp_path: Path):
+    server = Server()
+    sync(whole.path.parent, server, tmp_path)
+    assert sorted(name for name in server.made if not name.startswith("run-")) == OWN
+    assert server.used == OWN[:1]
+
+
+@pytest.mark.slow
+def test_what_a_server_refuses_costs_that_alone(tmp_path: Path):
+    server = Server()
+    server.answer_of_artifacts = lambda operation, variables: {}
+    said = run_script(tmp_path, "wandb", WANDB_API_KEY="a" * 40, WANDB_BASE_URL=server.url)
+    assert said.count("warning: W&B takes not all of the run (") == 1
+    (rows,) = (rows for rows in server.history.values() if rows)
+    assert [row["val_auc"] for row in rows if "val_auc" in row] == [0.25, 0.5]
 
 
 # --- names ---------------------------------------------------------------------------------------
