@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from data.card.target import in_words
 from data.grouping import Grouping
 from data.store import TargetMeaning
 from dermsynth.files import write_text
@@ -154,7 +155,8 @@ def write_page(folder: Path, results: Results, read: Callable[[str], bytes]) -> 
         "closest": _closest(folder, experiment["gan"]),
         "grids": {kind: embedded("png", read(name)) for kind, name in experiment["grids"].items()},
         "mistakes": [
-            one | {"picture": embedded("jpeg", read(one["file"]))} for one in experiment["mistakes"]
+            one | {"picture": embedded("jpeg", read(one["file"])), "words": _diagnosis(one)}
+            for one in experiment["mistakes"]
         ],
     }
     write_text(folder / REPORT, environment.get_template("report.html.j2").render(**context))
@@ -315,6 +317,15 @@ def _notes(comparisons: Sequence[dict[str, Any]]) -> list[str]:
 
 def _two_widths(figure: Any, *inputs: Any) -> dict[str, str]:
     return {"wide": figure(*inputs, plots.WIDE), "narrow": figure(*inputs, plots.NARROW)}
+
+
+def _diagnosis(mistake: dict[str, Any]) -> str:
+    """A diagnosis by its code and in words: `mel: melanoma`."""
+    code = mistake["diagnosis"]
+    if code is None:
+        return "diagnosis not known"
+    words = in_words(code)
+    return code.replace("_", " ") if words is None else f"{code}: {words}"
 
 
 def _arm_words(arm: str, options: dict[str, Any] | None, one: str) -> str:

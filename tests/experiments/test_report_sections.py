@@ -63,14 +63,13 @@ def test_mistakes_are_shown_with_their_diagnosis(tmp_path):
     content = experiment(("test",))
     one = {"file": "mistakes/00.jpg", "image_id": "ISIC_1", "diagnosis": "seborrheic_keratosis"}
     one |= {"target": 0, "wrong": 9, "n_models": 15, "wrong_reference": 0, "n_models_reference": 5}
-    content["mistakes"] = [one]
+    content["mistakes"] = [one, one | {"target": 1, "diagnosis": "mel"}]
     (tmp_path / "e" / "mistakes").mkdir(parents=True)
     Image.new("RGB", (8, 8)).save(tmp_path / "e" / one["file"])
     page = page_of(write_experiment(tmp_path / "e", ("test",), experiment=content))
     words = section(page, "for-patients")
-    assert "Missed: malignant that is not called so: none by most models." in words
-    said = "seborrheic keratosis wrong by 9 of 15; reference 0 of 5 ISIC_1"
-    assert said in words
+    assert "Missed: malignant that is not called so. mel: melanoma wrong by 9 of 15" in words
+    assert "seborrheic keratosis wrong by 9 of 15; reference 0 of 5 ISIC_1" in words
     assert "data:image/jpeg;base64," in page
 
 
