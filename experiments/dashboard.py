@@ -39,6 +39,9 @@ def main(options: DashboardOptions) -> None:
     """
     if find_spec("wandb_workspaces") is None:
         raise UserError(f"experiments.dashboard needs {EXPLAINED}")
+    os.environ.setdefault(
+        "WANDB_SILENT", "true"
+    )  # before it is imported; what it says is said here
     from experiments.dashboard_panels import Place, describe, workspace
     from experiments.dashboard_report import report
     from experiments.page import open_experiment, read_results

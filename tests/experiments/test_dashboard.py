@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import wandb_workspaces.reports.v2 as wr
+from wandb_server import Server, environment
 
 from dermsynth import wandb_modes
 from dermsynth.errors import UserError
@@ -146,6 +147,30 @@ def test_with_a_server_both_are_saved(folder: Path, monkeypatch, capsys):
     main(DashboardOptions(folder, entity="team", project="p"))
     assert [made.entity for made in saved] == ["team", "team"]
     assert "workspace: https://w/1\nreport: https://w/1" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_server_gets_workspace_and_report(folder: Path, tmp_path: Path, results):
+    server = Server()
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.dashboard", "--experiment", str(folder)],
+        cwd=ROOT,
+        env=environment(tmp_path) | {"WANDB_API_KEY": "a" * 40, "WANDB_BASE_URL": server.url},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    workspace, report = server.views
+    assert (workspace["type"], report["type"]) == ("project-view", "runs")
+    for saved in server.views:
+        assert (saved["entityName"], saved["projectName"]) == ("me", "dermsynth")
+        assert "differences" in saved["spec"]
+    assert f"{results.comparisons[0]['delta_auc']:+.3f}" in report["spec"]
+    assert f"workspace: {server.url}/me/dermsynth?nw=" in done.stdout
+    assert f"report: {server.url}/me/dermsynth/reports/" in done.stdout
 
 
 def test_a_server_that_refuses_is_an_error_in_a_line():
