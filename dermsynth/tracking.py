@@ -5,9 +5,10 @@ has a say, and what a resumed run sends, is in `dermsynth.weights_and_biases`. C
 nothing give a `Report`, those that train a `Tracker`, which is a report with rows.
 """
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ParamSpec, Protocol
 
 import numpy as np
 
@@ -16,8 +17,10 @@ from dermsynth.manifest import Identity
 from dermsynth.options import TrackingMode
 from dermsynth.rows import Row, as_lines, read_rows
 from dermsynth.tracked import About, Named, named, sends_images
+from dermsynth.wandb_modes import reason
 from dermsynth.weights_and_biases import start
 
+P = ParamSpec("P")
 MOST_ROWS = 10_000  # of a table that is sent
 Figures = Mapping[str, Any]
 Line = tuple[Sequence[float], Sequence[float]]  # x and y of its points
@@ -25,7 +28,7 @@ Cell = str | float | int | bool | None | np.ndarray  # an array is a picture, ui
 
 
 class Board(Protocol):
-    """Where a run is tracked. Nothing here raises or waits."""
+    """Where a run is tracked. What W&B does about it neither raises nor is waited for."""
 
     def log(self, step: int, values: dict[str, Any]) -> None:
         """Figures of a step."""
@@ -57,6 +60,19 @@ class Board(Protocol):
 
     def close(self) -> None:
         """Send what is left."""
+
+
+def harmless(track: Callable[P, None]) -> Callable[P, None]:
+    """What tells of finished work, so that no fault in it fails the command: it is said instead."""
+
+    @functools.wraps(track)
+    def attempt(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            track(*args, **kwargs)
+        except Exception as error:
+            print(f"warning: not tracked ({reason(error)}); the results are there all the same")
+
+    return attempt
 
 
 class Report:

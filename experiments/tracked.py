@@ -11,7 +11,7 @@ import pandas as pd
 
 from dermsynth.manifest import Identity, read_manifest
 from dermsynth.tracked import About, config_of, in_experiment, predictions
-from dermsynth.tracking import Cell, Line, Report
+from dermsynth.tracking import Cell, Line, Report, harmless
 from experiments.options import ExperimentOptions
 from experiments.page import MEND, open_experiment, read_results
 from experiments.records import REPORT
@@ -34,6 +34,7 @@ OWN = (  # options in which trainings of one arm differ, and where they ran
 CURVES = ("synthetic", "frozen", "malignant_share")  # options that arms may be drawn over
 
 
+@harmless
 def track_experiment(options: ExperimentOptions, folder: Path) -> None:
     """A run of the finished experiment in `folder`, in the group of its trainings."""
     results = read_results(open_experiment(folder))

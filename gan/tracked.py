@@ -9,7 +9,7 @@ from data.provenance import GeneratorRecord
 from dermsynth.manifest import Sealed, read_manifest
 from dermsynth.options import TrackedOptions
 from dermsynth.tracked import About, config_of
-from dermsynth.tracking import Report
+from dermsynth.tracking import Report, harmless
 from gan.evaluation.records import CLOSEST, FOLDER, MEND, PAGE
 from gan.options import EvaluateOptions
 
@@ -20,6 +20,7 @@ FIGURES = (
 )
 
 
+@harmless
 def track_pool(
     output: TrackedOptions, config: dict[str, Any], record: GeneratorRecord, generator: Sealed
 ) -> None:
@@ -39,6 +40,7 @@ def track_pool(
         report.made(made.identity, images=len(made.images), folder=str(out))
 
 
+@harmless
 def track_evaluation(options: EvaluateOptions, result: dict[str, Any]) -> None:
     """A run of the finished evaluation: its figures, its page and the closest pairs."""
     subject = options.generator or options.pool

@@ -24,11 +24,12 @@ from dermsynth import manifest
 from dermsynth.files import sha256
 from dermsynth.manifest import Identity, Sealed
 from dermsynth.tracked import About, config_of, predictions
-from dermsynth.tracking import Cell, Report
+from dermsynth.tracking import Cell, Report, harmless
 
 LARGEST = 256  # px, of the side of a failure's picture
 
 
+@harmless
 def track_evaluation(
     options: Any,
     out: Path,
@@ -68,6 +69,7 @@ def track_evaluation(
         report.made(manifest.read_manifest(out, MEND).identity, page, folder=str(out))
 
 
+@harmless
 def track_whole(out: Path, options: Any, labels: Mapping[str, Any], rows: pd.DataFrame) -> None:
     """A run of the finished folder of several folds, or of models without images: its figures.
 
@@ -88,6 +90,7 @@ def track_whole(out: Path, options: Any, labels: Mapping[str, Any], rows: pd.Dat
         report.made(predictions(sealed.manifest.parts["predictions"]), folder=str(out))
 
 
+@harmless
 def track_predictions(options: Any, scores: pd.DataFrame, skipped: int) -> None:
     """A run of the finished CSV file: how many rows, and which file of which model; no score.
 

@@ -8,7 +8,7 @@ from classifier.training.setup import TrainingSetup
 from dermsynth.manifest import identify
 from dermsynth.tracked import About, config_of
 from dermsynth.tracked import predictions as identity_of
-from dermsynth.tracking import Tracker
+from dermsynth.tracking import Tracker, harmless
 
 
 def about_run(setup: TrainingSetup) -> About:
@@ -22,6 +22,7 @@ def about_run(setup: TrainingSetup) -> About:
     return About("train", config_of(options), group, labels, "epoch", setup.inputs)
 
 
+@harmless
 def track_outputs(
     tracker: Tracker, setup: TrainingSetup, predictions: pd.DataFrame, parts: dict[str, str]
 ) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from data.preparation.options import PrepareOptions
 from dermsynth.manifest import read_manifest
 from dermsynth.tracked import About, config_of
-from dermsynth.tracking import Report
+from dermsynth.tracking import Report, harmless
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from data.store import Dataset
 
 
+@harmless
 def track_prepared(options: PrepareOptions, prepared: "Dataset | Pool | pd.DataFrame") -> None:
     """A run of the finished folder: its options, and an artifact of what was made."""
     out = options.out

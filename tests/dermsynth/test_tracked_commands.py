@@ -37,6 +37,7 @@ def command(module: str, *words: object, **env: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     assert "W&B" not in done.stdout  # no warning
+    assert "not tracked" not in done.stdout
     return done.stdout
 
 

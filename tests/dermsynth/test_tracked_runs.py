@@ -16,7 +16,7 @@ from dermsynth.errors import UserError
 from dermsynth.manifest import Identity, begin
 from dermsynth.options import ComputeOptions, RunOptions, check_bounds
 from dermsynth.tracked import About, config_of, in_experiment, named, within_experiment
-from dermsynth.tracking import Report, Tracker
+from dermsynth.tracking import Report, Tracker, harmless
 
 ABOUT = About("train", {"lr": 0.1}, "data-net", {"dataset": "d", "fold": 1, "test_fold": None})
 SCRIPT = """
@@ -296,6 +296,17 @@ def test_a_report_without_tracking_does_nothing(tmp_path: Path):
         report.image(0, "i", tmp_path / "none.png")
         report.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_fault_in_telling_fails_no_command(capsys):
+    @harmless
+    def track(name: str) -> None:
+        raise KeyError(name)
+
+    track("kid")
+    assert capsys.readouterr().out == (
+        "warning: not tracked ('kid'); the results are there all the same\n"
+    )
 
 
 def test_a_long_table_is_cut_and_said(tmp_path: Path, capsys):
