@@ -346,6 +346,26 @@ def test_the_plan_was_made_before_and_stands_in_the_report(rotated: Path):
     assert plan["made"] in page
 
 
+def test_the_record_has_parts_rates_mistakes_and_what_made_the_images(
+    finished: ExperimentOptions, dataset: Path
+):
+    out = finished.run.out
+    assert out is not None
+    record = json.loads((out / "experiment.json").read_text())
+    first = json.loads((out / "comparisons.json").read_text())[0]
+    assert first["made_by"].startswith("one generator trained here, ")
+    assert first["reference_made_by"] == ""
+    table = load_dataset(dataset).table
+    tested = table[table["fold"] == -1]
+    assert record["parts"]["test"]["images"] == first["n"] == len(tested)
+    assert record["parts"]["test"]["patients"] == tested["patient_id"].nunique()
+    asked = {(one["arm"], one["threshold"]) for one in record["operating"]}
+    assert len(asked) == len(record["operating"]) == 3 * 3
+    for one in record["mistakes"]:
+        assert one["image_id"] in set(tested["image_id"])
+        assert (out / one["file"]).exists()
+
+
 def test_a_plan_stops_before_anything_is_trained_and_is_kept(
     finished: ExperimentOptions, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
