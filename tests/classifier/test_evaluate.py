@@ -13,6 +13,7 @@ from sklearn.metrics import recall_score
 
 from classifier.evaluate import EvaluateOptions, evaluate
 from classifier.evaluation import error_gallery, metrics, page_figures
+from classifier.evaluation.page import synthetic_facts
 from classifier.run_folder import COLUMNS
 from classifier.train import train
 from classifier.training import outputs
@@ -385,6 +386,13 @@ def test_a_trained_run_from_the_command_line(tta, tiny, tmp_path, monkeypatch, c
             mine = mine["value"] if isinstance(mine, dict) else mine
             assert mine == pytest.approx(value, abs=1e-9), (name, key)
     assert found["gallery"]["cam_missing"] is None
+    head = page_head(out / "evaluation" / "evaluation.html")
+    assert "synthetic share none" in head
+    assert head.index("synthetic share") < head.index("On test")  # first
+    options = options_listed(out / "evaluation" / "evaluation.html")
+    assert {name: options[name] for name in ("fold", "seed", "cutmix", "upsample")} == {
+        **{"fold": "0", "seed": "0", "cutmix": "0.0", "upsample": "no"}  # 0 is a value
+    }
     assert (out / "evaluation" / "gradcam.png").exists()
     page = (out / "evaluation" / "evaluation.html").read_text()
     # the saved model, the dataset's images, the same path, but for views
@@ -395,6 +403,32 @@ def test_a_trained_run_from_the_command_line(tta, tiny, tmp_path, monkeypatch, c
     with pytest.raises(SystemExit) as stop:
         cli.run(EvaluateOptions, evaluate, "classifier.evaluate", "")
     assert stop.value.code == 2
+
+
+def page_head(path):
+    return " ".join(re.sub("<[^>]*>", " ", path.read_text().split("<header>")[1]).split())
+
+
+def options_listed(path):
+    section = path.read_text().split('<details id="every-option">')[1].split("</details>")[0]
+    return dict(re.findall(r"<dt>(\w+)</dt><dd>\s*(.*?)\s*</dd>", section))
+
+
+def test_the_synthetic_share_and_the_pool_are_said_in_words():
+    counts = {"real_benign": 90, "real_malignant": 10, "synthetic_malignant": 40}
+    counts |= {"synthetic_benign": 0, "duplicated_malignant": 2}
+    pool = {"path": "datasets/pool", "id": "ab" * 32, "kind": "generator", "seed": 0}
+    facts = {"training_images": counts, "pool": pool}
+    target = {"one": "melanoma", "zero": "not melanoma"}
+    made = synthetic_facts({"synthetic": "0.3", "generator": None}, facts, target)
+    assert made == {
+        "synthetic share": "0.3",
+        "training images": "100 real (10 melanoma), 40 synthetic melanoma, "
+        "0 synthetic not melanoma, 2 duplicates",
+        "pool": "datasets/pool (abababababab, of kind generator, seed 0)",
+    }
+    assert synthetic_facts({"synthetic": "0"}, {}, target) == {"synthetic share": "none"}
+    assert synthetic_facts({"columns": "age"}, {}, target) == {}  # metadata alone
 
 
 @pytest.mark.parametrize("part", ["oof", "test"])

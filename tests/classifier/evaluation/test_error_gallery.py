@@ -8,7 +8,7 @@ from torch import nn
 
 from classifier.augment import load_batch
 from classifier.evaluation.error_gallery import cam_rows, captions, failures
-from classifier.evaluation.grad_cam import grad_cam, overlay
+from classifier.evaluation.grad_cam import OPAQUE, grad_cam, overlay, scale
 from classifier.model.classifier import Classifier, ModelSpec
 from classifier.targets import BINARY, Target
 
@@ -120,3 +120,13 @@ def test_an_image_without_evidence_stays_as_it_is():
     drawn = overlay(image, half)
     np.testing.assert_array_equal(drawn[:, :15], image[:, :15])
     assert np.abs(drawn[:, 25:].astype(int) - image[:, 25:]).mean() > 20
+
+
+def test_the_scale_has_the_colours_of_the_overlay():
+    grey, heat = np.full((8, 8, 3), 128, np.uint8), np.ones((8, 8), np.float32)
+    red, green, blue = (253, 231, 37)  # the end of viridis
+    assert scale()[-1] == f"rgb({red} {green} {blue} / {OPAQUE:.0%})"
+    mixed = 128 * (1 - OPAQUE) + np.array([red, green, blue]) * OPAQUE
+    np.testing.assert_allclose(overlay(grey, heat)[4, 4], mixed, atol=1)
+    np.testing.assert_array_equal(overlay(grey, 0 * heat), grey)
+    assert scale()[0].endswith("/ 0%)")
