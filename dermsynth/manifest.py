@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
 NAME = "manifest.json"
 VERSION = 2
-NOT_SEALED = ("checkpoint", "wandb")  # change, or may go, after the folder is finished
+# change, or may go, after the folder is finished
+NOT_SEALED = ("checkpoint", "tensorboard", "wandb")
 MOST_BYTES = 16 * 2**30  # of a file that is read whole
 
 
