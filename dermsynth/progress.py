@@ -17,6 +17,8 @@ LOG_LINE = (
 class Lines(tqdm):
     """A bar for a file: every state is a line of its own, without control characters."""
 
+    disable: bool
+
     @staticmethod
     def status_printer(file: TextIO) -> Callable[[str], None]:
         """What tqdm calls to show a state."""
