@@ -96,3 +96,14 @@ def test_the_api_pages_are_made_from_docstrings(tmp_path: Path):
     page = (tmp_path / "experiments/statistics/comparison.html").read_text(encoding="utf-8")
     assert "Source code" in page
     assert (tmp_path / "index.html").exists()
+
+
+def test_the_comparison_of_ones_own_scores_runs(capsys):
+    page = (ROOT / "docs/guides/python.md").read_text(encoding="utf-8")
+    example = next(
+        e for e in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "compare(" in e
+    )
+    exec(compile(example, "python.md", "exec"), {})
+    verdict, difference, *_ = capsys.readouterr().out.split()
+    assert verdict in ("helps", "inconclusive")
+    assert float(difference) > 0
