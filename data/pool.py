@@ -150,4 +150,5 @@ def is_malignant(provenance: Provenance, dataset: Dataset) -> bool:
     """Whether synthetic images are of target 1: labelled so, or of a class that is."""
     classes = provenance.generator.classes if provenance.generator else []
     ones = [one.name for one in classes if one.target == 1]
-    return provenance.label in ("malignant", *ones, *dataset.info.target.positive)
+    positive = dataset.info.target.positive or ("mel",)  # a melanoma is malignant in any words
+    return provenance.label in ("malignant", *ones, *positive)

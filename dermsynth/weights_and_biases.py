@@ -27,7 +27,7 @@ from dermsynth import files, wandb_modes, wandb_objects
 from dermsynth.manifest import Identity
 from dermsynth.options import TrackingMode
 from dermsynth.rows import Row, as_lines, read_rows
-from dermsynth.tracked import Named
+from dermsynth.tracked import IMAGES, Named, sends_images
 from dermsynth.wandb_modes import Mode, choose_mode, knock, reason, within
 
 if TYPE_CHECKING:
@@ -218,6 +218,11 @@ def start(
         run = _begin(folder, attempt, named, once)
         if run is not None:
             tracked = Run(run, folder, once)
+            if attempt == "online" and sends_images():
+                print(
+                    f"note: W&B gets figures, curves and pictures of lesions; {IMAGES}=off leaves "
+                    "the pictures out"
+                )
             tracked.replay(earlier, pictures)
             new = Path(run.dir).parent.name
             others = [part for part in older if part.name != new]

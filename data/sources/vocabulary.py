@@ -77,7 +77,7 @@ def identities(column: pd.Series) -> tuple[pd.Series, dict[str, int]]:
         if not numbered or counts[list(zeros)].sum() > ZERO_TIMES * others.max():
             none |= zeros
     said = {word: int(counts[word]) for word in counts.index if word in none and word}
-    return column.map(lambda word: None if word in none else word).astype(object), said
+    return each(column, lambda word: None if word in none else word), said
 
 
 def _number(word: str) -> float | None:

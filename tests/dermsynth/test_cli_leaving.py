@@ -131,7 +131,7 @@ def test_a_reader_that_has_ended_is_no_error(words: str):
 
 def test_a_progress_bar_still_moves():
     said = command("--kind", "bar").stderr
-    assert b"3/3" in said
+    assert b"3 of 3" in said
     assert b"\\x0d" not in said
 
 
