@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # one thread each: threads of several processes on the same cores wait for each other
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup
 
 .PHONY: setup demo test test-all api lock audit clean
 setup: .venv/ready

@@ -171,6 +171,7 @@ def test_thresholds_and_temperature_come_from_validation_alone(options, reseal):
     assert after["parts"]["test"]["auc"] != before["parts"]["test"]["auc"]
 
 
+@pytest.mark.slow
 def test_a_cross_validated_run_of_several_diagnoses(described, tmp_path, drawn, write_run):
     inside = np.flatnonzero(described.table["fold"] >= 0)
     parts = {"test": described.rows("test", 0), "oof": inside}

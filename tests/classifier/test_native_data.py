@@ -27,6 +27,7 @@ def folder(tiny, tmp_path):
     return root
 
 
+@pytest.mark.slow
 def test_native_and_stored_give_the_same_run(folder, tmp_path):
     options = replace(PrepareOptions(), source="folder", root=(folder,), size=64, folds=3)
     stored = prepare(replace(options, out=tmp_path / "stored"))

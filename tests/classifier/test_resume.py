@@ -134,6 +134,7 @@ def test_its_own_config_file_resumes_a_run(stopped):
     assert left(stopped.run.out) == []
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_step_of_the_end_changes_nothing(stopped, tmp_path, monkeypatch):
     kept = tmp_path / "kept"
     shutil.copytree(stopped.run.out, kept)

@@ -177,6 +177,7 @@ def test_an_average_follows_and_leaves_the_model_as_it_was():
     torch.testing.assert_close(average.state["0.bias"], start + 1)
 
 
+@pytest.mark.slow
 def test_views_in_testing(images):
     torch.manual_seed(0)
     model = Classifier(ModelSpec("efficientnet-lite0", 32))

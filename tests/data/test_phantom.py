@@ -382,6 +382,7 @@ def test_drawing_nothing_gives_an_empty_array() -> None:
     assert draw_all([], 32).shape == (0, 32, 32, 3)
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_pool_with_its_provenance(tmp_path: Path) -> None:
     out = tmp_path / "oracle"
     words = ["--count", "5", "--seed", "3", "--size", "32", "--out", str(out)]

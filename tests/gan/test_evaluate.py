@@ -131,6 +131,7 @@ def test_the_default_network_learned_the_datasets_diagnoses(make_dataset, tmp_pa
     assert again["kid_other"] == result["kid"]
 
 
+@pytest.mark.slow
 def test_a_discriminator_that_saw_akin_features_is_no_independent_judge(
     run, tmp_path, monkeypatch, capsys
 ):

@@ -180,6 +180,7 @@ def test_it_is_known_again_by_the_dataset_wherever_that_lies(lesions, tmp_path, 
     assert not is_ready(other, 0)  # the same images and folds, other targets
 
 
+@pytest.mark.slow
 def test_a_damaged_file_is_never_used(lesions, capsys):
     network, _ = load_diagnosis_network(lesions, 0, COMPUTE)
     (file,) = (lesions.path / diagnosis_network.FOLDER).rglob("*.safetensors")
