@@ -63,11 +63,14 @@ class Grouping(Record):
         return f"{some:,} of {self.images:,} images {'has' if some == 1 else 'have'}"
 
 
+def known(column: pd.Series) -> pd.Series:
+    """Where an id is there, bool [n]; "" is none."""
+    return column.notna() & (column != "")
+
+
 def count_ids(rows: pd.DataFrame) -> Grouping:
     """Which of these images have a `patient_id`, a `lesion_id`, neither; "" is none."""
-    patient, lesion = (
-        rows[column].notna() & (rows[column] != "") for column in ("patient_id", "lesion_id")
-    )
+    patient, lesion = (known(rows[column]) for column in ("patient_id", "lesion_id"))
     return Grouping(
         images=len(rows),
         with_patient=int(patient.sum()),

@@ -15,6 +15,7 @@ import pandas as pd
 from PIL import Image
 
 from classifier.evaluation.intervals import Freedom, Resampling, Scored, figure, resample
+from data.grouping import known
 from data.store import Dataset
 from dermsynth.files import write_bytes
 from dermsynth.records import Record
@@ -217,7 +218,7 @@ def write_mistakes(
         ],
         on="image_id",
     )
-    table["lesion"] = table["lesion_id"].where(_known(table["lesion_id"]), table["group"])
+    table["lesion"] = table["lesion_id"].where(known(table["lesion_id"]), table["group"])
     worst = table.sort_values(["share_wrong", "image_id"], ascending=[False, True])
     records: list[MistakeRecord] = []
     for target in (1, 0):
@@ -255,10 +256,6 @@ def _mistake(row: Mapping[str, object], file: str) -> MistakeRecord:
         diagnosis=str(diagnosis) if known else None,
         **named,
     )
-
-
-def _known(column: pd.Series) -> pd.Series:
-    return column.notna() & (column != "")
 
 
 def _save(path: Path, image: np.ndarray) -> None:

@@ -20,7 +20,7 @@ from data.preparation.ingest import (
 )
 from data.preparation.join import JoinedListing, join, settle
 from data.preparation.options import PrepareOptions, words
-from data.sources.diagnoses import plain
+from data.sources.diagnoses import Understood, plain
 from data.sources.diagnosis_map import read_map
 from data.sources.listing import Fault, Listing, SourceOptions
 from data.sources.targets import said_of_words
@@ -35,12 +35,13 @@ TELLING = 0.8  # difference of shares from which the format of a file tells its 
 def prepare_images(options: PrepareOptions) -> Dataset | pd.DataFrame:
     """Prepare what `options.input` names; only the table with `tables_only`. Raises UserError."""
     roots, labels, out = options.input.root, options.labels, options.out
+    meant = read_map(labels.diagnosis_map) if labels.diagnosis_map else {}
     listings = [
-        (name, sources.read_source(name, root, _source_options(name, options)))
+        (name, sources.read_source(name, root, _source_options(name, options, meant)))
         for name, root in zip((options.input.source, *options.input.extra), roots, strict=True)
     ]
     words = pd.concat([listing.words for _, listing in listings], ignore_index=True)
-    _check_map(words, options)
+    _check_map(words, options, meant)
     joined = settle(_without_use(join(listings), labels.tables_only), labels.conflicts)
     for line in said_of_words(words, joined.meaning):
         print(f"note: {line}; --diagnosis-map FILE gives them another meaning")
@@ -82,13 +83,15 @@ def prepare_images(options: PrepareOptions) -> Dataset | pd.DataFrame:
     return dataset
 
 
-def _source_options(source: str, options: PrepareOptions) -> SourceOptions:
+def _source_options(
+    source: str, options: PrepareOptions, meant: dict[str, Understood]
+) -> SourceOptions:
     columns = dict(vars(options.columns)) if source == "folder" else {}
     own_folds = source == options.input.source
     labels = options.labels
     return SourceOptions(
         positive=None if labels.positive is None else words(labels.positive),
-        diagnosis_map=read_map(labels.diagnosis_map) if labels.diagnosis_map else {},
+        diagnosis_map=meant,
         tables_only=labels.tables_only,
         tables=columns.pop("table", ()),
         fold_column=options.split.fold_column if own_folds else None,
@@ -96,13 +99,12 @@ def _source_options(source: str, options: PrepareOptions) -> SourceOptions:
     )
 
 
-def _check_map(said: pd.DataFrame, options: PrepareOptions) -> None:
+def _check_map(said: pd.DataFrame, options: PrepareOptions, meant: dict[str, Understood]) -> None:
     """Raise UserError for words of --diagnosis-map that no source has: a slip of the pen."""
-    path = options.labels.diagnosis_map
-    if path and (idle := sorted(set(read_map(path)) - set(map(plain, said["word"])))):
+    if idle := sorted(set(meant) - set(map(plain, said["word"]))):
         raise UserError(
-            f"--diagnosis-map {path}: no row has the diagnosis {some(idle)}; there are "
-            f"{some(said['word'].drop_duplicates().tolist(), 12)}"
+            f"--diagnosis-map {options.labels.diagnosis_map}: no row has the diagnosis "
+            f"{some(idle)}; there are {some(said['word'].drop_duplicates().tolist(), 12)}"
         )
 
 

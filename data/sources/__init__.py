@@ -9,7 +9,7 @@ from data.sources.folder import list_folder
 from data.sources.ham10000 import list_ham10000
 from data.sources.isic2019 import list_isic2019
 from data.sources.isic_archive import list_isic_archive
-from data.sources.listing import Listing, SourceOptions, check_root
+from data.sources.listing import OWN_IDS, Listing, SourceOptions, check_root
 from data.sources.packed import list_dermamnist
 from data.sources.ph2 import list_ph2
 from data.sources.pool import list_pool
@@ -34,10 +34,6 @@ READERS: dict[str, Callable[[Path, SourceOptions], Listing]] = {
 NO_SUCH_TABLE = re.compile(  # errors that another --source may mend
     r"in it or below|tables that differ|no column|no such diagnosis|no image below"
 )
-# Sources whose ids mean something within themselves only
-OWN_IDS = frozenset(name for name, layout in LAYOUTS.items() if not layout.global_ids) | {
-    *("folder", "ph2", "dermamnist"),
-}
 
 
 def read_source(name: str, root: Path | None, options: SourceOptions) -> Listing:

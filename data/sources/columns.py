@@ -85,7 +85,7 @@ def found(header: list[str], names: Names) -> str | None:
 
 def told(word: str) -> float:
     """1 or 0 where a word itself says so ("1,0" of a German Excel too), NaN where it does not."""
-    if (number := _number(word)) is not None:
+    if (number := vocabulary.number(word)) is not None:
         return number if number in (0, 1) else np.nan
     words = plain(word)
     return 1.0 if words in YES else 0.0 if words in NO else np.nan
@@ -93,7 +93,7 @@ def told(word: str) -> float:
 
 def is_unsure(word: str) -> bool:
     """Whether a cell says that there is no label."""
-    if _number(word) == -1:
+    if vocabulary.number(word) == -1:
         return True
     return vocabulary.is_missing(word) or plain(word).startswith(UNSURE)
 
@@ -155,20 +155,13 @@ def label_words(words: pd.Series, where: str, options: SourceOptions) -> Labels:
     mapped = vocabulary.each(words, lambda word: plain(word) in options.diagnosis_map).astype(bool)
     own = vocabulary.each(words, told).astype(np.float64).mask(mapped)
     unsure = vocabulary.each(words, is_unsure).astype(bool) & ~mapped
-    numbers = vocabulary.each(words, lambda word: _number(word) is not None).astype(bool)
+    numbers = vocabulary.each(words, lambda word: vocabulary.number(word) is not None).astype(bool)
     own = own.mask(numbers & own.isna() & ~unsure & ~mapped, np.inf)
     named = own.isna() & ~unsure
     columns = {"own": own, "unlabelled": unsure, "diagnosis": words.where(named, "").astype(object)}
     if not own.notna().any():
         del columns["own"]
     return Labels(columns, Own(f"what {where} calls malignant") if own.notna().any() else None)
-
-
-def _number(word: str) -> float | None:
-    try:
-        return float(word.strip().replace(",", "."))
-    except ValueError:
-        return None
 
 
 def _kind(column: pd.Series, options: SourceOptions) -> str:
@@ -180,7 +173,7 @@ def _kind(column: pd.Series, options: SourceOptions) -> str:
         return "words"
     if not any(np.isnan(told(word)) for word in words):
         return "binary"
-    return "numbers" if all(_number(word) is not None for word in words) else "words"
+    return "numbers" if all(vocabulary.number(word) is not None for word in words) else "words"
 
 
 # ------------------------------------------------------------------------------------------ one-hot

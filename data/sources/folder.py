@@ -65,7 +65,7 @@ def list_folder(root: Path, options: SourceOptions) -> Listing:
 def _list(
     root: Path, options: SourceOptions, rows: Rows, own: Own | None, facts: dict[str, str]
 ) -> Listing:
-    return listing("folder", root, options, rows, dict(facts), global_ids=False, own=own)
+    return listing("folder", root, options, rows, dict(facts), own=own)
 
 
 # -------------------------------------------------------------------------------------- with tables

@@ -10,8 +10,8 @@ from pathlib import Path
 import pandas as pd
 
 from data.sources.listing import Listing, SourceOptions
-from data.sources.matching import ALIAS
-from data.sources.rows import SUFFIX, Rows, listing, read_rows, stacked
+from data.sources.matching import ALIAS, SUFFIX
+from data.sources.rows import Rows, listing, read_rows, stacked
 from data.sources.tables import find_table
 from dermsynth.errors import UserError
 

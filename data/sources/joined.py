@@ -1,13 +1,12 @@
 """Rows of several tables as one: below each other where their columns are equal, else by image."""
 
-import unicodedata
-
 import pandas as pd
 
+from data.images.pictures import folded
 from data.sources.diagnoses import diagnosis
 from data.sources.listing import Fault
-from data.sources.matching import ALIAS
-from data.sources.rows import SUFFIX, Rows, stacked
+from data.sources.matching import ALIAS, SUFFIX
+from data.sources.rows import Rows, stacked
 from data.sources.tables import printable
 from dermsynth.errors import UserError, some
 
@@ -32,9 +31,7 @@ def joined(tables: list[Rows]) -> Rows:
 def _key(names: pd.Series) -> pd.Series:
     """What images are joined on: the name without folders and suffix, case and Unicode folded."""
     names = names.map(lambda name: SUFFIX.sub("", name.replace("\\", "/").rpartition("/")[2]))
-    return names.map(
-        lambda name: unicodedata.normalize("NFC", name.removesuffix(ALIAS)).casefold()
-    ).astype(object)
+    return names.map(lambda name: folded(name.removesuffix(ALIAS))).astype(object)
 
 
 def merged(left: Rows, right: Rows, keep_right: bool = True, on: str = "image_id") -> Rows:

@@ -16,6 +16,9 @@ from dermsynth.errors import UserError
 COLUMNS = [  # of Listing.table
     *("image_id", "target", "diagnosis", "patient_id", "lesion_id", "age", "sex", "site", "source"),
 ]
+OWN_IDS = frozenset(  # sources whose ids mean something within themselves only
+    ("folder", "ph2", "dermamnist", "pad-ufes-20", "derm7pt", "fitzpatrick17k", "ddi")
+)
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar")
 HOLDERS = {  # files that hold images in themselves
     ".hdf5": "holds the images in itself: --source isic2024 reads ISIC 2024's",

@@ -94,7 +94,7 @@ def list_dermamnist(root: Path, options: SourceOptions) -> Listing:
             rows["path"].append(Encoded(path, len(rows["path"]), content=png.tobytes()))
     raw = pd.DataFrame(rows, dtype=object)
     facts = FACTS | {"metadata": path.name}
-    return listing("dermamnist", root, options, Rows(raw), facts, global_ids=False)
+    return listing("dermamnist", root, options, Rows(raw), facts)
 
 
 def _arrays(path: Path, part: str) -> tuple[np.ndarray, np.ndarray]:

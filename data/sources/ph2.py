@@ -42,4 +42,4 @@ def list_ph2(root: Path, options: SourceOptions) -> Listing:
         raise UserError(f"{path}: no row that begins with || IMD...; download it again")
     raw = pd.DataFrame(rows, columns=["image_id", "where", "diagnosis"], dtype=object)
     facts = FACTS | {"metadata": path.name}
-    return listing("ph2", root, options, Rows(raw), facts, global_ids=False)
+    return listing("ph2", root, options, Rows(raw), facts)

@@ -15,8 +15,9 @@ from data.images.files import find_files, find_images
 from data.sources.columns import told
 from data.sources.joined import merged
 from data.sources.listing import Listing, SourceOptions
+from data.sources.matching import SUFFIX
 from data.sources.packed import hdf5_images
-from data.sources.rows import SUFFIX, Rows, listing, read_rows, stacked
+from data.sources.rows import Rows, listing, read_rows, stacked
 from data.sources.tables import Names, find_tables, read_header
 from data.sources.targets import Own
 from dermsynth.errors import UserError
@@ -37,6 +38,7 @@ class TableOf:
     header: tuple[str, ...] | None = None  # of a file without one
     on: str = "image_id"  # what joins it to the tables before
     must: bool = False  # whether the data set is nothing without it
+    adds: bool = False  # whether rows that only it has are images too: those without labels
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Layout:
     licence: str
     citation: str
     own: Own | None = None  # what its column `own` is
-    global_ids: bool = True  # whether its ids mean the same in other data sets of the archive
+    hdf5: bool = False  # whether its images may lie in HDF5 files in place of pictures
 
 
 ISIC = {
@@ -130,12 +132,13 @@ LAYOUTS = {
                 {"image_id": "isic_id"},
                 {**ISIC, "diagnosis": ("iddx_full", "iddx_3")},
             ),
-            TableOf(("test-metadata.csv",), {"image_id": "isic_id"}, ISIC),
+            TableOf(("test-metadata.csv",), {"image_id": "isic_id"}, ISIC, adds=True),
         ),
         licence="CC BY-NC 4.0",
         citation="Kurtansky et al.: The SLICE-3D dataset. Scientific Data 11 (2024), "
         "doi:10.1038/s41597-024-03743-w",
         own=Own("its column target or malignant"),
+        hdf5=True,
     ),
     "milk10k": Layout(
         (
@@ -182,7 +185,6 @@ LAYOUTS = {
                 must=True,
             ),
         ),
-        global_ids=False,
         licence="CC BY 4.0",
         citation="Pacheco et al.: PAD-UFES-20. Data in Brief 32 (2020), "
         "doi:10.1016/j.dib.2020.106221",
@@ -196,7 +198,6 @@ LAYOUTS = {
                 must=True,
             ),
         ),
-        global_ids=False,
         licence="for research, as agreed to at its download",
         citation="Kawahara et al.: Seven-point checklist and skin lesion classification. IEEE JBHI "
         "23 (2019), doi:10.1109/JBHI.2018.2824327",
@@ -207,7 +208,6 @@ LAYOUTS = {
                 ("fitzpatrick17k*.csv",), {"image_id": "md5hash", "diagnosis": "label"}, must=True
             ),
         ),
-        global_ids=False,
         licence="CC BY-NC-SA 3.0",
         citation="Groh et al.: Evaluating deep neural networks trained on clinical images in "
         "dermatology with the Fitzpatrick 17k dataset (2021). arXiv:2104.09957",
@@ -220,7 +220,6 @@ LAYOUTS = {
                 must=True,
             ),
         ),
-        global_ids=False,
         licence="for research, as agreed to at its download",
         citation="Daneshjou et al.: Disparities in dermatology AI performance on a diverse, "
         "curated clinical image set. Science Advances 8 (2022), doi:10.1126/sciadv.abq6147",
@@ -243,14 +242,14 @@ def list_published(name: str, root: Path, options: SourceOptions) -> Listing:
         if not paths:
             continue
         part = stacked([_read(path, root, table, options) for path in paths])
-        rows = part if rows is None else merged(rows, part, _adds(table), table.on)
+        rows = part if rows is None else merged(rows, part, table.adds, table.on)
         read += [path.name for path in paths]
-    if name == "isic2024" and not options.tables_only and not find_images(root):
+    if layout.hdf5 and not options.tables_only and not find_images(root):
         images = hdf5_images(root)
         names = rows.raw["image_id"].map(lambda name: SUFFIX.sub("", name))
         rows.raw = rows.raw.assign(path=[images.get(name) for name in names])
     facts = {"licence": layout.licence, "citation": layout.citation, "metadata": ", ".join(read)}
-    return listing(name, root, options, rows, facts, own=layout.own, global_ids=layout.global_ids)
+    return listing(name, root, options, rows, facts, own=layout.own)
 
 
 def recognised(root: Path) -> str:
@@ -286,11 +285,6 @@ def _fits(path: Path, root: Path, table: TableOf) -> bool:
     return all(any(name.lower() in header for name in names) for names in needed) and all(
         name.lower() in header for name in table.classes
     )
-
-
-def _adds(table: TableOf) -> bool:
-    """Whether rows that only this table has are images of the data set: those without labels."""
-    return not table.must and table.names == ("test-metadata.csv",)
 
 
 def _read(path: Path, root: Path, table: TableOf, options: SourceOptions) -> Rows:

@@ -14,16 +14,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data.images.files import SUFFIXES, Encoded
+from data.images.files import Encoded
 from data.sources import vocabulary
-from data.sources.listing import COLUMNS, Fault, Listing, SourceOptions
-from data.sources.matching import match
+from data.sources.listing import COLUMNS, OWN_IDS, Fault, Listing, SourceOptions
+from data.sources.matching import SUFFIX, match
 from data.sources.tables import MAX_NAME, Names, Sheet, printable, read_table
 from data.sources.targets import Own, decide
 from data.store import TargetMeaning
 from dermsynth.errors import UserError, some
 
-SUFFIX = re.compile(rf"({'|'.join(map(re.escape, SUFFIXES))})$", re.IGNORECASE)
 UNSAFE = re.compile(  # folders above, hidden files, control characters, what is no text at all
     r"\.\.|(^|/)\.|[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
@@ -106,7 +105,6 @@ def listing(
     rows: Rows,
     facts: dict[str, Any],
     pairs: pd.DataFrame | None = None,
-    global_ids: bool = True,
     own: Own | None = None,
 ) -> Listing:
     """Check, harmonise, and find the images of `rows`.
@@ -123,7 +121,6 @@ def listing(
     rows : as the reader brings them
     facts : what dataset.json is to say of the source
     pairs : two columns of image ids, declared duplicates
-    global_ids : whether ids mean the same in other sources
     own : what `rows.raw["own"]` is
     """
     _check_names(rows)
@@ -155,7 +152,7 @@ def listing(
     files = [Encoded(path) if isinstance(path, Path) else path for path in paths]
     return Listing(
         *(table[kept].copy(), files, facts, rows.faults, same, meaning, words),
-        *(unlisted, copies, global_ids),
+        *(unlisted, copies, source not in OWN_IDS),
     )
 
 

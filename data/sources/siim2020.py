@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from data.sources.listing import Listing, SourceOptions
-from data.sources.rows import SUFFIX, Rows, listing, read_rows, stacked
+from data.sources.matching import SUFFIX
+from data.sources.rows import Rows, listing, read_rows, stacked
 from data.sources.tables import find_table, read_table
 from data.sources.targets import Own
 from dermsynth.errors import UserError

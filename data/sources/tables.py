@@ -7,6 +7,7 @@ the cells. Only the columns that are asked for are kept, so that memory stays in
 import csv
 import filecmp
 import fnmatch
+import functools
 import re
 import shlex
 import sys
@@ -125,7 +126,8 @@ def _opened(path: Path, root: Path) -> Iterator[Any]:
     """A reader of the file's lines, whatever its encoding and separator. Raises UserError."""
     check_file(path, root)
     try:
-        with open(path, encoding=_encoding(path), newline="") as file:
+        stamp = path.stat().st_size, path.stat().st_mtime_ns
+        with open(path, encoding=_encoding(path, stamp), newline="") as file:
             lines = _lines(path, file)
             first = next(lines, "")
             told = SEPARATOR.fullmatch(first.strip().strip('"'))  # Excel's own first line
@@ -171,8 +173,13 @@ def printable(name: str) -> str:
     return escaped(name[:MAX_NAME]) + ("..." if len(name) > MAX_NAME else "")
 
 
-def _encoding(path: Path) -> str:
-    """The encoding, by reading all of it. Raises UserError for what is no text at all."""
+@functools.lru_cache(maxsize=64)
+def _encoding(path: Path, stamp: tuple[int, int]) -> str:
+    """The encoding, by reading all of it, once for a header and its rows.
+
+    `stamp`: the file's size and time, so that a file that was changed is read again. Raises
+    UserError for what is no text at all.
+    """
     with open(path, "rb") as file:
         start = file.read(512)
     for mark, kind in FOREIGN.items():
@@ -224,7 +231,6 @@ def _choose(
             missing.append(" or ".join([first, *others]))
     if missing:
         check_header(path, header)
-    if missing:
         have = ", ".join(printable(cell[:40]) or "(no name)" for cell in header[:40])
         rest = f" and {len(header) - 40} more" if len(header) > 40 else ""
         use = [names if isinstance(names, str) else names[0] for names in optional]

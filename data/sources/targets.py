@@ -23,7 +23,6 @@ HOW_TO_MAP = (
     "say what it is in a CSV file with the columns word,diagnosis (mel, nv, bcc, akiec, bkl, df, "
     "vasc, scc, another word, or nothing for no label) and --diagnosis-map FILE"
 )
-MALIGNANT = TargetMeaning(told_by="its own column")
 
 
 @dataclass(frozen=True)
@@ -147,11 +146,6 @@ def _by_diagnosis(
     return Decided(target, meaning_of(named), pd.Series("", index=table.index))
 
 
-def _unlabelled(table: pd.DataFrame) -> pd.Series:
-    missing = pd.Series(False, index=table.index)
-    return table["unlabelled"].astype(bool) if "unlabelled" in table else missing
-
-
 def _check_present(root: Path, table: pd.DataFrame, named: tuple[str, ...]) -> None:
     """Raise UserError unless the diagnoses are there.
 
@@ -214,11 +208,12 @@ def _by_column(root: Path, table: pd.DataFrame, own: Own, options: SourceOptions
         and not (name[zeros] == "mel").any()
     ):
         means = ("mel",)
-    meaning = MALIGNANT.model_copy(update={"told_by": own.told_by})
-    if means:
-        meaning = meaning_of(means).model_copy(update={"told_by": own.told_by})
-    rest = ~told & ~_unlabelled(table) & name.notna()
-    if "unlabelled" not in table or not rest.any():
+    meaning = meaning_of(means) if means else TargetMeaning()
+    meaning = meaning.model_copy(update={"told_by": own.told_by})
+    if "unlabelled" not in table:  # without a target of its own a row has none
+        return Decided(column, meaning, fault)
+    rest = ~told & ~table["unlabelled"].astype(bool) & name.notna()
+    if not rest.any():
         return Decided(column, meaning, fault)
     # the class folders `malignant` and `nevus`, say: of both kinds in one source
     by_word = _by_diagnosis(root, table[rest], column[rest], None, ("mel",), options, part=True)

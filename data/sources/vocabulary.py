@@ -68,19 +68,20 @@ def identities(column: pd.Series) -> tuple[pd.Series, dict[str, int]]:
     counts = column.value_counts()
     none = {word for word in counts.index if is_missing(word) or plain(word) in _NO_ID}
     for word in set(counts.index) - none:
-        value = _number(word)
+        value = number(word)
         if value is not None and value < 0:
             none.add(word)
-    if zeros := {word for word in set(counts.index) - none if _number(word) == 0}:
+    if zeros := {word for word in set(counts.index) - none if number(word) == 0}:
         others = counts.drop([*none, *zeros])
-        numbered = len(others) and all(_number(word) is not None for word in others.index)
+        numbered = len(others) and all(number(word) is not None for word in others.index)
         if not numbered or counts[list(zeros)].sum() > ZERO_TIMES * others.max():
             none |= zeros
     said = {word: int(counts[word]) for word in counts.index if word in none and word}
     return each(column, lambda word: None if word in none else word), said
 
 
-def _number(word: str) -> float | None:
+def number(word: str) -> float | None:
+    """A number as it is meant, with a decimal comma too; None for other words."""
     try:
         return float(word.replace(",", "."))
     except ValueError:

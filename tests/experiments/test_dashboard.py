@@ -118,13 +118,12 @@ def test_what_a_run_of_the_experiment_sums_up(results):
     assert picture.std() > 1
 
 
-def test_without_a_key_it_says_what_it_would_make_and_how(folder: Path, tmp_path: Path):
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
-    (folder / "trials/fold0/real-seed0/wandb/offline-run-1-x").mkdir(parents=True)
+def command(folder: Path, env: dict[str, str]) -> str:
+    """What `experiments.dashboard` prints of an experiment."""
     done = subprocess.run(
         [sys.executable, "-m", "experiments.dashboard", "--experiment", str(folder)],
         cwd=ROOT,
-        env=kept | {"NETRC": str(tmp_path / "none")},
+        env=env,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -132,11 +131,18 @@ def test_without_a_key_it_says_what_it_would_make_and_how(folder: Path, tmp_path
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("workspace ENTITY/dermsynth: dose\n  Verdict: Differences")
-    assert "report: DermSynth: dose (Verdict, Comparisons, Differences, Seeds" in done.stdout
-    assert f"1 runs of it lie offline; send them first:\n  find {folder} -name" in done.stdout
-    assert "not saved: W&B has no API key" in done.stdout
-    last = done.stdout.splitlines()[-1]
+    return done.stdout
+
+
+def test_without_a_key_it_says_what_it_would_make_and_how(folder: Path, tmp_path: Path):
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
+    (folder / "trials/fold0/real-seed0/wandb/offline-run-1-x").mkdir(parents=True)
+    said = command(folder, kept | {"NETRC": str(tmp_path / "none")})
+    assert said.startswith("workspace ENTITY/dermsynth: dose\n  Verdict: Differences")
+    assert "report: DermSynth: dose (Verdict, Comparisons, Differences, Seeds" in said
+    assert f"1 runs of it lie offline; send them first:\n  find {folder} -name" in said
+    assert "not saved: W&B has no API key" in said
+    last = said.splitlines()[-1]
     assert last == f"later: python -m experiments.dashboard --experiment {folder}"
 
 
@@ -152,25 +158,16 @@ def test_with_a_server_both_are_saved(folder: Path, monkeypatch, capsys):
 @pytest.mark.slow
 def test_a_server_gets_workspace_and_report(folder: Path, tmp_path: Path, results):
     server = Server()
-    done = subprocess.run(
-        [sys.executable, "-m", "experiments.dashboard", "--experiment", str(folder)],
-        cwd=ROOT,
-        env=environment(tmp_path) | {"WANDB_API_KEY": "a" * 40, "WANDB_BASE_URL": server.url},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    online = {"WANDB_API_KEY": "a" * 40, "WANDB_BASE_URL": server.url}
+    said = command(folder, environment(tmp_path) | online)
     workspace, report = server.views
     assert (workspace["type"], report["type"]) == ("project-view", "runs")
     for saved in server.views:
         assert (saved["entityName"], saved["projectName"]) == ("me", "dermsynth")
         assert "differences" in saved["spec"]
     assert f"{results.comparisons[0]['delta_auc']:+.3f}" in report["spec"]
-    assert f"workspace: {server.url}/me/dermsynth?nw=" in done.stdout
-    assert f"report: {server.url}/me/dermsynth/reports/" in done.stdout
+    assert f"workspace: {server.url}/me/dermsynth?nw=" in said
+    assert f"report: {server.url}/me/dermsynth/reports/" in said
 
 
 def test_a_server_that_refuses_is_an_error_in_a_line():
