@@ -2,9 +2,12 @@
 
 import contextlib
 import ctypes
+import importlib
+import importlib.metadata
+import os
 import platform
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -26,7 +29,10 @@ class Compute:
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
     def step(self) -> None:
-        """End of an optimizer step: XLA devices run their queued graph here."""
+        """End of an optimizer step: torch_xla compiles what was queued, once, and starts it.
+
+        Nothing waits for it. torch_tpu runs what it is told as it comes.
+        """
         if self.device.type == "xla":
             import torch_xla
 
@@ -38,6 +44,8 @@ class Compute:
             name = f"cuda ({torch.cuda.get_device_name(self.device)})"
         elif name == "cpu":
             name = f"cpu ({torch.get_num_threads()} threads)"
+        elif name == "xla":
+            name = f"xla ({_xla_hardware()})"
         return f"{name}, {self.precision}"
 
 
@@ -66,17 +74,62 @@ def _device(name: DeviceName) -> torch.device:
         return torch.device("cpu")
     if name == "cuda":
         if not torch.cuda.is_available():
-            raise UserError("--device cuda: torch sees no CUDA GPU; use --device cpu or auto")
+            raise UserError(f"--device cuda: {_why_no_cuda()}; use --device cpu or auto")
         return torch.device("cuda")
     package = {"xla": "torch_xla", "tpu": "torch_tpu"}[name]
     try:
-        module = __import__(package)
-    except ImportError:
-        raise UserError(
-            f"--device {name}: {package} is not installed in this environment; "
-            f"make one with `pip install -e '.[{name}]'`, or use --device auto"
-        ) from None
-    return module.device() if name == "xla" else torch.device("tpu")
+        _check_versions(package)
+        chosen = "PJRT_DEVICE" in os.environ  # torch_xla sets it itself where it finds no TPU
+        module = importlib.import_module(package)
+        place: torch.device = module.device() if name == "xla" else torch.device("tpu")
+        torch.zeros(1, device=place)  # torch_tpu looks for its chips only now
+        if name == "xla" and not chosen and _xla_hardware() == "CPU":
+            reason, mend = "torch_xla finds no TPU", "PJRT_DEVICE=CPU compiles for the CPU, or use"
+        else:
+            return place
+    except _Unfit as unfit:
+        reason, mend = str(unfit), f"make one with `pip install -e '.[{name}]'`, or use"
+    except (ImportError, OSError, RuntimeError) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        reason, mend = f"{package} does not start: {lines[0]}", "mend that, or use"
+    raise UserError(f"--device {name}: {reason}; {mend} --device auto")
+
+
+class _Unfit(Exception):
+    """An environment that a device's package is not in, or in which it cannot work."""
+
+
+def _check_versions(package: str) -> None:
+    """torch_xla is built for one minor version of torch and dies of an undefined symbol in others.
+
+    Raises _Unfit.
+    """
+    try:
+        version = importlib.metadata.version(package.replace("_", "-"))
+    except importlib.metadata.PackageNotFoundError:
+        raise _Unfit(f"{package} is not installed in this environment") from None
+    wanted, found = (text.split(".")[:2] for text in (version, torch.__version__))
+    if package == "torch_xla" and wanted != found:
+        raise _Unfit(
+            f"torch_xla {version} works with torch {'.'.join(wanted)} only, and this environment "
+            f"has torch {torch.__version__}: it needs an environment of its own"
+        )
+
+
+def _why_no_cuda() -> str:
+    """Why torch has no GPU: it was built without, or it sees none."""
+    built = torch.version.cuda or torch.version.hip
+    if built is None:
+        return f"torch {torch.__version__} is a build without CUDA"
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    said = "" if hidden is None else f" (CUDA_VISIBLE_DEVICES is '{hidden}')"
+    return f"torch {torch.__version__}, built for CUDA {built}, sees no CUDA GPU{said}"
+
+
+def _xla_hardware() -> str:
+    """What torch_xla compiles for: TPU, or CPU."""
+    runtime: Any = importlib.import_module("torch_xla.runtime")
+    return str(runtime.device_type())
 
 
 def _auto_precision(
@@ -86,7 +139,8 @@ def _auto_precision(
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
     if device.type == "cpu":
         return cpu_auto if torch.cpu._is_avx512_bf16_supported() else "fp32"
-    return "bf16"
+    # XLA on a CPU computes bf16 in float32 and rounds
+    return "fp32" if device.type == "xla" and _xla_hardware() == "CPU" else "bf16"
 
 
 def _keep_freed_memory() -> None:
