@@ -5,7 +5,7 @@ import torch
 
 from classifier.augment import Views, draw_views, load_batch
 from classifier.model.classifier import Classifier
-from classifier.published_augment import AugmentName, SeededViews
+from classifier.options import AugmentName
 from classifier.targets import Target
 from dermsynth import symmetries
 from dermsynth.device import Compute
@@ -73,11 +73,10 @@ def single_and_mean(
     return single, total / tta
 
 
-def _views(number: int, tta: int, n: int, augment: AugmentName) -> Views | SeededViews | None:
+def _views(number: int, tta: int, n: int, augment: AugmentName) -> Views | None:
     """The views of n images of that number; None: as they are."""
     if number == 0:
         return None
     if tta != SYMMETRIES:
         return draw_views(generator("tta", number), n, augment)
-    still = np.tile(np.eye(3, dtype=np.float32), (n, 1, 1))
-    return Views(np.full(n, number), still, np.ones(n, np.float32))
+    return Views(np.full(n, number))

@@ -11,9 +11,11 @@ from classifier.training.mixup import mix_batch
 from classifier.training.setup import TrainingSetup
 from classifier.training.training_set import BENIGN, MALIGNANT, REAL, DataOrder
 from classifier.training.trunk_cache import ImageSet, Trunk
+from data.on_device import DeviceImages
 from dermsynth import interrupts, progress
 from dermsynth.device import Compute
 from dermsynth.seeds import generator
+from dermsynth.tensors import send, to_device
 
 
 @dataclass(frozen=True)
@@ -44,16 +46,32 @@ class Batches:
         # Each image starts at its own view and takes the next one each time it comes round.
         rng = generator(self.seed, "views")
         self._first_view = rng.integers(augmentation.n_views, size=len(training))
-        matrix = setup.target.matrix(training.labels)
-        self._targets = torch.from_numpy(matrix).to(compute.device)
+        # all images of the training set, numbered through from set to set
+        sets = [images for images in self._sets if images is not None]
+        self._pixels: DeviceImages | None = None
+        if not self.keeps:
+            self._pixels = trunk.cache.images(sets, options.model.size, compute.device)
+        starts = np.cumsum([0, *(len(images.images) if images else 0 for images in self._sets)])
+        self._number = training.rows + starts[training.source]
+        self._targets = send(setup.target.matrix(training.labels), compute.device)
         self._metadata = setup.numbers(setup.dataset, compute.device)
 
     def parts(self, step: int) -> Iterator[Batch]:
         """A step's images in the parts of --accumulate."""
-        positions, rounds = self.order.positions(step)
-        cuts = np.array_split(np.arange(len(positions)), self.options.steps.accumulate)
-        for number, cut in enumerate(cuts):
-            yield self.load((step, number), positions[cut], rounds[cut])
+        cuts = self._cut(step)
+        for number, (positions, rounds) in enumerate(cuts):
+            yield self.load((step, number), positions, rounds)
+            if self._pixels is not None:
+                following = cuts[number + 1 :]
+                self._pixels.expect(
+                    lambda rest=following: self._number[(rest or self._cut(step + 1))[0][0]]
+                )
+
+    def _cut(self, step: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Positions and rounds of a step's parts."""
+        parts = self.options.steps.accumulate
+        positions, rounds = (np.array_split(drawn, parts) for drawn in self.order.positions(step))
+        return list(zip(positions, rounds, strict=True))
 
     def load(self, key: tuple[int, int], positions: np.ndarray, rounds: np.ndarray) -> Batch:
         """One part.
@@ -64,7 +82,7 @@ class Batches:
         positions : int64 [n], of the training set
         rounds : int64 [n], how often the training set has been gone through
         """
-        where = torch.from_numpy(positions).to(self.compute.device)
+        where = send(positions, self.compute.device)
         targets = self._targets[where]
         if self.keeps:
             inputs = self._kept_features(positions, rounds)
@@ -116,23 +134,21 @@ class Batches:
         for images, chosen in self._by_set(positions):
             rows = self.training.rows[positions[chosen]]
             with self.compute.autocast():
-                parts.append(self.trunk.features(images, rows, views[chosen]))
+                parts.append(self.trunk.kept(images, rows, views[chosen]))
             places.append(chosen)
-        if len(parts) == 1:
-            return parts[0]
-        back = torch.from_numpy(np.argsort(np.concatenate(places))).to(self.compute.device)
-        return torch.cat(parts)[back].contiguous(memory_format=torch.channels_last)
+        if len(parts) > 1 and len({part.device for part in parts}) > 1:
+            parts = [to_device(part, self.compute.device) for part in parts]
+        kept = torch.cat(parts)
+        if len(parts) > 1:
+            kept = kept[send(np.argsort(np.concatenate(places)), kept.device)]
+        return self.trunk.as_features(kept)
 
     def _fresh_pixels(self, positions: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
         """Training images in views drawn anew, float32 [n, 3, size, size] in 0..1."""
-        size = self.options.model.size
+        assert self._pixels is not None
         drawn = draw_views(rng, len(positions), self.options.augmentation.augment)
-        x = torch.empty(len(positions), 3, size, size).to(memory_format=torch.channels_last)
-        for images, chosen in self._by_set(positions):
-            rows = self.training.rows[positions[chosen]]
-            views = drawn.take(chosen) if drawn else None
-            x[chosen] = load_batch(images.images[rows], size, views)
-        return x.to(self.compute.device)
+        pixels = self._pixels.take(self._number[positions])
+        return load_batch(pixels, self.options.model.size, drawn)
 
     def _by_set(self, positions: np.ndarray) -> list[tuple[ImageSet, np.ndarray]]:
         """The image sets of a batch, each with the places in the batch that it fills."""

@@ -1,4 +1,4 @@
-"""Trunk features that are kept: in this process's memory, or in files that several processes map.
+"""Trunk features that are kept: in a device's memory, or in files that several processes map.
 
 Whoever needs the features of a view that nobody has kept computes them and keeps them for all.
 Several processes may do so at once, as they come to the same bits. A row that is half written, or
@@ -14,15 +14,18 @@ import numpy as np
 import torch
 
 from dermsynth.manifest import digest
+from dermsynth.tensors import send
 
 WRITTEN = 1 << 32  # beside a row's 32-bit checksum: the mark of a row is never that of an empty one
 
 
 class KeptFeatures:
-    """Features [n, views, height, width, channels] in memory, and which of them there are."""
+    """Features [n, views, height, width, channels] in a device's memory, and which there are."""
 
-    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-        self.features = torch.empty(shape, dtype=dtype)
+    def __init__(
+        self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str = "cpu"
+    ) -> None:
+        self.features = torch.empty(shape, dtype=dtype, device=device)
         self.known = np.zeros(shape[:2], bool)
 
     @property
@@ -36,12 +39,16 @@ class KeptFeatures:
 
     def put(self, rows: np.ndarray, views: np.ndarray, features: torch.Tensor) -> None:
         """Keep features [m, height, width, channels] of pairs (row, view)."""
-        self.features[rows, views] = features
+        self.features[self._places(rows, views)] = features.to(self.features.device)
         self.known[rows, views] = True
 
     def take(self, rows: np.ndarray, views: np.ndarray) -> torch.Tensor:
         """A copy of what is kept of pairs (row, view) that are there."""
-        return self.features[rows, views]
+        return self.features[self._places(rows, views)]
+
+    def _places(self, rows: np.ndarray, views: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        device = self.features.device
+        return send(rows, device), send(views, device)
 
 
 class SharedFeatures(KeptFeatures):

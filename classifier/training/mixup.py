@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from classifier.options import AugmentationOptions
+from dermsynth.tensors import send
 
 MIXUP_ALPHA = 0.4  # Beta(alpha, alpha) of MixUp; CutMix draws the share uniformly, Beta(1, 1)
 
@@ -21,28 +22,46 @@ def mix_batch(
     of all images is mixed by it (their sum is at most 1). Targets become soft: the share of the
     pixels, or of the weight.
     """
+    n, side = len(images), images.shape[-1]
+    boxes, inside = np.zeros((n, 4), np.int64), np.zeros(n)
     if rng.random() < options.mixup:
-        partner = torch.from_numpy(rng.permutation(len(images)))
-        share = float(rng.beta(MIXUP_ALPHA, MIXUP_ALPHA))
-        mixed = torch.lerp(images[partner], images, share)
-        return mixed, torch.lerp(targets[partner], targets, share)
-    cut = rng.random(len(images)) * (1 - options.mixup) < options.cutmix
-    if not cut.any():
-        return images, targets
-    return _cut_and_paste(images, targets, np.flatnonzero(cut), rng)
+        partner = rng.permutation(n)
+        boxes[:] = (0, 0, side, side)
+        inside[:] = rng.beta(MIXUP_ALPHA, MIXUP_ALPHA)
+    else:
+        chosen = np.flatnonzero(rng.random(n) * (1 - options.mixup) < options.cutmix)
+        partner = np.arange(n)
+        partner[chosen] = rng.integers(n, size=len(chosen))
+        boxes[chosen] = np.array([_box(side, rng) for _ in chosen]).reshape(-1, 4)
+    own = 1 - (1 - inside) * boxes[:, 2] * boxes[:, 3] / side**2
+    return _blend(images, targets, partner, boxes, inside, own)
 
 
-def _cut_and_paste(
-    images: torch.Tensor, targets: torch.Tensor, chosen: np.ndarray, rng: np.random.Generator
+def _blend(
+    images: torch.Tensor,
+    targets: torch.Tensor,
+    partner: np.ndarray,
+    boxes: np.ndarray,
+    inside: np.ndarray,
+    own: np.ndarray,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """CutMix of the images `chosen`, int64 [m]; what is pasted comes from images as they were."""
-    side, mixed, soft = images.shape[-1], images.clone(), targets.clone()
-    for number, partner in zip(chosen, rng.integers(len(images), size=len(chosen)), strict=True):
-        top, left, height, width = _box(side, rng)
-        place = (slice(None), slice(top, top + height), slice(left, left + width))
-        mixed[number][place] = images[partner][place]
-        soft[number] = torch.lerp(targets[partner], targets[number], 1 - height * width / side**2)
-    return mixed, soft
+    """Each image with its partner, in operations whose shapes do not depend on the dice.
+
+    `boxes` int64 [n, 4]: top, left, height, width; `inside` [n]: the image's own weight in its box,
+    outside it is 1; `own` [n]: in the target.
+    """
+    device = images.device
+    others, corners = send(partner, device), send(boxes, device)
+    side = torch.arange(images.shape[-1], device=device)
+    begins, ends = corners[:, :2], corners[:, :2] + corners[:, 2:]
+    rows, columns = (
+        (side >= begins[:, axis, None]) & (side < ends[:, axis, None]) for axis in (0, 1)
+    )
+    box = (rows[:, :, None] & columns[:, None, :])[:, None]
+    weight = send(inside.astype(np.float32), device)[:, None, None, None]
+    mixed = torch.where(box, torch.lerp(images[others], images, weight), images)
+    share = send(own.astype(np.float32), device)[:, None]
+    return mixed, torch.lerp(targets[others], targets, share)
 
 
 def _box(side: int, rng: np.random.Generator) -> tuple[int, int, int, int]:

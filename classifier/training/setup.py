@@ -36,6 +36,7 @@ from dermsynth.manifest import Input
 from dermsynth.names import check_name
 from dermsynth.options import flat, replace
 from dermsynth.seeds import seed_torch
+from dermsynth.tensors import send
 
 INSTEAD = "efficientnet-lite0"  # its ImageNet weights are installed with the program
 
@@ -84,7 +85,7 @@ class TrainingSetup:
         if self.metadata is None:
             return None
         rows = self.metadata.training if rows is None else rows
-        return torch.from_numpy(self.metadata.numbers(dataset, rows)).to(device)
+        return send(self.metadata.numbers(dataset, rows), device)
 
 
 def resolve(options: TrainOptions) -> TrainingSetup:

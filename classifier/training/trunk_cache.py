@@ -8,22 +8,23 @@ folds then train the tail alone. `--views 0` draws fresh augmentation instead an
 
 import math
 import os
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from classifier.augment import Views, draw_views, load_batch
+from classifier.augment import VERSION, Views, draw_views, load_batch
 from classifier.model.classifier import Classifier
 from classifier.options import AugmentationOptions
-from classifier.published_augment import SeededViews
 from classifier.training.kept_features import KeptFeatures, SharedFeatures
+from data.on_device import SHARE, DeviceImages
 from data.pool import Pool
 from data.store import Dataset, ImageStore
 from dermsynth.device import Compute
 from dermsynth.seeds import generator
+from dermsynth.tensors import free_bytes, to_device
 
 PLAIN = -1  # the view that leaves an image as it is
 GOLDEN = (5**0.5 - 1) / 2  # its multiples, modulo 1, lie far from one another
@@ -53,7 +54,9 @@ class _Store:
 class FeatureCache:
     """Trunk outputs that are kept. Give one to every `train` call of an experiment to share them.
 
-    With a `folder` they lie in files there, which the processes of one machine share.
+    With a `folder` they lie in files there, which the processes of one machine share; without one
+    in memory, that of the accelerator where half of what is free there is enough. Beside them it
+    holds the images that are on the accelerator already.
     """
 
     def __init__(self, gib: float = 4.0, folder: Path | None = None) -> None:
@@ -61,9 +64,18 @@ class FeatureCache:
         self.folder = folder
         self.trial = 0
         self._stores: dict[Hashable, _Store] = {}
+        self._images: dict[Hashable, DeviceImages] = {}
+
+    def images(self, sets: Sequence[ImageSet], size: int, device: torch.device) -> DeviceImages:
+        """Images at one size, numbered through, on a device: sent there when first asked for."""
+        key = (*(images.identity for images in sets), size, device)
+        if key not in self._images:
+            stores = [images.images for images in sets]
+            self._images[key] = DeviceImages(stores, size, device)
+        return self._images[key]
 
     def store(
-        self, key: Hashable, shape: tuple[int, ...], dtype: torch.dtype
+        self, key: Hashable, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
     ) -> KeptFeatures | None:
         """Room for features [n, views + 1, height, width, channels], of earlier trials if need be.
 
@@ -78,11 +90,13 @@ class FeatureCache:
                 if size + sum(store.kept.nbytes for store in self._stores.values()) <= self.budget:
                     break
                 del self._stores[old]
-            self._stores[key] = _Store(self._make(key, shape, dtype), self.trial)
+            self._stores[key] = _Store(self._make(key, shape, dtype, device), self.trial)
         self._stores[key].trial = self.trial
         return self._stores[key].kept
 
-    def _make(self, key: Hashable, shape: tuple[int, ...], dtype: torch.dtype) -> KeptFeatures:
+    def _make(
+        self, key: Hashable, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
+    ) -> KeptFeatures:
         if self.folder is not None:
             try:
                 return SharedFeatures(self.folder, repr(key), shape, dtype)
@@ -92,7 +106,9 @@ class FeatureCache:
                     f"note: {self.folder}: no room for {gib:.1f} GiB of kept features "
                     f"({error.strerror}); this process keeps them for itself, in memory"
                 )
-        return KeptFeatures(shape, dtype)
+        free = free_bytes(device)
+        fits = free is not None and math.prod(shape) * dtype.itemsize <= SHARE * free
+        return KeptFeatures(shape, dtype, device if fits else torch.device("cpu"))
 
 
 class Trunk:
@@ -110,15 +126,17 @@ class Trunk:
         self.device, self.size = compute.device, model.spec.size
         self.batch = model.spec.at_once  # always full, so that no feature depends on neighbours
         self.pure = model.trunk_is_pure
-        self._view_table: dict[tuple[str, int, int], Views | SeededViews | None] = {}
+        self._view_table: dict[tuple[str, int, int], Views | None] = {}
         if not self.pure:
             return
         self.dtype = torch.bfloat16 if compute.precision == "bf16" else torch.float32
         self._folded = model.folded()
         self._folded.backbone.net.to(self.dtype)
-        drawn = (self.views, self.augment)
+        drawn = (self.views, self.augment, VERSION)
         self._key = (model.trunk_sha256(), str(self.dtype), *drawn, self.device.type)
-        channels, *sides = self._run(torch.zeros(1, 3, self.size, self.size)).shape[1:]
+        channels, *sides = self._run(
+            torch.zeros(1, 3, self.size, self.size, device=self.device)
+        ).shape[1:]
         self._shape = (self.views + 1, *sides, channels)
         self._stores: dict[Hashable, KeptFeatures | None] = {}
         cache.trial += 1
@@ -145,7 +163,7 @@ class Trunk:
         pairs = np.roll(pairs, -_place(len(pairs)), axis=0)
         while len(pairs):
             rows, views = pairs[: self.batch].T
-            features = self._compute(images, rows, views).permute(0, 2, 3, 1).cpu()
+            features = self._compute(images, rows, views).permute(0, 2, 3, 1)
             store.put(rows, views, features)
             yield len(rows)
             rest = pairs[self.batch :]
@@ -160,41 +178,59 @@ class Trunk:
         """
         if not self.pure:
             return self.from_pixels(self._pixels(images, rows, views))
-        if self.keeps(images):
-            for _ in self.fill(images, self.missing(images, rows, views)):
-                pass
-            kept = self._store(images).take(rows, views)  # type: ignore[union-attr]
-            return kept.to(self.device).float().permute(0, 3, 1, 2)
-        return self._compute(images, rows, views).float()
+        return self.as_features(self.kept(images, rows, views))
+
+    def kept(self, images: ImageSet, rows: np.ndarray, views: np.ndarray) -> torch.Tensor:
+        """The same of a pure trunk [n, height, width, channels], in the type and where it is kept;
+        of a set that is not kept computed now.
+        """
+        if not self.keeps(images):
+            return self._compute(images, rows, views).permute(0, 2, 3, 1)
+        for _ in self.fill(images, self.missing(images, rows, views)):
+            pass
+        return self._store(images).take(rows, views)  # type: ignore[union-attr]
+
+    def as_features(self, kept: torch.Tensor) -> torch.Tensor:
+        """`kept` as `features`."""
+        return to_device(kept, self.device).float().permute(0, 3, 1, 2)
 
     def from_pixels(self, x: torch.Tensor) -> torch.Tensor:
         """The same of images float [n, 3, size, size] in 0..1.
 
         Where the trunk is not pure, this runs it as it stands, with gradients if they are enabled.
         """
-        return self._run(x).float() if self.pure else self.model.trunk(x.to(self.device))
+        return self._run(x).float() if self.pure else self.model.trunk(x)
 
     def _store(self, images: ImageSet) -> KeptFeatures | None:
         if not self.pure:
             return None
         if images.identity not in self._stores:
             key, shape = (self._key, images.identity), (len(images.images), *self._shape)
-            self._stores[images.identity] = self.cache.store(key, shape, self.dtype)
+            self._stores[images.identity] = self.cache.store(key, shape, self.dtype, self.device)
         return self._stores[images.identity]
 
     def _compute(self, images: ImageSet, rows: np.ndarray, views: np.ndarray) -> torch.Tensor:
         return self._run(self._pixels(images, rows, views))
 
     def _pixels(self, images: ImageSet, rows: np.ndarray, views: np.ndarray) -> torch.Tensor:
-        """Images in their fixed views, float32 [n, 3, size, size]."""
-        batch = torch.empty(len(rows), 3, self.size, self.size)
-        batch = batch.to(memory_format=torch.channels_last)
-        for view in np.unique(views):
-            chosen = np.flatnonzero(views == view)
-            drawn = None if view in (PLAIN, self.views) else self._views_of(images, int(view))
-            drawn = drawn.take(rows[chosen]) if drawn else None
-            batch[chosen] = load_batch(images.images[rows[chosen]], self.size, drawn)
-        return batch
+        """Images in their fixed views, float32 [n, 3, size, size] on the device."""
+        return load_batch(
+            self.stored(images, rows), self.size, self._fixed_views(images, rows, views)
+        )
+
+    def stored(self, images: ImageSet, rows: np.ndarray) -> torch.Tensor:
+        """Images as they are, uint8 [n, size, size, 3] on the device."""
+        return self.cache.images([images], self.size, self.device).take(rows)
+
+    def _fixed_views(self, images: ImageSet, rows: np.ndarray, views: np.ndarray) -> Views | None:
+        """One an image; None where all stay as they are. Plain ones come with no others."""
+        numbers, inverse = np.unique(views, return_inverse=True)
+        if numbers[0] == PLAIN or self.augment == "none":
+            return None
+        tables = [self._views_of(images, int(view)) for view in numbers]
+        order = np.argsort(inverse, kind="stable")
+        parts = [table.take(rows[inverse == at]) for at, table in enumerate(tables) if table]
+        return Views.joined(parts).take(np.argsort(order))
 
     def _run(self, x: torch.Tensor) -> torch.Tensor:
         return torch.cat([self._run_batch(part) for part in x.split(self.batch)])
@@ -203,11 +239,11 @@ class Trunk:
         count = len(x)
         if count < self.batch:
             x = torch.cat([x, x[:1].expand(self.batch - count, -1, -1, -1)])
-        x = x.to(self.device).contiguous(memory_format=torch.channels_last)
+        x = x.contiguous(memory_format=torch.channels_last)
         with torch.no_grad():
             return self._folded.trunk(x)[:count]
 
-    def _views_of(self, images: ImageSet, view: int) -> Views | SeededViews | None:
+    def _views_of(self, images: ImageSet, view: int) -> Views | None:
         key = (images.kind, view, len(images.images))
         if key not in self._view_table:
             rng = generator("view", *key)
