@@ -182,6 +182,6 @@ def _turn_hue(pixels: torch.Tensor, by: torch.Tensor) -> torch.Tensor:
     )
     sixth = (sixth + 6 * by)[..., None]
     # Smith 1978 in one line: 5, 3, 1 are the phases of red, green, blue
-    phase = (sixth + torch.tensor([5.0, 3.0, 1.0], device=pixels.device)).remainder(6)
+    phase = (sixth + 5 - 2 * torch.arange(3, device=pixels.device)).remainder(6)
     share = torch.minimum(phase, 4 - phase).clamp(0, 1)
     return high[..., None] - chroma[..., None] * share

@@ -129,7 +129,7 @@ class Loop:
         ranks = trainer.processes.rank, trainer.processes.count
         images, labels = self.images.batch(trainer.steps, trainer.images_a_step, *ranks)
         conditional = trainer.config.classes > 0
-        return torch.from_numpy(images), torch.from_numpy(labels) if conditional else None
+        return images, labels if conditional else None
 
     def _record(self) -> None:
         trainer, step = self.trainer, self.trainer.steps

@@ -1,6 +1,6 @@
 """Generator against discriminator: one iteration of both, and all of their state."""
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from typing import Any
 
 import numpy as np
@@ -8,9 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from dermsynth.cuda_graph import Graphed
 from dermsynth.device import Compute
 from dermsynth.errors import UserError
+from dermsynth.optimizers import adam_options, load_optimizer, move_average
 from dermsynth.seeds import seed_torch
+from dermsynth.tensors import send
 from gan import ada
 from gan.augment import DRAWS, diff_augment, translate
 from gan.distributed import Processes
@@ -61,7 +64,12 @@ class Trainer:
         self.ema.load_state_dict(self.generator.state_dict())
         self.judging = [p for p in self.discriminator.parameters() if p.requires_grad]
         self.generator_optimizer, self.discriminator_optimizer = (
-            torch.optim.Adam(parameters, lr * share, tuple(beta**share for beta in config.betas))
+            torch.optim.Adam(
+                parameters,
+                lr * share,
+                tuple(beta**share for beta in config.betas),
+                **adam_options(compute.device),
+            )
             for parameters, lr, share in (
                 (self.generator.parameters(), config.lr_generator, 1.0),
                 (self.judging, config.lr_discriminator, config.penalty_share),
@@ -69,6 +77,11 @@ class Trainer:
         )
         self.loss = LOSSES[config.loss]
         self.sums: dict[str, torch.Tensor] = {}  # of what was measured since `take_means`
+        self._due: set[str] = set()  # which of them were measured since then
+        self._measured: dict[Hashable, set[str]] = {}  # by each kind of step
+        self._noting: set[str] = set()  # by the step that runs
+        self._penalised = False  # in it
+        self._graph = Graphed(self._iterate, "gan", record=self.processes.count == 1)
         self.ada_p = torch.zeros((), device=compute.device)
         self.ada_signs = torch.zeros((), device=compute.device)  # mean since the last change of p
 
@@ -95,10 +108,27 @@ class Trainer:
         `real` uint8 [images_a_step / processes, size, size, 3]; `labels` int64, one an image,
         where the networks are conditional: the fakes get the same ones. Never waits for the device.
         """
-        # --- data: all randomness of an iteration comes from (seed, its number, rank)
-        alone = self.processes.count == 1
+        # all randomness of an iteration comes from (seed, its number, rank)
+        alone, config, device = self.processes.count == 1, self.config, self.compute.device
         seed_torch(self.seed, "gan/step", self.steps, *([] if alone else [self.processes.rank]))
-        labels = None if labels is None else labels.to(self.compute.device)
+        penalised = config.penalty != "none" and self.steps % config.penalty_every == 0
+        adjusted = config.augment == "ada" and self.steps % ADA_STEPS == ADA_STEPS - 1
+        half_life = config.ema_share * (self.images_seen + self.images_a_step)
+        half_life = max(min(config.ema_kimg * 1000, half_life), 1e-8)
+        weight = send(np.array([1 - 0.5 ** (self.images_a_step / half_life)], np.float32), device)
+        labels = None if labels is None else labels.to(device)
+        kind = (penalised, adjusted)
+        self._graph(kind, real.to(device), labels, weight[0])
+        self._due |= self._measured[kind]
+        self.steps += 1
+        self.compute.step()
+
+    def _iterate(
+        self, kind: tuple[bool, bool], real: torch.Tensor, labels: Labels, weight: torch.Tensor
+    ) -> None:
+        """One iteration. `kind`: whether gradients are penalised, whether ADA's p is adjusted."""
+        self._penalised, adjusted = kind
+        self._noting = self._measured.setdefault(kind, set())
         turns = list(_split(self._to_input(real), labels, self.config.critic_steps))
 
         # --- discriminator
@@ -126,11 +156,9 @@ class Trainer:
         _learn(self.judging, True)
 
         # --- augmentation's strength and the average
-        if self.config.augment == "ada" and self.steps % ADA_STEPS == ADA_STEPS - 1:
+        if adjusted:
             self._adjust_ada()
-        self.steps += 1
-        self._average()
-        self.compute.step()
+        self._average(weight)
 
     def _discriminator_loss(
         self, real: torch.Tensor, fake: torch.Tensor, labels: Labels
@@ -152,13 +180,13 @@ class Trainer:
         if missing is not None:
             loss = loss + missing.float()
             self._note(share, loss_reconstruction=missing)
-        if config.penalty != "none" and self.steps % config.penalty_every == 0:
+        if self._penalised:
             penalty = PENALTIES[config.penalty](lambda x: self.discriminator(x, labels), *seen)
             loss = loss + config.penalty_strength * config.penalty_every * penalty
             self._note(share, penalty=penalty * config.penalty_every)
         if config.augment == "ada":
             signs = torch.stack([head.detach().float().sign().mean() for head in on_real]).mean()
-            self.ada_signs = self.ada_signs + signs / (share * ADA_STEPS)
+            self.ada_signs += signs / (share * ADA_STEPS)
         return loss
 
     def _generator_loss(
@@ -212,43 +240,50 @@ class Trainer:
         self.processes.mean_([self.ada_signs])
         images = ADA_STEPS * self.images_a_step
         target = self.config.ada_target, self.config.ada_kimg
-        self.ada_p = ada.adjust(self.ada_p, self.ada_signs, images, *target)
-        self.ada_signs = torch.zeros_like(self.ada_signs)
+        self.ada_p.copy_(ada.adjust(self.ada_p, self.ada_signs, images, *target))
+        self.ada_signs.zero_()
 
     @torch.no_grad()
-    def _average(self) -> None:
-        """Move the EMA, batch statistics included, towards the generator."""
+    def _average(self, weight: torch.Tensor) -> None:
+        """Move the EMA, batch statistics included, towards the generator by a share `weight`."""
         if self.processes.count > 1:
             for network in (self.generator, self.discriminator):
                 self.processes.mean_statistics(network)
-        half_life = min(self.config.ema_kimg * 1000, self.config.ema_share * self.images_seen)
-        keep = 0.5 ** (self.images_a_step / max(half_life, 1e-8))
         ours, theirs = self.ema.state_dict(), self.generator.state_dict()
         floating = [name for name, value in ours.items() if value.is_floating_point()]
-        torch._foreach_lerp_(
-            [ours[name] for name in floating], [theirs[name] for name in floating], 1 - keep
-        )
+        move_average([ours[name] for name in floating], [theirs[name] for name in floating], weight)
 
     def _note(self, share: int, **values: torch.Tensor) -> None:
         """Add one of `share` equal parts of what a step measured."""
+        self._noting |= set(values)
         for name, value in values.items():
             part = value.detach().float() / share
-            self.sums[name] = self.sums[name] + part if name in self.sums else part
+            if name in self.sums:
+                self.sums[name] += part
+            else:
+                self.sums[name] = part.clone()
 
     def take_means(self, steps: int) -> dict[str, float]:
         """Means over the last `steps` steps; starts over. Waits for the device.
 
         `diversity`: the spread of a batch of fakes over that of reals; `augment_p`: ADA's p now.
         """
-        self.processes.mean_(self.sums.values())
-        values = (torch.stack(list(self.sums.values())) / steps).tolist()
-        means = dict(zip(self.sums, values, strict=True))
-        self.sums = {}
+        sums = self._measured_sums()
+        self.processes.mean_(sums.values())
+        values = (torch.stack(list(sums.values())) / steps).tolist()
+        means = dict(zip(sums, values, strict=True))
+        for value in self.sums.values():
+            value.zero_()
+        self._due = set()
         spread_real, spread_fake = means.pop("spread_real"), means.pop("spread_fake")
         means["diversity"] = spread_fake / max(spread_real, 1e-8)
         if self.config.augment == "ada":
             means["augment_p"] = float(self.ada_p)
         return means
+
+    def _measured_sums(self) -> dict[str, torch.Tensor]:
+        """Without those of which nothing was measured since `take_means`."""
+        return {name: value for name, value in self.sums.items() if name in self._due}
 
     def is_finite(self) -> bool:
         """False once a loss or a weight is not a number. Waits for the device."""
@@ -258,20 +293,25 @@ class Trainer:
 
     def state(self) -> dict[str, Any]:
         """Everything that later steps depend on, for `dermsynth.checkpoint`."""
-        self.processes.mean_(self.sums.values())
+        sums = self._measured_sums()
+        self.processes.mean_(sums.values())
         states = {name: part.state_dict() for name, part in self._parts().items()}
-        own = {"step": self.steps, "sums": self.sums, "version": VERSION}
+        own = {"step": self.steps, "sums": sums, "version": VERSION}
         ada = {"ada_p": self.ada_p, "ada_signs": self.ada_signs}
         return states | own | ada | {"architecture": self._architecture()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from `state`. Raises UserError for one of another version or architecture."""
         self._check_fits(state)
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
         device = self.compute.device
+        for name, part in self._parts().items():
+            if isinstance(part, torch.optim.Optimizer):
+                load_optimizer(part, state[name])
+            else:
+                part.load_state_dict(state[name])
         self.steps = state["step"]
         self.sums = {name: value.to(device) for name, value in state["sums"].items()}
+        self._due = set(self.sums)
         self.ada_p, self.ada_signs = state["ada_p"].to(device), state["ada_signs"].to(device)
 
     def _check_fits(self, state: dict[str, Any]) -> None:

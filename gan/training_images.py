@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from data.on_device import DeviceImages
 from data.prepare import default_dataset
 from data.provenance import ClassRecord
 from data.store import Dataset, load_dataset
@@ -12,6 +14,7 @@ from dermsynth.errors import UserError, some
 from dermsynth.row_hashes import CheckedRows
 from dermsynth.seeds import generator
 from dermsynth.symmetries import turn_each
+from dermsynth.tensors import send
 from gan.options import ClassesName
 
 LEAST_IMAGES, FEW_IMAGES = 8, 50
@@ -100,11 +103,15 @@ class TrainingImages:
     depends on the seed and the step's number alone.
     """
 
-    def __init__(self, dataset: Dataset, part: TrainingPart, seed: int) -> None:
-        # a memory map is read as it is needed; encoded files are decoded once
-        mapped = isinstance(dataset.images, CheckedRows)
+    def __init__(
+        self, dataset: Dataset, part: TrainingPart, seed: int, device: str | torch.device = "cpu"
+    ) -> None:
+        # on a CPU a memory map is read as it is needed; encoded files are decoded once
+        device = torch.device(device)
+        mapped = device.type == "cpu" and isinstance(dataset.images, CheckedRows)
         self.images = dataset.images if mapped else dataset.images[part.rows]
         self.rows = part.rows if mapped else np.arange(len(part.rows))
+        self._stored = DeviceImages([self.images], dataset.size, device)
         self.labels, self.seed = part.labels, seed
         classes = range(max(len(part.classes), 1))
         self.members = [np.flatnonzero(self.labels == number) for number in classes]
@@ -120,13 +127,13 @@ class TrainingImages:
 
     def batch(
         self, step: int, count: int, rank: int = 0, processes: int = 1
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """uint8 [n, size, size, 3], labels int64 [n]: the share of `rank` in a step's `count`."""
         mine = slice(rank * count // processes, (rank + 1) * count // processes)
         numbers = self._stream(np.arange(step * count, (step + 1) * count)[mine])
         draws = generator(self.seed, "gan/symmetry", step).integers(0, 8, count)[mine]
-        pictures = np.asarray(self.images[self.rows[numbers]])
-        return turn_each(pictures, draws), self.labels[numbers]
+        pictures = turn_each(self._stored.take(self.rows[numbers]), draws)
+        return pictures, send(self.labels[numbers], pictures.device)
 
     def _stream(self, places: np.ndarray) -> np.ndarray:
         """Which images stand at these places of the run's endless stream."""

@@ -247,7 +247,7 @@ def _tracker(trainer: Trainer, plan: Plan, folder: RunFolder) -> Tracker:
 def _run(trainer: Trainer, plan: Plan, progress: Progress, tracker: Tracker | None) -> float:
     """Announce, then train to the end of the budget; returns the seconds of training."""
     options, dataset = plan.options, plan.dataset
-    images = TrainingImages(dataset, plan.part, plan.seed)
+    images = TrainingImages(dataset, plan.part, plan.seed, trainer.compute.device)
     budget = Budget(
         plan.path,
         plan.seed,

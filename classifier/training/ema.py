@@ -3,8 +3,12 @@
 import contextlib
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import nn
+
+from dermsynth.optimizers import move_average
+from dermsynth.tensors import send
 
 
 class WeightAverage:
@@ -18,14 +22,22 @@ class WeightAverage:
         self.model, self.decay, self.steps = model, decay, 0
         self.state = {name: value.clone() for name, value in self._learnt().items()}
 
-    @torch.no_grad()
-    def update(self) -> None:
-        """After an optimizer step."""
+    def next_weight(self, device: torch.device) -> torch.Tensor | None:
+        """Of the model in the next step's average, 0-dimensional; None where nothing is averaged.
+
+        Counts the step.
+        """
         if not self.decay:
-            return
+            return None
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        torch._foreach_lerp_(list(self.state.values()), list(self._learnt().values()), 1 - decay)
+        return send(np.array([1 - decay], np.float32), device)[0]
+
+    @torch.no_grad()
+    def update(self, weight: torch.Tensor | None) -> None:
+        """After an optimizer step, by its `next_weight`."""
+        if weight is not None:
+            move_average(list(self.state.values()), list(self._learnt().values()), weight)
 
     def restore(self, state: dict[str, torch.Tensor], steps: int) -> None:
         """Go on from a saved `state` after so many steps."""

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,15 @@ from classifier.training.scoring import Scorer, Seen
 from classifier.training.setup import TrainingSetup
 from classifier.training.trunk_cache import FeatureCache, Trunk
 from dermsynth import checkpoint, device, interrupts, progress
+from dermsynth.cuda_graph import Graphed
 from dermsynth.errors import UserError
 from dermsynth.files import write_json
+from dermsynth.optimizers import adam_options, load_optimizer, rate_of, set_rate
 from dermsynth.seeds import seed_torch
 from dermsynth.tracking import Tracker
 
 SMOKE_STEPS = 2
+READ_STEPS = 10  # after which their losses are read: to read one waits for the device
 
 
 class Loop:
@@ -52,38 +56,66 @@ class Loop:
         weights = class_weights(setup.training.labels, setup.target, options.objective)
         self.loss = Loss(setup.target, options.objective, weights)
         self.optimizer = self._optimizer()
+        self._graph = Graphed(self._learn, "classifier")
         self.plateau = Plateau(steps, options.choice)
         self.average = WeightAverage(self.model, options.choice.ema)
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {}  # the state of the best model
-        self.loss_sum = 0.0  # over the steps of this epoch so far
+        self.loss_sum = 0.0  # over the steps of this epoch whose losses were read
+        self.unread: dict[int, torch.Tensor] = {}  # losses of the steps after them, on the device
         self.said: list[torch.Tensor] = []  # in these steps: logits beside targets [n, 2 outputs]
         self.seconds = 0.0  # before this start
 
-    def step(self, step: int) -> float:
-        """One iteration; its loss. Raises UserError where that is not finite."""
-        steps = self.options.steps
+    def step(self, step: int) -> None:
+        """One iteration. Never waits for the device; its loss is read by `_read_losses`."""
+        steps, device = self.options.steps, self.compute.device
         self.model.head_only = step < steps.head_epochs * self.per_epoch
         self.model.train()
         seed_torch(self.options.compute.seed, "step", step)  # dropout, drop connect
+        rate = learning_rate(steps, step, self.per_epoch, self.plateau.rate)
+        set_rate(self.optimizer, rate, device)
+        weight = self.average.next_weight(device)
+        if steps.accumulate == 1:
+            (batch,) = self.batches.parts(step)
+            inputs = (batch.inputs, batch.metadata, batch.targets, weight)
+            loss, said = self._graph(self.model.head_only, *inputs)
+        else:
+            loss, said = self._descend(self.batches.parts(step), weight)
+        self.unread[step] = loss
+        self.said.append(said)
+        self.compute.step()
+
+    def _learn(
+        self,
+        _: bool,
+        inputs: torch.Tensor,
+        metadata: torch.Tensor | None,
+        targets: torch.Tensor,
+        weight: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """A step on a batch in one part, as a function of tensors; as of `_descend`."""
+        return self._descend([Batch(inputs, metadata, targets, 1.0)], weight)
+
+    def _descend(
+        self, parts: Iterable[Batch], weight: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Gradients of the parts of a batch, and a step by them; the loss, and what was `said`.
+
+        `weight`: of the new weights in their average.
+        """
         self.optimizer.zero_grad(set_to_none=True)
-        value = 0.0
-        for batch in self.batches.parts(step):
+        losses, said = [], []
+        for batch in parts:
             logits = self.forward(batch)
             loss = self.loss(logits, batch.targets) * batch.share
             loss.backward()
-            self.said.append(torch.cat([logits.detach(), batch.targets], 1))
-            value += loss.item()
-        if not math.isfinite(value):
-            self._give_up(step, value)
-        if steps.clip:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), steps.clip)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(steps, step, self.per_epoch, self.plateau.rate)
+            losses.append(loss.detach())
+            said.append(torch.cat([logits.detach(), batch.targets], 1))
+        if self.options.steps.clip:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.options.steps.clip)
         self.optimizer.step()
-        self.average.update()
-        self.compute.step()
-        return value
+        self.average.update(weight)
+        return torch.stack(losses).sum(), torch.cat(said)
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Logits float32 [n, outputs]; what the trunk gives of an image may be kept already."""
@@ -108,13 +140,15 @@ class Loop:
                     break
                 first, end = epoch * self.per_epoch, (epoch + 1) * self.per_epoch
                 if start <= first:
-                    self.loss_sum, self.said = 0.0, []
+                    self.loss_sum, self.unread, self.said = 0.0, {}, []
                 self.batches.fill(range(max(start, first), end), stop)
                 for step in range(max(start, first), end):
                     if stop.requested:
                         self._stop(step)
-                    self.loss_sum += self.step(step)
-                    bar.set_postfix_str(self._so_far(epoch, step - first + 1), refresh=False)
+                    self.step(step)
+                    if len(self.unread) == READ_STEPS:
+                        self._read_losses()
+                        bar.set_postfix_str(self._so_far(epoch, step - first + 1), refresh=False)
                     bar.update(images)
                 self._end_epoch(end, tracker, bar.update)
                 self._save(end)
@@ -124,8 +158,7 @@ class Loop:
     def restore(self, saved: dict[str, Any]) -> int:
         """Take up a checkpoint; returns the step to go on with."""
         self.model.load_state_dict(saved["model"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self._lay_out_moments()
+        load_optimizer(self.optimizer, saved["optimizer"])
         self.average.restore(saved["average"], saved["step"])
         self.history, self.best = saved["history"], saved["best"]
         self.loss_sum, self.seconds = saved["loss_sum"], saved["seconds"]
@@ -134,12 +167,16 @@ class Loop:
             self.plateau.update(epoch)
         return saved["step"]
 
-    def _lay_out_moments(self) -> None:
-        """Give restored moments the strides of their parameters: fused steps go by memory order."""
-        for parameter, state in self.optimizer.state.items():
-            for name, value in state.items():
-                if value.shape == parameter.shape:
-                    state[name] = torch.empty_like(parameter).copy_(value)
+    def _read_losses(self) -> None:
+        """Add the losses of the last steps up. Raises UserError where one is not finite."""
+        if not self.unread:
+            return
+        values = torch.stack(list(self.unread.values())).tolist()
+        for step, value in zip(self.unread, values, strict=True):
+            if not math.isfinite(value):
+                self._give_up(step, value)
+            self.loss_sum += value
+        self.unread = {}
 
     def largest_batch(self) -> int:
         """The largest half, quarter ... of the batch whose step fits into memory; 0: none."""
@@ -165,6 +202,7 @@ class Loop:
 
     def _end_epoch(self, step: int, tracker: Tracker, seen: Seen) -> None:
         """Validate, log, and keep the model if it is the best so far."""
+        self._read_losses()
         epoch = {"epoch": len(self.history) + 1, "train_loss": self.loss_sum / self.per_epoch}
         epoch |= self.scorer.training_figures(*self._said().chunk(2, 1))
         with self.average.applied():
@@ -181,12 +219,12 @@ class Loop:
                 self.best = {name: value.detach().cpu().clone() for name, value in state.items()}
         self.plateau.update(self.history[-1])
         row = {name: value for name, value in self.history[-1].items() if value is not None}
-        tracker.log(step, **row, lr=self.optimizer.param_groups[0]["lr"])
+        tracker.log(step, **row, lr=rate_of(self.optimizer))
 
     def _said(self) -> torch.Tensor:
         """What the model said in this epoch, float32 [n, 2 outputs] on the CPU."""
         outputs = self.setup.target.outputs
-        return torch.cat([torch.empty(0, 2 * outputs), *(said.cpu() for said in self.said)])
+        return torch.cat(self.said).cpu() if self.said else torch.empty(0, 2 * outputs)
 
     def _out_of_patience(self) -> bool:
         choice = self.options.choice
@@ -194,6 +232,7 @@ class Loop:
         return 0 < choice.patience <= waited
 
     def _stop(self, step: int) -> None:
+        self._read_losses()
         self._save(step)
         raise KeyboardInterrupt(f"stopped at step {step} of {self.total}; {self._way_on()}")
 
@@ -234,8 +273,8 @@ class Loop:
             {"params": [p for p in parameters if p.ndim > 1]},
             {"params": [p for p in parameters if p.ndim == 1], "weight_decay": 0.0},
         ]
-        steps, fused = self.options.steps, self.compute.device.type in ("cpu", "cuda")
-        return torch.optim.AdamW(groups, lr=steps.lr, weight_decay=steps.weight_decay, fused=fused)
+        steps, options = self.options.steps, adam_options(self.compute.device, fused=True)
+        return torch.optim.AdamW(groups, lr=steps.lr, weight_decay=steps.weight_decay, **options)
 
 
 def out_of_memory(error: RuntimeError) -> bool:

@@ -1,5 +1,6 @@
 """Training losses: cross-entropy and focal, with soft labels, class weights and costs."""
 
+import functools
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,7 +27,7 @@ class Loss:
         options, smoothing = self.options, self.options.label_smoothing  # Szegedy et al. 2016
         log_p = _log_probabilities(logits)
         y = torch.cat([1 - targets, targets], 1) if targets.shape[1] == 1 else targets
-        malignant = torch.tensor(self.target.malignant, device=logits.device)
+        malignant = _constant(self.target.malignant, logits.device)
         smooth = y * (1 - smoothing) + smoothing / y.shape[1]
         terms = -smooth * log_p
         if options.loss == "focal":  # Lin et al. 2017, eq. 5
@@ -34,10 +35,11 @@ class Loss:
             terms = terms * torch.where(malignant, options.alpha, 1 - options.alpha)
         losses = terms.sum(1)
         if options.miss_cost != 1:
-            missed = -log_p[:, self._not_nevus()].logsumexp(1)  # -log(1 - p of nevus)
-            losses = losses + (options.miss_cost - 1) * y[:, malignant].sum(1) * missed
+            others = _constant(tuple(self._not_nevus()), logits.device)
+            missed = -log_p[:, others].logsumexp(1)  # -log(1 - p of nevus)
+            losses = losses + (options.miss_cost - 1) * (y * malignant).sum(1) * missed
         if self.weights:
-            losses = losses * (y @ torch.tensor(self.weights, dtype=y.dtype, device=y.device))
+            losses = losses * (y @ _constant(self.weights, y.device).to(y.dtype))
         return losses.mean()
 
     def _not_nevus(self) -> list[int]:
@@ -63,6 +65,12 @@ def class_weights(labels: np.ndarray, target: Target, options: LossOptions) -> t
     if balanced:
         weights = len(labels) / (len(counts) * np.maximum(counts, 1))
     return tuple((weights * np.where(target.malignant, positive_weight, 1.0)).tolist())
+
+
+@functools.cache
+def _constant(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
+    """On the device once: to make it anew would wait for all that the device has still to do."""
+    return torch.tensor(values, device=device)
 
 
 def _log_probabilities(logits: torch.Tensor) -> torch.Tensor:

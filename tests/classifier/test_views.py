@@ -167,13 +167,14 @@ def test_an_average_follows_and_leaves_the_model_as_it_was():
     start = model[0].bias.detach().clone()
     with torch.no_grad():
         model[0].bias += 1
-    average.update()  # the first decay is 2 / 11
+    cpu = torch.device("cpu")
+    average.update(average.next_weight(cpu))  # the first decay is 2 / 11
     torch.testing.assert_close(average.state["0.bias"], start + 9 / 11)
     with average.applied():
         torch.testing.assert_close(model[0].bias.detach(), start + 9 / 11)
     torch.testing.assert_close(model[0].bias.detach(), start + 1)
     for _ in range(60):
-        average.update()
+        average.update(average.next_weight(cpu))
     torch.testing.assert_close(average.state["0.bias"], start + 1)
 
 

@@ -1,0 +1,66 @@
+"""Optimizers and moving averages that never wait for an accelerator, nor make it compile anew."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from dermsynth.tensors import send
+
+OWN = ("fused", "foreach", "capturable")  # what a device decides, not the checkpoint
+
+
+def lives_on_device(device: torch.device) -> bool:
+    """Whether step counts and rates are tensors there: a CUDA graph, or XLA, takes a Python number
+    for a constant.
+    """
+    return device.type != "cpu"
+
+
+def adam_options(device: torch.device, fused: bool = False) -> dict[str, Any]:
+    """Arguments of Adam and AdamW on a device. `fused`: in one kernel, where there is one."""
+    fused = fused and device.type in ("cpu", "cuda")
+    return {"fused": fused, "capturable": lives_on_device(device)}
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float, device: torch.device) -> None:
+    """The learning rate of the next step."""
+    for group in optimizer.param_groups:
+        if not lives_on_device(device):
+            group["lr"] = rate
+        elif isinstance(group["lr"], torch.Tensor):
+            group["lr"].copy_(send(np.array([rate], np.float32), device)[0])
+        else:
+            group["lr"] = send(np.array([rate], np.float32), device)[0].clone()
+
+
+def rate_of(optimizer: torch.optim.Optimizer) -> float:
+    """The learning rate of the last step. Waits for the device."""
+    return float(optimizer.param_groups[0]["lr"])
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Take up a `state_dict()` that was saved on this or on another kind of device."""
+    own = [{name: group[name] for name in OWN} for group in optimizer.param_groups]
+    groups = [
+        {**group, **ours, "lr": float(group["lr"])}
+        for group, ours in zip(state["param_groups"], own, strict=True)
+    ]
+    optimizer.load_state_dict({**state, "param_groups": groups})
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            if value.shape == parameter.shape:
+                # the strides of their parameter: fused steps go by memory order
+                values[name] = torch.empty_like(parameter).copy_(value)
+
+
+def move_average(
+    ours: list[torch.Tensor], theirs: list[torch.Tensor], weight: torch.Tensor
+) -> None:
+    """Move tensors of `ours` towards those of `theirs` by a share `weight`, 0-dimensional."""
+    if weight.device.type == "cpu":
+        torch._foreach_lerp_(ours, theirs, [weight] * len(ours))
+        return
+    way = torch._foreach_sub(theirs, ours)
+    torch._foreach_mul_(way, weight)
+    torch._foreach_add_(ours, way)
