@@ -61,6 +61,10 @@ class Views:
         """float32 [n, s, s, 3] in 0..1 of uint8 images [n, s, s, 3], on their device."""
         if images.device.type == "cpu":
             return torch.from_numpy(augment_cpu.apply(self, images.numpy()))
+        return self.apply_in_batch(images)
+
+    def apply_in_batch(self, images: torch.Tensor) -> torch.Tensor:
+        """`apply` in operations whose shapes do not depend on the views."""
         pixels = turn_each(images, self.symmetry).float().div_(255)
         pixels = pixels if self.moves is None else self._moved(pixels)
         if self.colour is not None:

@@ -1,0 +1,83 @@
+"""The generator's step on a GPU; passed over where there is none."""
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+
+from dermsynth import checkpoint
+from dermsynth.device import Compute
+from gan.networks import ARCHITECTURES
+from gan.trainer import Trainer
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU here")
+STEPS = 8  # of which the first three of a kind run as they stand
+
+
+def reals(trainer):
+    draw = torch.Generator().manual_seed(trainer.steps)
+    side = trainer.config.size
+    shape = (trainer.images_a_step, side, side, 3)
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=draw).cuda()
+
+
+def play(trainer, steps, record=True):
+    trainer._graph.record = record
+    for _ in range(steps):
+        labels = None
+        if trainer.config.classes:
+            labels = torch.arange(trainer.images_a_step).cuda() % 2
+        trainer.step(reals(trainer), labels)
+    return trainer
+
+
+def weights(trainer):
+    return torch.cat([p.detach().flatten() for p in trainer.ema.parameters()])
+
+
+@pytest.fixture(autouse=True)
+def same_bits():
+    """What cuDNN may choose between is fixed."""
+    before = torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32 = True, False
+    yield
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32 = before
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_a_recorded_step_is_the_step(arch, narrow, tmp_path):
+    config = dataclasses.replace(narrow(arch, 32), batch=4)
+    if config.labels != "never":
+        config = dataclasses.replace(config, classes=2)
+    if config.penalty != "none":
+        config = dataclasses.replace(config, penalty_every=2)
+    gpu = Compute(torch.device("cuda"), "fp32")
+    whole, plain = Trainer(arch, config, 0, gpu), Trainer(arch, config, 0, gpu)
+    play(whole, 5)
+    checkpoint.save(tmp_path, whole.state())
+    ours, theirs = play(whole, STEPS), play(plain, STEPS + 5, record=False)
+    assert ours._graph._recorded or not ours._graph.record
+    assert not theirs._graph._recorded
+    assert ours._graph.record, "no graph could be made"
+    torch.testing.assert_close(weights(ours), weights(theirs), rtol=2e-3, atol=2e-4)
+    means = ours.take_means(1), theirs.take_means(1)
+    assert means[0].keys() == means[1].keys()
+    later = Trainer(arch, config, 0, gpu)
+    later.restore(checkpoint.load(tmp_path))
+    play(later, STEPS)
+    torch.testing.assert_close(weights(later), weights(ours), rtol=2e-3, atol=2e-4)
+
+
+def test_a_recorded_step_never_waits(narrow):
+    trainer = Trainer(
+        "lesiongan", narrow("lesiongan", 32), 0, Compute(torch.device("cuda"), "bf16")
+    )
+    play(trainer, 6)
+    images = [copy.copy(reals(trainer)) for _ in range(3)]
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for image in images:
+            trainer.step(image)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
