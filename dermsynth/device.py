@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 
+from dermsynth import xla_operators
 from dermsynth.errors import UserError
 from dermsynth.options import DeviceName, PrecisionName
 
@@ -86,6 +87,8 @@ def _device(name: DeviceName) -> torch.device:
         if name == "xla" and not chosen and _xla_hardware() == "CPU":
             reason, mend = "torch_xla finds no TPU", "PJRT_DEVICE=CPU compiles for the CPU, or use"
         else:
+            if name == "xla":
+                xla_operators.register()
             return place
     except _Unfit as unfit:
         reason, mend = str(unfit), f"make one with `pip install -e '.[{name}]'`, or use"

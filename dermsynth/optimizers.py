@@ -8,6 +8,9 @@ import torch
 from dermsynth.tensors import send
 
 OWN = ("fused", "foreach", "capturable")  # what a device decides, not the checkpoint
+# Where the rate is a tensor Adam divides by it: a weight that never had a gradient would be 0/0 at
+# the end of a schedule that falls to 0.
+LEAST_RATE = 1e-12
 
 
 def lives_on_device(device: torch.device) -> bool:
@@ -25,13 +28,14 @@ def adam_options(device: torch.device, fused: bool = False) -> dict[str, Any]:
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float, device: torch.device) -> None:
     """The learning rate of the next step."""
+    there = np.array([max(rate, LEAST_RATE)], np.float32)
     for group in optimizer.param_groups:
         if not lives_on_device(device):
             group["lr"] = rate
         elif isinstance(group["lr"], torch.Tensor):
-            group["lr"].copy_(send(np.array([rate], np.float32), device)[0])
+            group["lr"].copy_(send(there, device)[0])
         else:
-            group["lr"] = send(np.array([rate], np.float32), device)[0].clone()
+            group["lr"] = send(there, device)[0].clone()
 
 
 def rate_of(optimizer: torch.optim.Optimizer) -> float:
