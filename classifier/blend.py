@@ -16,7 +16,7 @@ import tyro
 from dermsynth import cli
 from dermsynth.errors import UserError
 from dermsynth.files import check_free, json_text, write_text
-from dermsynth.options import HOLDS_PATH
+from dermsynth.options import HOLDS_PATH, TrackingMode, check_bounds
 
 Words = Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction, HOLDS_PATH]
 
@@ -33,6 +33,7 @@ class BlendOptions:
     fit_on: str | None = None  # find weights on oof (so does --by search) or val: the highest AUC
     truth: Path | None = None  # dataset or run: its images must be there, and the AUC on it is told
     overwrite: bool = False  # replace the files in --out
+    tracking: TrackingMode = "auto"  # W&B where a key is configured, else offline
 
 
 def blend(options: BlendOptions) -> dict[str, Any]:
@@ -47,9 +48,11 @@ def blend(options: BlendOptions) -> dict[str, Any]:
 
     from classifier.evaluation import blending
     from classifier.evaluation.members import read_members, read_truth, same_rows
+    from classifier.evaluation.tracked import track_blend
     from classifier.scores import write_scores
 
     fit_on = options.fit_on or ("oof" if options.by == "search" else None)
+    check_bounds(options)
     _check(options, fit_on)
     members = read_members([word for group in options.scores for word in group])
     ranks = options.by == "rank"
@@ -66,6 +69,7 @@ def blend(options: BlendOptions) -> dict[str, Any]:
         check_free(beside, options.overwrite)  # else a killed process left it, without its CSV
     write_text(beside, text)
     write_scores(options.out, mixed.index.tolist(), mixed.to_numpy())
+    track_blend(options, record, len(mixed))
     print(blending.screen_table(record))
     print(f"{len(mixed):,} rows: {options.out}")
     if options.truth is None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from dermsynth import cli
 from dermsynth.errors import UserError
 from dermsynth.files import check_free
+from dermsynth.options import TrackingMode, check_bounds
 
 TOLERANCE = 1e-4  # of a probability, between onnxruntime and torch
 
@@ -24,6 +25,7 @@ class ExportOptions:
     run: Path  # run folder of classifier.train
     out: Path  # .onnx file to write
     overwrite: bool = False  # replace the file in --out
+    tracking: TrackingMode = "auto"  # W&B where a key is configured, else offline
 
 
 def export(options: ExportOptions) -> float:
@@ -34,10 +36,12 @@ def export(options: ExportOptions) -> float:
     """
     # imported here: --help does not wait for torch
     from classifier import onnx_graph
+    from classifier.evaluation.tracked import track_export
     from classifier.run_folder import FOLDS, KIND, METADATA, WEIGHTS, open_run
     from classifier.trained import load_trained
     from dermsynth.files import write_bytes
 
+    check_bounds(options)
     onnxruntime = onnx_graph.load_onnxruntime()
     if options.out.suffix != ".onnx":
         raise UserError(f"--out {options.out}: expected a name that ends in .onnx")
@@ -63,6 +67,7 @@ def export(options: ExportOptions) -> float:
         )
     options.out.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(options.out, content)
+    track_export(options, sealed, spec, gap)
     print(
         f"{spec.backbone}, {spec.size} px, {len(content) / 2**20:.1f} MiB; at most {gap:.1g} "
         f"from torch: {options.out}"

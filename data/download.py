@@ -18,10 +18,13 @@ def download(options: DownloadOptions) -> Path:
 
     Raises UserError, where there is no network for instance, with everything that is complete kept.
     """
-    from data.transfer.dataset import fetch_dataset  # imported here: --help does not wait
+    # imported here: --help does not wait
+    from data.transfer.dataset import fetch_dataset
+    from data.transfer.tracked import track_download
 
     _check_options(options)
     fetch_dataset(options)
+    track_download(options)
     return options.out
 
 

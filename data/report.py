@@ -18,7 +18,7 @@ from dermsynth.errors import UserError
 from dermsynth.files import check_free, write_text
 from dermsynth.leaving import DISK_FULL
 from dermsynth.locks import locked
-from dermsynth.options import OutputOptions, Seed, check_bounds
+from dermsynth.options import Seed, TrackedOptions, check_bounds
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class ReportOptions:
     """Options of `python -m data.report`."""
 
     dataset: tyro.conf.Positional[Path]  # a prepared dataset, such as datasets/ham10000
-    output: OutputOptions = field(default_factory=OutputOptions)
+    output: TrackedOptions = field(default_factory=TrackedOptions)
     seed: Seed = 0  # of the choice of sample images
 
 
@@ -35,7 +35,9 @@ def write_report(options: ReportOptions) -> Path:
 
     Raises UserError for what is no dataset, is damaged, or cannot be written to.
     """
-    from data.card.page import dataset_card  # imported here: --help does not wait for matplotlib
+    # imported here: --help does not wait for matplotlib
+    from data.card.page import dataset_card
+    from data.card.tracked import track_card
 
     check_bounds(options)
     out = _check_out(options)
@@ -47,6 +49,7 @@ def write_report(options: ReportOptions) -> Path:
         if error.errno in DISK_FULL:
             raise
         raise UserError(f"--out {out}: cannot be written ({error.strerror})") from None
+    track_card(options, options.dataset, out)
     return out
 
 

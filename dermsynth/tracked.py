@@ -12,7 +12,7 @@ from dermsynth import manifest
 from dermsynth.manifest import Identity
 from dermsynth.options import flat
 
-Job = Literal["data", "gan", "pool", "train", "evaluate", "predict", "compare"]
+Job = Literal["data", "gan", "pool", "train", "evaluate", "predict", "export", "compare"]
 Label = str | int | float | None
 IMAGES = "DERMSYNTH_TRACK_IMAGES"  # the variable that leaves pictures of lesions out
 LONGEST_TAG = 64  # characters, of W&B
@@ -40,6 +40,7 @@ class Named:
     tags: tuple[str, ...]
     config: Mapping[str, Any]
     axis: str | None
+    part: bool = False  # of an experiment or of a run over several folds
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,9 @@ def named(about: About, folder: Path, name: str = "") -> Named:
         config["experiment"] = place.experiment
         tags.append(f"experiment:{place.experiment}"[:LONGEST_TAG])
     config |= {f"input/{kind}": source.id for kind, source in about.inputs.items()}
+    part = "/" in whole
     whole = f"{whole}/{name}" if name else whole
-    return Named(whole, about.job, group, tuple(tags), config, about.axis)
+    return Named(whole, about.job, group, tuple(tags), config, about.axis, part)
 
 
 def in_experiment(about: About, experiment: str) -> About:
@@ -95,7 +97,12 @@ def config_of(options: Any) -> dict[str, Any]:
 
 def predictions(content: str) -> Identity:
     """The identity of a file of predictions with this SHA-256."""
-    return Identity(kind="predictions", id=content, parts={"predictions": content})
+    return of_file("predictions", content)
+
+
+def of_file(kind: str, content: str) -> Identity:
+    """The identity of a file of this kind with this SHA-256."""
+    return Identity(kind=kind, id=content, parts={kind: content})
 
 
 def shown(folder: Path) -> str:

@@ -22,6 +22,7 @@ from dermsynth.weights_and_biases import start
 
 P = ParamSpec("P")
 MOST_ROWS = 10_000  # of a table that is sent
+SHEET = 6  # images a side of a pool's sample
 Figures = Mapping[str, Any]
 Line = tuple[Sequence[float], Sequence[float]]  # x and y of its points
 Cell = str | float | int | bool | None | np.ndarray  # an array is a picture, uint8 [h, w, 3]
@@ -73,6 +74,20 @@ def harmless(track: Callable[P, None]) -> Callable[P, None]:
             print(f"warning: not tracked ({reason(error)}); the results are there all the same")
 
     return attempt
+
+
+def sheet(images: Any) -> np.ndarray:
+    """The first images as one picture, SHEET a row: uint8 [n, s, s, 3] to [h, SHEET * s, 3].
+
+    At most SHEET rows; what is left of the last one is white.
+    """
+    images = np.asarray(images[: SHEET**2])
+    count, size = images.shape[:2]
+    tall = -(-count // SHEET)
+    tiles = np.full((tall * SHEET, size, size, 3), 255, np.uint8)
+    tiles[:count] = images
+    rows = tiles.reshape(tall, SHEET, size, size, 3).transpose(0, 2, 1, 3, 4)
+    return rows.reshape(tall * size, SHEET * size, 3)
 
 
 class Report:

@@ -18,7 +18,7 @@ from data.view import view
 from dermsynth.errors import UserError
 from dermsynth.folders import can_resume
 from dermsynth.manifest import Identity, check_same, is_finished, open_sealed
-from dermsynth.options import ComputeOptions, OutputOptions, TrackedOptions, flat, replace
+from dermsynth.options import ComputeOptions, TrackedOptions, flat, replace
 from dermsynth.seeds import derive
 from dermsynth.tracked import within_experiment
 from experiments.config import SAMPLERS, Source, Trial
@@ -262,7 +262,7 @@ def _sampler_pool(name: str, quality: Quality, given: _Given) -> Task:
     """Fresh draws from the sampler that drew the dataset: a perfect or a broken GAN."""
     prepared = phantom_options(quality, given.dataset)
     options = PhantomPoolOptions(
-        OutputOptions(),
+        TrackedOptions(tracking=given.place["tracking"]),
         count=given.counts[name],
         seed=derive(prepared["seed"], "sampler pool"),
         size=given.dataset.size,

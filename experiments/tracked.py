@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dermsynth.files import sha256
 from dermsynth.manifest import Identity, read_manifest
-from dermsynth.tracked import About, config_of, in_experiment, predictions
+from dermsynth.tracked import About, config_of, in_experiment, of_file, predictions
 from dermsynth.tracking import Cell, Line, Report, harmless
 from experiments.options import ExperimentOptions
 from experiments.page import MEND, open_experiment, read_results
 from experiments.records import REPORT
+from experiments.report import ReportOptions
 from experiments.wording import headline, summary
 
 MOST_INPUTS = 200  # files of predictions that the run is said to be made from
@@ -66,6 +68,20 @@ def track_experiment(options: ExperimentOptions, folder: Path) -> None:
             report.image(0, f"grid/{grid}", folder / path)
         report.page("report", folder / REPORT)
         report.made(identity, folder / REPORT, folder=str(folder), verdict=_verdict(comparisons))
+
+
+@harmless
+def track_report(options: ReportOptions, page: Path) -> None:
+    """A run of a report that was written anew, beside the experiment's own, which has its figures.
+
+    `page`: report.html in the experiment's folder.
+    """
+    folder = page.parent
+    name, identity = folder.absolute().name, read_manifest(folder, MEND).identity
+    about = About("compare", config_of(options), name, inputs={"experiment": identity})
+    with Report(folder, options.tracking, about, "report") as report:
+        report.page("report", page)
+        report.made(of_file("report", sha256(page)), page, folder=str(folder))
 
 
 def verdicts(comparisons: list[dict[str, Any]]) -> dict[str, Any]:

@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Annotated
 
 from dermsynth import cli
-from dermsynth.options import Between, ComputeOptions, Seed, as_plain, check_bounds, refuse_idle
+from dermsynth.options import (
+    Between,
+    ComputeOptions,
+    Seed,
+    TrackingMode,
+    as_plain,
+    check_bounds,
+    refuse_idle,
+)
 
 
 @dataclass(frozen=True)
@@ -26,6 +34,7 @@ class ExploreOptions:
     out: Path | None = (
         None  # folder for the pictures; default RUN/exploration; replaced at the next call
     )
+    tracking: TrackingMode = "auto"  # W&B where a key is configured, else offline
     compute: ComputeOptions = field(default_factory=ComputeOptions)
 
 
@@ -44,6 +53,7 @@ def explore(options: ExploreOptions) -> Path:
     from gan.exploration import FOLDER, KIND, ROWS, Projection, project, read_image, save_galleries
     from gan.pictures import save_grid
     from gan.sampling import draw_labels
+    from gan.tracked import track_exploration
     from gan.weights import load_generator, open_generator
 
     check_bounds(options)
@@ -54,6 +64,7 @@ def explore(options: ExploreOptions) -> Path:
     real = None if options.image is None else read_image(options.image, record.size)
     compute = resolve(options.compute.device, options.compute.precision, cpu_auto="bf16")
     out = options.out or options.generator / FOLDER
+    distance = None
     with whole_folder(out, KIND, overwrite=True) as folder:
         save_galleries(network, labels, options.seed, compute, folder)
         if real is not None:
@@ -65,6 +76,7 @@ def explore(options: ExploreOptions) -> Path:
             print(f"{options.image}: root mean square distance {distance:.1f} of 255 levels")
         parts = {name: sha256(folder / name) for name in sealed_names(folder)}
         seal(folder, KIND, parts, {"generator": run.as_input}, as_plain(options))
+    track_exploration(options, out, run, distance)
     print(f"pictures: {out}")
     return out
 

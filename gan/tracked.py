@@ -1,19 +1,17 @@
-"""What a pool and the evaluation of a generator tell W&B or TensorBoard."""
+"""What a pool, an evaluation and a look into a generator tell W&B or TensorBoard."""
 
+from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from data.pool import load_pool
 from data.provenance import GeneratorRecord
 from dermsynth.manifest import Sealed, read_manifest
 from dermsynth.options import TrackedOptions
 from dermsynth.tracked import About, config_of
-from dermsynth.tracking import Report, harmless
+from dermsynth.tracking import Report, harmless, sheet
 from gan.evaluation.records import CLOSEST, FOLDER, MEND, PAGE
 from gan.options import EvaluateOptions
 
-GRID = 6  # images a side of a pool's sample
 FIGURES = (
     *("kid", "kid_std", "kid_floor", "precision", "recall", "density", "coverage", "fid"),
     *("memorisation", "memorisation_flagged", "n_real", "n_synthetic", "n_training"),
@@ -35,7 +33,7 @@ def track_pool(
     inputs = {"generator": generator.identity}
     about = About("pool", config, f"pool-{run}", labels, None, inputs)
     with Report(out, output.tracking, about) as report:
-        report.image(0, "samples", _grid(np.asarray(made.images[: GRID**2])))
+        report.image(0, "samples", sheet(made.images))
         report.summary(images=len(made.images), size=record.size)
         report.made(made.identity, images=len(made.images), folder=str(out))
 
@@ -60,11 +58,18 @@ def track_evaluation(options: EvaluateOptions, result: dict[str, Any]) -> None:
         report.made(read_manifest(out, MEND).identity, out / PAGE, folder=str(out))
 
 
-def _grid(images: np.ndarray) -> np.ndarray:
-    """The images as one, GRID a row: uint8 [n, s, s, 3] to [h, GRID * s, 3], filled up white."""
-    count, size = images.shape[:2]
-    tall = -(-count // GRID)
-    tiles = np.full((tall * GRID, size, size, 3), 255, np.uint8)
-    tiles[:count] = images
-    rows = tiles.reshape(tall, GRID, size, size, 3).transpose(0, 2, 1, 3, 4)
-    return rows.reshape(tall * size, GRID * size, 3)
+@harmless
+def track_exploration(options: Any, out: Path, generator: Sealed, distance: float | None) -> None:
+    """A run of the finished exploration in `out`: its pictures, and how near the search came.
+
+    `options`: ExploreOptions; `distance`: of the image that was searched for, where one was.
+    """
+    name = generator.path.absolute().name
+    inputs = {"generator": generator.identity}
+    labels = {"generator": name, "seed": options.seed}
+    about = About("evaluate", config_of(options), f"exploration-{name}", labels, None, inputs)
+    with Report(out, options.tracking, about) as report:
+        for picture in sorted(out.glob("*.png")):
+            report.image(0, picture.stem, picture)
+        report.summary(distance=distance)
+        report.made(read_manifest(out, MEND).identity, folder=str(out))

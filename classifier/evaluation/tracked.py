@@ -1,8 +1,8 @@
-"""What an evaluation and a file of predictions tell W&B or TensorBoard."""
+"""What evaluations, and files of predictions, blends and networks tell W&B or TensorBoard."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -23,8 +23,11 @@ from data.store import TargetMeaning
 from dermsynth import manifest
 from dermsynth.files import sha256
 from dermsynth.manifest import Identity, Sealed
-from dermsynth.tracked import About, config_of, predictions
+from dermsynth.tracked import About, config_of, of_file, predictions
 from dermsynth.tracking import Cell, Report, harmless
+
+if TYPE_CHECKING:
+    from classifier.model.classifier import ModelSpec
 
 LARGEST = 256  # px, of the side of a failure's picture
 
@@ -80,7 +83,9 @@ def track_whole(out: Path, options: Any, labels: Mapping[str, Any], rows: pd.Dat
     about = About("train", config, group, labels, None, sealed.manifest.inputs)
     meaning = read_meaning(sealed) or TargetMeaning()
     with Report(out, config["tracking"], about) as report:
-        for part, figures in read_metrics(sealed).items():
+        metrics = read_metrics(sealed)
+        report.summary(val_auc=metrics.get("val_mean", {}).get("auc"))  # what sweeps go by
+        for part, figures in metrics.items():
             report.summary(**_flat(part, figures))
             of_part = rows[rows["part"] == part]
             if (at := figures.get("threshold")) is not None and len(of_part):
@@ -108,6 +113,44 @@ def track_predictions(options: Any, scores: pd.DataFrame, skipped: int) -> None:
         values = scores["target"].to_numpy()
         report.summary(images=len(values), skipped=skipped, mean_score=float(values.mean()))
         report.made(predictions(sha256(options.out)), images=len(values), folder=str(folder))
+
+
+@harmless
+def track_blend(options: Any, record: dict[str, Any], rows: int) -> None:
+    """A run of the finished blend: weights and figures; no score.
+
+    `options`: BlendOptions; `record`: the one beside the CSV; `rows`: of the CSV.
+    """
+    members = record["members"]
+    inputs: dict[str, Identity] = {
+        name: predictions(member["sha256"]) for name, member in members.items()
+    }
+    if options.truth is not None and (options.truth / manifest.NAME).exists():
+        inputs["truth"] = manifest.read_manifest(options.truth, MEND).identity
+    labels = {"part": record["part"], "by": options.by}
+    stem, folder = options.out.stem, options.out.absolute().parent
+    about = About("predict", config_of(options), f"blend-{stem}", labels, None, inputs)
+    with Report(folder, options.tracking, about, stem) as report:
+        report.summary(images=rows, **record["blend"], leaky=", ".join(record["leaky"]) or None)
+        table = [[name, one["weight"], one["auc"]] for name, one in members.items()]
+        report.table("members", ("member", "weight", "auc"), table)
+        report.made(predictions(sha256(options.out)), images=rows, folder=str(folder))
+
+
+@harmless
+def track_export(options: Any, run: Sealed, spec: "ModelSpec", gap: float) -> None:
+    """A run of the written ONNX file: which run it is, its size, how far it is from torch.
+
+    `options`: ExportOptions; `gap`: the largest difference of a probability.
+    """
+    name, folder = run.path.absolute().name, options.out.absolute().parent
+    labels = {"run": name, "backbone": spec.backbone}
+    about = About(
+        "export", config_of(options), f"export-{name}", labels, None, {"run": run.identity}
+    )
+    with Report(folder, options.tracking, about, f"{name}-as-{options.out.stem}") as report:
+        report.summary(bytes=options.out.stat().st_size, size=spec.size, difference=gap)
+        report.made(of_file("onnx", sha256(options.out)), folder=str(folder))
 
 
 def _flat(part: str, figures: dict[str, Any]) -> dict[str, Any]:

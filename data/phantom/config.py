@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from dermsynth.options import Between, OutputOptions, Seed, check_bounds
+from dermsynth.options import Between, Seed, TrackedOptions, check_bounds
 
 Quality = Literal["oracle", "broken"]
 Side = Annotated[int, Between(32, 1024)]  # px
@@ -35,7 +35,7 @@ class PhantomConfig(PhantomOptions):
 class PhantomPoolOptions:
     """Options of `python -m data.phantom`."""
 
-    output: OutputOptions = field(default_factory=OutputOptions)
+    output: TrackedOptions = field(default_factory=TrackedOptions)
     count: Count = 500  # number of images
     seed: Seed = 1  # another seed, other images
     size: Side = 128  # side of the images, pixels

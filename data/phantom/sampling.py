@@ -22,6 +22,7 @@ from sklearn.metrics import roc_auc_score
 
 from data.phantom.config import PhantomConfig, PhantomPoolOptions, Quality
 from data.phantom.render import BROWN, PATTERNS, Scene, draw_all
+from data.phantom.tracked import track_phantom_pool
 from data.pool import KIND, Pool, write_pool
 from data.provenance import Provenance
 from dermsynth.errors import UserError
@@ -313,4 +314,6 @@ def write_phantom_pool(options: PhantomPoolOptions) -> Pool:
         images = sample_malignant(
             options.count, options.seed, options.quality, config, progress=True
         )
-        return write_pool(out, images, provenance, options.output.overwrite)
+        pool = write_pool(out, images, provenance, options.output.overwrite)
+    track_phantom_pool(options, pool)
+    return pool

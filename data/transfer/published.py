@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from dermsynth.options import Between
+from dermsynth.options import Between, TrackingMode
 
 Name = Literal["ham10000", "isic2019", "siim2020", "isic-archive"]
 Count = Annotated[int, Between(0, 10_000_000)]
@@ -81,3 +81,4 @@ class DownloadOptions:
     keep_archives: bool = False  # keep the zip files after they are unpacked
     search: str = ""  # isic-archive: query, as 'diagnosis_3:"Melanoma Invasive" AND sex:male'
     limit: Count = 0  # isic-archive: images at most; 0: all that the query finds
+    tracking: TrackingMode = "auto"  # W&B where a key is configured, else offline
