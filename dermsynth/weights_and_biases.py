@@ -15,7 +15,7 @@ import os
 import re
 import secrets
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 IDENTITY = "wandb-id.txt"
 PICTURES = "wandb-images.jsonl"  # pictures that were sent: step, name, path from the run's folder
 SUPERSEDED = "superseded"
+SWEEP = "WANDB_SWEEP_ID"
 
 # of wandb.init: which variable of W&B's stands before our own choice
 VARIABLES = {
@@ -203,8 +204,8 @@ def start(
     """
     if option == "none":
         return None
-    if once and os.environ.get("WANDB_SWEEP_ID"):
-        return None  # a sweep's run is the command's; a part of it would take its place
+    if once and os.environ.get(SWEEP) and (named.part or named.job not in ("train", "compare")):
+        return None  # a sweep's run is what the command came to, and not what it made on the way
     # before wandb is imported. Its reports of its own errors can hold an exit for 30 seconds
     os.environ.setdefault("WANDB_SILENT", "true")
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
@@ -259,25 +260,40 @@ def _init(folder: Path, identity: str, mode: Mode, named: Named) -> Any:
         "tags": named.tags,
     }
     limit = 0.8 * wandb_modes.PATIENCE  # W&B gives up first, in good order
-    run = wandb.init(
-        **{key: value for key, value in ours.items() if not os.environ.get(VARIABLES[key])},
-        id=identity,
-        resume="allow" if mode == "online" else None,
-        config=dict(named.config),
-        mode=mode,
-        settings=wandb.Settings(
-            init_timeout=limit,
-            login_timeout=limit,
-            finish_timeout=limit,
-            finish_timeout_raises=True,
-            console="off",
-            silent=True,
-        ),
-    )
+    with _beside_sweep() if named.part else contextlib.nullcontext():
+        run = wandb.init(
+            **{key: value for key, value in ours.items() if not os.environ.get(VARIABLES[key])},
+            id=identity,
+            resume="allow" if mode == "online" else None,
+            config=dict(named.config),
+            mode=mode,
+            settings=wandb.Settings(
+                init_timeout=limit,
+                login_timeout=limit,
+                finish_timeout=limit,
+                finish_timeout_raises=True,
+                console="off",
+                silent=True,
+            ),
+        )
     if named.axis is not None:
         run.define_metric(named.axis)
         run.define_metric("*", step_metric=named.axis)
     return run
+
+
+@contextlib.contextmanager
+def _beside_sweep() -> Iterator[None]:
+    """In the block a run has an id of its own, which W&B refuses to one of a sweep."""
+    import wandb
+
+    settings = wandb.setup().settings
+    kept = settings.sweep_id, settings.run_id
+    settings.sweep_id = settings.run_id = None
+    try:
+        yield
+    finally:
+        settings.sweep_id, settings.run_id = kept
 
 
 def _identity(folder: Path, mode: Mode) -> str:

@@ -52,6 +52,7 @@ class Tracked:
     group: str = ""
     job: str = ""
     tags: tuple[str, ...] = ()
+    sweep: str = ""  # its id
     config: dict[str, Any] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
     summary: dict[str, Any] = field(default_factory=dict)
@@ -86,7 +87,7 @@ def tracked(path: Path) -> Tracked:
             case "run":
                 said = record.run
                 run.name, run.group, run.job = said.display_name, said.run_group, said.job_type
-                run.tags = tuple(said.tags)
+                run.tags, run.sweep = tuple(said.tags), said.sweep_id
                 run.config |= _items(said.config.update)
             case "config":
                 run.config |= _items(record.config.update)

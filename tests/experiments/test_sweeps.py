@@ -68,18 +68,12 @@ def test_what_is_optimised_is_a_curve_of_validation(path: Path):
     assert sweep["method"] in ("grid", "bayes")
 
 
-@pytest.mark.slow
-def test_an_agents_command_runs_and_logs_what_is_optimised(tmp_path: Path):
-    data, out = tmp_path / "phantom", tmp_path / "run"
-    prepare(replace(PrepareOptions(), patients=60, size=32, out=data))
-    line = commands(SWEEPS[1])[0][4:]
-    line = [word for word in line if word.split("=")[0] not in ("--data", "--epochs")]
-    tiny = [f"--data={data}", f"--out={out}", "--epochs=1", "--size=32", "--smoke"]
+def run_as_an_agent_does(*words: str) -> None:
+    """classifier.train with the variables that an agent sets."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
-    # as the agent sets them
     kept |= {"WANDB_MODE": "offline", "WANDB_SWEEP_ID": "abcd1234", "WANDB_RUN_ID": "run00001"}
     done = subprocess.run(
-        [sys.executable, "-m", "classifier.train", *line, *tiny],
+        [sys.executable, "-m", "classifier.train", *words],
         cwd=ROOT,
         env=kept,
         capture_output=True,
@@ -88,7 +82,33 @@ def test_an_agents_command_runs_and_logs_what_is_optimised(tmp_path: Path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    assert "warning" not in done.stdout
+
+
+@pytest.mark.slow
+def test_an_agents_command_runs_and_logs_what_is_optimised(tmp_path: Path):
+    data, out = tmp_path / "phantom", tmp_path / "run"
+    prepare(replace(PrepareOptions(), patients=60, size=32, out=data))
+    line = commands(SWEEPS[1])[0][4:]
+    line = [word for word in line if word.split("=")[0] not in ("--data", "--epochs")]
+    tiny = [f"--data={data}", f"--out={out}", "--epochs=1", "--size=32", "--smoke"]
+    run_as_an_agent_does(*line, *tiny)
     run = only_run(out)
     assert run.path.name == "run-run00001.wandb"  # the sweep's run, not one of our own
     assert "val_auc" in run.rows[0]
     assert run.config["seed"] == 0
+
+
+@pytest.mark.slow
+def test_folds_are_runs_of_their_own_beside_the_sweeps_run(tmp_path: Path):
+    data, out = tmp_path / "phantom", tmp_path / "run"
+    prepare(replace(PrepareOptions(), patients=100, size=32, folds=2, out=data))
+    tiny = ["--backbone=vanilla-cnn", "--weights=none", "--size=32", "--epochs=1"]
+    run_as_an_agent_does(f"--data={data}", f"--out={out}", "--fold=all", *tiny)
+    whole, folds = only_run(out), [only_run(out / f"fold{fold}") for fold in (0, 1)]
+    assert whole.path.name == "run-run00001.wandb"
+    assert len({run.path.name for run in (whole, *folds)}) == 3
+    assert (whole.sweep, [run.sweep for run in folds]) == ("abcd1234", ["", ""])
+    assert whole.value("val_auc") == pytest.approx(whole.value("val_mean/auc"))
+    means = [run.value("val/auc") for run in folds]
+    assert whole.value("val_auc") == pytest.approx(sum(means) / 2)
