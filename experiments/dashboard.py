@@ -5,21 +5,37 @@
 The workspace shows the experiment's runs by arm: differences with their intervals, curves over what
 the arms differ in, seeds as points, training curves, generators and their images. The report begins
 with the verdict. Both are saved at W&B, whose server has the runs already or gets them by `wandb
-sync`. Without a key or a server it says what it would make and the commands that make it later.
+sync`; the next call saves over them. Without a key or a server it says what it would make and the
+commands that make it later.
 """
 
+import contextlib
 import os
 import shlex
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dermsynth import cli
 from dermsynth.errors import UserError
+from dermsynth.records import Record, read_record, write_record
 from dermsynth.wandb_modes import PATIENCE, choose_mode, has_key, knock, reason, within
 
+if TYPE_CHECKING:
+    from experiments.dashboard_panels import Place
+
+ADDRESSES = Path("wandb") / "dashboard.json"  # in the experiment's folder, where nothing is sealed
 EXPLAINED = "the package wandb-workspaces: pip install -c constraints.txt '.[workspaces]'"
+
+
+class Addresses(Record):
+    """ADDRESSES: what was saved at W&B the last time."""
+
+    entity: str
+    project: str
+    workspace: str
+    report: str
 
 
 @dataclass(frozen=True)
@@ -65,7 +81,22 @@ def main(options: DashboardOptions) -> None:
         again = f"python -m experiments.dashboard --experiment {options.experiment}"
         print(f"not saved: {why}\nlater: {again}")
         return
-    print(f"workspace: {_saved(made)}\nreport: {_saved(written)}")
+    if (before := _addresses(options.experiment, place)) is not None:
+        _replace(made, before.workspace)
+        _replace(written, before.report)
+    saved = Addresses(
+        entity=place.entity,
+        project=place.project,
+        workspace=_saved(made),
+        report=_saved(written),
+    )
+    print(f"workspace: {saved.workspace}\nreport: {saved.report}")
+    path = options.experiment / ADDRESSES
+    try:
+        path.parent.mkdir(exist_ok=True)
+        write_record(path, saved)
+    except OSError as error:
+        print(f"warning: {path}: {error.strerror}; the next call makes new ones")
 
 
 def _why_not() -> str | None:
@@ -114,6 +145,31 @@ def _saved(made: Any) -> str:
             f"{made.project}, or try again later"
         ) from None
     return str(made.url)
+
+
+def _addresses(experiment: Path, place: "Place") -> Addresses | None:
+    """Those of the last call for the same place; None where there was none, or none readable."""
+    with contextlib.suppress(UserError):
+        saved = read_record(experiment / ADDRESSES, Addresses, "")
+        if (saved.entity, saved.project) == (place.entity, place.project):
+            return saved
+    return None
+
+
+def _replace(made: Any, url: str) -> None:
+    """Let a workspace or a report take the place of the one at `url`, where that is still there."""
+    import wandb_workspaces.reports.v2 as wr
+    import wandb_workspaces.workspaces as ws
+
+    try:
+        if isinstance(made, wr.Report):
+            made.id = within(PATIENCE, lambda: wr.Report.from_url(url, as_model=True)).id
+        else:
+            found = within(PATIENCE, lambda: ws.Workspace.from_url(url))
+            # its own way to say which view it is to be saved as
+            made._internal_id, made._internal_name = found._internal_id, found._internal_name
+    except Exception as error:  # whatever W&B's client raises
+        print(f"note: {url} is not found any more ({reason(error)}); a new one is made")
 
 
 def _unsent(experiment: Path) -> list[Path]:

@@ -1,5 +1,6 @@
 """As much of W&B's server as a run talks to, on this machine."""
 
+import base64
 import gzip
 import json
 import os
@@ -28,7 +29,8 @@ class Server(ThreadingHTTPServer):
         self.buckets: list[dict] = []  # what runs said of themselves
         self.made: list[str] = []  # names of artifacts, as they are committed
         self.used: list[str] = []  # names of artifacts that runs say they use
-        self.views: list[dict] = []  # workspaces and reports
+        self.views: list[dict] = []  # workspaces and reports, each time they were saved
+        self.saved: dict[str, dict] = {}  # the same by id
         self.silent = threading.Event()  # no GraphQL answer while it is set
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -103,12 +105,20 @@ class Server(ThreadingHTTPServer):
         """Queries that do not say what they are, by what they ask with."""
         if "spec" in variables:
             self.views.append(variables)
-            named = {"id": "Vmlldzox", "name": variables["name"], "type": variables["type"]}
+            number = base64.b64encode(f"View:{len(self.views)}".encode()).decode()
+            named = {"id": variables.get("id") or number, "name": variables["name"]}
+            named["type"] = variables["type"]
             named |= {"displayName": variables["displayName"], "description": "", "user": None}
             project = {"id": "p", "name": "dermsynth", "entityName": "me"}
             named |= {"project": project, "spec": variables["spec"]}
             named |= dict.fromkeys(("createdAt", "updatedAt"), "2026-01-01T00:00:00")
+            self.saved[named["id"]] = named
             return {"upsertView": {"view": named, "inserted": True}}
+        if "viewName" in variables:
+            found = [one for one in self.saved.values() if one["name"] == variables["viewName"]]
+            return {"project": {"allViews": {"edges": [{"node": one} for one in found]}}}
+        if "reportId" in variables:
+            return {"view": self.saved.get(variables["reportId"])}
         if not variables:
             return {"viewer": VIEWER}
         if "perPage" in variables:  # whose projects there are

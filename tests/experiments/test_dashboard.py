@@ -170,6 +170,35 @@ def test_a_server_gets_workspace_and_report(folder: Path, tmp_path: Path, result
     assert f"report: {server.url}/me/dermsynth/reports/" in said
 
 
+@pytest.mark.slow
+def test_the_next_call_saves_over_what_it_saved(folder: Path, tmp_path: Path):
+    server = Server()
+    env = environment(tmp_path) | {"WANDB_API_KEY": "a" * 40, "WANDB_BASE_URL": server.url}
+    first = command(folder, env)
+    second = command(folder, env)
+    assert second.splitlines()[-2:] == first.splitlines()[-2:]  # the same addresses
+    assert "found" not in second
+    assert len(server.views) == 4
+    assert len(server.saved) == 2
+    server.saved.clear()  # somebody deleted both
+    third = command(folder, env)
+    assert third.count("is not found any more") == 2
+    assert len(server.saved) == 2
+
+
+def test_what_was_saved_elsewhere_is_left_alone(folder: Path, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(dashboard, "_why_not", lambda: None)
+    monkeypatch.setattr(dashboard, "_saved", lambda made: f"https://w/{made.project}")
+    monkeypatch.setattr(dashboard, "_replace", lambda made, url: asked.append(url))
+    for project in ("one", "one", "two"):
+        main(DashboardOptions(folder, entity="us", project=project))
+    assert asked == ["https://w/one"] * 2
+    (folder / dashboard.ADDRESSES).write_text("damaged")
+    main(DashboardOptions(folder, entity="us", project="two"))  # as if there were none
+    assert len(asked) == 2
+
+
 def test_a_server_that_refuses_is_an_error_in_a_line():
     class Refused:
         entity, project = "team", "p"
