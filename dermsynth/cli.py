@@ -16,6 +16,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import tyro
 import yaml
 
+from dermsynth import finished
 from dermsynth.errors import UserError, some
 from dermsynth.files import write_text
 from dermsynth.interrupts import terminate_as_interrupt
@@ -111,8 +112,9 @@ def run(
             stream.reconfigure(errors="backslashreplace")
     try:
         options = _parse_for_screen(options_type, prog, description, first, configs)
-        with screens():
+        with screens(), finished.command():
             main(options)
+            finished.tell()
             sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:
         leave(error, options_type)
@@ -120,6 +122,7 @@ def run(
 
 def say_next(command: str) -> None:
     """The last line of a command: what usually comes after it."""
+    finished.tell()  # what that says stands above
     print(f"next: {command}")
 
 

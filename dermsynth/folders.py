@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dermsynth import manifest
+from dermsynth import finished, manifest
 from dermsynth.errors import UserError
 from dermsynth.files import write_text
 from dermsynth.locks import locked
@@ -91,6 +91,7 @@ def whole_folder(
             yield work
             (work / KEY).unlink(missing_ok=True)
             _put(work, out)
+            finished.note(out)
         except KeyboardInterrupt:
             if key is None:
                 shutil.rmtree(work, ignore_errors=True)
@@ -134,6 +135,7 @@ class RunFolder:
         identity = manifest.seal(self.path, self.kind, parts, self.inputs, self.options)
         if self.path != self.out:
             _put(self.path, self.out)
+        finished.note(self.out)
         return identity
 
 

@@ -3,11 +3,12 @@
     python -m experiments.gallery --runs runs
 
 Experiments, generators, pools, classifiers and datasets, to be sorted and filtered; what is damaged
-or not ours is listed with the reason. The page is one file without a server. `experiments.run`
-writes it anew after an experiment in runs/; other commands do not.
+or not ours is listed with the reason. The page is one file without a server. Every command that
+finishes a folder in runs/ writes it anew.
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,14 +64,17 @@ def update(runs: Path = RUNS) -> Path:
     return write_gallery(GalleryOptions(runs, runs.parent / DATASETS))
 
 
-def update_around(report: Path) -> None:
-    """Write the gallery anew where a report lies in runs/, and say so; nothing fails by it."""
-    if RUNS.resolve() not in report.resolve().parents:
-        return
-    try:
+def update_after(folders: Sequence[Path]) -> None:
+    """Write the gallery anew where one of the finished folders is on it, and say so.
+
+    That is: it lies in runs/, or in datasets/ where runs/ has a gallery already. The entry point
+    that commands tell of what they finished (dermsynth.finished). Raises UserError as
+    `write_gallery` does.
+    """
+    shown = [RUNS, *([DATASETS] if (RUNS / PAGE).is_file() else [])]
+    around = {parent for folder in folders for parent in folder.resolve().parents}
+    if any(folder.resolve() in around for folder in shown):
         print(f"gallery: {update()}")
-    except UserError as error:
-        print(f"gallery: not written ({error})")
 
 
 def render(collection: "Collection", options: GalleryOptions, out: Path) -> str:

@@ -31,7 +31,6 @@ def run_experiment(options: ExperimentOptions) -> Path:
 
 def main(options: ExperimentOptions) -> None:
     """Run and say the verdict last."""
-    from experiments.gallery import update_around
     from experiments.page import open_experiment, read_results
     from experiments.wording import summary
 
@@ -47,7 +46,6 @@ def main(options: ExperimentOptions) -> None:
     warnings = experiment.warnings, experiment.data_warnings
     sentences = summary(results.comparisons, leaky, *warnings)
     print("\n" + "\n".join(sentences) + f"\n\nreport: {report}")
-    update_around(report)
     cli.say_next(f"python -m webbrowser {report}")
 
 

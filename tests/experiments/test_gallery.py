@@ -1,7 +1,11 @@
 """The gallery of runs: what is shown of each kind, and that nothing in a folder stops it."""
 
+import os
 import re
+import subprocess
+import sys
 import time
+import tomllib
 from html import unescape
 from pathlib import Path
 from urllib.parse import unquote
@@ -9,10 +13,13 @@ from urllib.parse import unquote
 import pytest
 from gallery_runs import COMPARISON, write, write_classifier, write_experiment, write_runs
 
+from dermsynth import finished
 from dermsynth.errors import UserError
-from dermsynth.manifest import begin
+from dermsynth.finished import GROUP
+from dermsynth.folders import whole_folder
+from dermsynth.manifest import begin, seal
 from experiments import gallery, thumbnails
-from experiments.gallery import GalleryOptions, update, update_around, write_gallery
+from experiments.gallery import GalleryOptions, update, update_after, write_gallery
 
 
 @pytest.fixture
@@ -120,18 +127,102 @@ def test_it_is_written_over_and_an_empty_folder_is_a_page(tmp_path: Path) -> Non
     assert "1 experiment," in update(runs).read_text()
 
 
-def test_an_experiment_in_runs_updates_it_and_others_leave_no_page(
+def test_what_is_finished_in_runs_updates_it_and_else_leaves_no_page(
     runs: Path, tmp_path: Path, monkeypatch, capsys
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    update_around(make(tmp_path / "mine") / "report.html")
-    assert not list(tmp_path.glob("*.html"))
+    update_after([make(tmp_path / "mine"), make(tmp_path / "datasets/new")])
+    assert not (runs / "index.html").exists()
     assert capsys.readouterr().out == ""
-    update_around(runs / "exp/one/report.html")
+    update_after([tmp_path / "mine", runs / "exp/one"])
     assert capsys.readouterr().out == "gallery: runs/index.html\n"
-    (runs / "index.html").write_text("mine")
-    update_around(runs / "exp/one/report.html")  # the experiment is done all the same
-    assert "gallery: not written (runs/index.html: is no gallery" in capsys.readouterr().out
+    (runs / "index.html").write_text(gallery.MARK)
+    update_after([tmp_path / "datasets/new"])  # a dataset is on the page, where there is one
+    assert "1 experiment," in (runs / "index.html").read_text()
+
+
+SCRIPT = """
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from dermsynth import cli, manifest
+from dermsynth.errors import UserError
+from dermsynth.folders import run_folder, whole_folder
+@dataclass(frozen=True)
+class Options:
+    out: Path = Path("runs/new")  # where
+    fails: bool = False  # end badly
+def main(options):
+    with whole_folder(options.out, "thing") as folder:
+        manifest.seal(folder, "thing", {})
+    if options.fails:
+        raise UserError("no")
+    cli.say_next("rest")
+cli.run(Options, main, "thing", "A thing.")
+"""
+
+
+def run_command(folder: Path, *words: str) -> str:
+    """What a command that finishes one folder prints; it runs in a process of its own."""
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *words],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == (2 if "--fails" in words else 0), done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> None:
+    """The entry point of pyproject.toml, as an installation would leave it, found beside us."""
+    said = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    lines = [f"{key} = {value}" for key, value in said["project"]["entry-points"][GROUP].items()]
+    place = make(tmp_path / "listener-1.0.dist-info")
+    (place / "METADATA").write_text("Metadata-Version: 2.1\nName: listener\nVersion: 1.0\n")
+    (place / "entry_points.txt").write_text("\n".join([f"[{GROUP}]", *lines]))
+
+
+@pytest.mark.usefixtures("installed")
+def test_every_command_that_ends_well_updates_it_before_it_names_the_next(tmp_path: Path) -> None:
+    make(tmp_path / "runs")
+    assert run_command(tmp_path) == "gallery: runs/index.html\nnext: rest\n"
+    assert (tmp_path / "runs/index.html").is_file()
+    (tmp_path / "runs/index.html").unlink()
+    assert run_command(tmp_path, "--out", "elsewhere/new") == "next: rest\n"
+    assert run_command(tmp_path, "--out", "runs/third", "--fails") == ""
+    assert not (tmp_path / "runs/index.html").exists()
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_page_that_cannot_be_written_is_a_warning(tmp_path: Path) -> None:
+    (make(tmp_path / "runs") / "index.html").write_text("mine")
+    said = run_command(tmp_path)
+    assert said.startswith("warning: gallery not updated (runs/index.html: is no gallery")
+    assert said.endswith("\nnext: rest\n")
+    assert (tmp_path / "runs/index.html").read_text() == "mine"
+
+
+def test_outside_of_a_command_nobody_is_told(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with whole_folder(tmp_path / "runs/task", "thing") as folder:
+        seal(folder, "thing", {})
+    finished.tell()
+    assert not (tmp_path / "runs/index.html").exists()
+
+
+def test_ten_runs_take_less_than_a_second(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number in range(10):
+        write_classifier(tmp_path / f"runs/cls/{number}", 0.8)
+    started = time.perf_counter()
+    update_after([tmp_path / "runs/cls/3"])
+    assert time.perf_counter() - started < 1
 
 
 def test_hundreds_of_runs_take_seconds(tmp_path: Path) -> None:
