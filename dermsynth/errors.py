@@ -1,10 +1,17 @@
-"""The one error that a user is meant to read."""
+"""The one error that a user is meant to read, and that of a run whose other process said it."""
 
 
 class UserError(Exception):
     """Bad input: the message names the file, row or option, what was expected, how to mend it.
 
     Commands print it as `error: ...` without a traceback and exit with code 2.
+    """
+
+
+class OtherProcessError(Exception):
+    """Another process of the same run has ended early; it has said why, if it could.
+
+    Commands end with code 1; rank 0 says that it was another one.
     """
 
 

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from dermsynth.errors import UserError
+from dermsynth.errors import OtherProcessError, UserError
 from dermsynth.options import flag, flat_hints
+from dermsynth.ranks import is_rank0
 from dermsynth.screen import ReaderGoneError, Screen, raw_stderr
 
 UNEXPECTED, BAD_INPUT, INTERRUPTED, READER_GONE = 1, 2, 130, 128 + 13
@@ -24,12 +25,23 @@ LONGEST = 300  # characters of an unexpected error on the screen; its report has
 
 
 def leave(error: BaseException, options_type: type) -> NoReturn:
-    """End the process as what happened asks for, with one line on stderr."""
+    """End as what happened asks for, with one line on stderr; of several processes one says it."""
     if isinstance(error, ReaderGoneError):
         leave_quietly()
     line, code = verdict(error, options_type)
-    say(line)
+    if not _is_echo(error):
+        say(line)
     sys.exit(code)
+
+
+def _is_echo(error: BaseException) -> bool:
+    """Whether rank 0 says the same: of a signal, of what others said, before they have met."""
+    if is_rank0():
+        return False
+    if isinstance(error, OtherProcessError | KeyboardInterrupt):
+        return True
+    torch = sys.modules.get("torch")  # which is not waited for to say what is wrong
+    return torch is None or not torch.distributed.is_initialized()
 
 
 def leave_quietly() -> NoReturn:
@@ -51,6 +63,9 @@ def verdict(error: BaseException, options_type: type) -> tuple[str, int]:
         return f"error: {error}", BAD_INPUT
     if isinstance(error, KeyboardInterrupt):
         return f"interrupted{': ' + str(error) if str(error) else ''}", INTERRUPTED
+    if isinstance(error, OtherProcessError):
+        line = "another process of this run has ended, and so this one did"
+        return f"error: {line}; the same command with --resume goes on from its checkpoint", 1
     where = f" {error.filename}" if isinstance(error, OSError) and error.filename else ""
     number = error.errno if isinstance(error, OSError) else None
     if number in DISK_FULL or "No space left" in str(error):  # safetensors has an error of its own

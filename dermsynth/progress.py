@@ -1,12 +1,16 @@
 """Progress bars with rate and time left; on a terminal they move, in a log they are a few lines."""
 
-from collections.abc import Callable
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from dermsynth.ranks import is_rank0
 from dermsynth.screen import raw_stderr
 
+LATE = 2.0  # seconds after which work that is mostly quick is shown
 LOG_SECONDS = 30  # between two lines where the output is not a terminal
 LOG_LINE = (
     "{desc}: {percentage:3.0f}%, {n_fmt} of {total_fmt} {unit}, {elapsed} gone, {remaining} left, "
@@ -37,15 +41,19 @@ class Lines(tqdm):
         """The last state, without the control characters by which a moving bar ends."""
         if self.disable:
             return
-        if self.n != self.last_print_n:
+        if self.n != self.last_print_n and not self.delay:
             self.display()
         self.disable = True
         self._decr_instances(self)
 
 
 def bar(total: float | None, description: str, unit: str, **options: Any) -> tqdm:
-    """A tqdm bar on stderr: `bar.update(n)`, `bar.set_postfix(...)`, `bar.close()`."""
+    """A tqdm bar on stderr: `bar.update(n)`, `bar.set_postfix(...)`, `bar.close()`.
+
+    Of several processes that train one network rank 0 shows it.
+    """
     file = raw_stderr()
+    options.setdefault("disable", not is_rank0())
     terminal = file.isatty()
     if not terminal:
         options.setdefault("bar_format", LOG_LINE if total else None)
@@ -60,3 +68,25 @@ def bar(total: float | None, description: str, unit: str, **options: Any) -> tqd
         leave=True,
         **options,
     )
+
+
+@contextlib.contextmanager
+def late(total: int, description: str, unit: str = "part") -> Iterator[tqdm]:
+    """A `bar` that is shown only where its block takes more than LATE seconds: mostly quick work.
+
+    It is shown from then on, also where nothing is updated meanwhile.
+    """
+    shown = bar(total, description, unit, delay=LATE)
+
+    def show() -> None:
+        shown.delay = 0
+        shown.refresh()
+
+    timer = threading.Timer(LATE, show)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield shown
+    finally:
+        timer.cancel()
+        shown.close()

@@ -5,11 +5,11 @@ shows its progress in samples/*.png. A run that was killed goes on with --resume
 happened. Several GPUs: `torchrun --nproc-per-node N -m gan.train` with the same options.
 """
 
-import os
 import shlex
 from pathlib import Path
 
 from dermsynth import cli
+from dermsynth.ranks import is_rank0
 from gan.options import TrainOptions
 
 FIRST = ("data", "fold", "arch", "minutes", "kimg", "batch", "seed", "device", "out", "resume")
@@ -29,7 +29,7 @@ def train(options: TrainOptions) -> Path:
 def main(options: TrainOptions) -> None:
     """Train, and name what comes next."""
     out = train(options)
-    if os.environ.get("RANK", "0") == "0":
+    if is_rank0():
         cli.say_next(f"python -m gan.evaluate --generator {shlex.quote(str(out))}")
 
 

@@ -10,13 +10,13 @@ from torch import nn
 
 from dermsynth.cuda_graph import Graphed
 from dermsynth.device import Compute
+from dermsynth.distributed import Processes
 from dermsynth.errors import UserError
 from dermsynth.optimizers import adam_options, load_optimizer, move_average
 from dermsynth.seeds import seed_torch
 from dermsynth.tensors import send
 from gan import ada
 from gan.augment import DRAWS, diff_augment, translate
-from gan.distributed import Processes
 from gan.hyperparameters import Hyperparameters
 from gan.losses import LOSSES, PENALTIES, Heads
 from gan.networks import architecture, describe

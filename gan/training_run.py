@@ -16,6 +16,7 @@ from data.store import Dataset, View
 from data.view import view
 from dermsynth import checkpoint, cli, manifest
 from dermsynth.device import Compute, resolve
+from dermsynth.distributed import check_shares, join_processes
 from dermsynth.errors import UserError
 from dermsynth.files import free_name
 from dermsynth.folders import RunFolder, can_resume, check_replaceable, resumable, run_folder
@@ -24,7 +25,6 @@ from dermsynth.options import RunOptions, as_plain, check_bounds, refuse_without
 from dermsynth.seeds import generator
 from dermsynth.tracked import About, config_of
 from dermsynth.tracking import Tracker
-from gan.distributed import Processes, join_processes
 from gan.evaluation import diagnosis_network
 from gan.evaluation.features import FeatureNetwork, extract
 from gan.evaluation.metrics import kid
@@ -87,18 +87,19 @@ def train(options: TrainOptions) -> Path:
     check_bounds(options)
     if options.budget.minutes is not None and options.budget.kimg is not None:
         raise UserError("--minutes and --kimg: give one of them")
-    processes = join_processes()
-    model, run = options.model, options.run
-    classes = _classes(options)
-    resolve_config(options, SIZES[0], 0 if classes == "none" else 2)
-    compute = resolve(options.compute.device, options.compute.precision, cpu_auto="bf16")
-    if processes.is_rank0 and run.out is not None:
-        _check_out(run)
-    images = options.images
-    dataset = view(open_dataset(images.data), images.fold, images.test_fold, images.malignant_share)
-    part = training_part(dataset, images.fold, classes)
-    config = resolve_config(options, dataset.size, len(part.classes))
-    _check_batch(config.batch, model.accumulate, processes)
+    processes = join_processes(options.compute.device)
+    model, images, run = options.model, options.images, options.run
+    with processes.rank0_first():
+        classes = _classes(options)
+        resolve_config(options, SIZES[0], 0 if classes == "none" else 2)
+        compute = resolve(options.compute.device, options.compute.precision, cpu_auto="bf16")
+        if processes.is_rank0 and run.out is not None:
+            _check_out(run)
+        data = open_dataset(images.data)
+        dataset = view(data, images.fold, images.test_fold, images.malignant_share)
+        part = training_part(dataset, images.fold, classes)
+        config = resolve_config(options, dataset.size, len(part.classes))
+        check_shares(config.batch, model.accumulate, processes, least=2)
     out = processes.rank0_says(run.out or _default_out(dataset.path, options))
     minutes = _minutes(options, compute.device.type)
     named = {"data": dataset.path, "out": out, "classes": classes, "batch": config.batch}
@@ -117,7 +118,8 @@ def train(options: TrainOptions) -> Path:
 
         # --- the networks, at their beginning or where a stopped run left them
         trainer = Trainer(model.arch, config, model.seed, compute, model.accumulate, processes)
-        progress = _restore(trainer, plan, folder) if run.resume else Progress()
+        with processes.rank0_first():
+            progress = _restore(trainer, plan, folder) if run.resume else Progress()
         if trainer.steps == 0:
             trainer.begin_from(_some_images(plan))
 
@@ -354,15 +356,6 @@ def _minutes(options: TrainOptions, device: str) -> float | None:
     if options.budget.minutes is not None or options.budget.kimg is not None:
         return options.budget.minutes
     return DEFAULT_MINUTES.get(device, DEFAULT_MINUTES_ACCELERATOR)
-
-
-def _check_batch(batch: int, accumulate: int, processes: Processes) -> None:
-    parts = accumulate * processes.count
-    if batch % parts or batch // parts < 2:
-        shares = f", {accumulate} part(s) in {processes.count} process(es)" if parts > 1 else ""
-        raise UserError(
-            f"--batch {batch}{shares}: expected equal parts of 2 images or more, for batch norm"
-        )
 
 
 def _default_out(data: Path, options: TrainOptions) -> Path:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from gan.distributed import Processes
+from dermsynth.distributed import Processes
 
 ROOT = Path(__file__).parents[2]
 
