@@ -53,6 +53,7 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     from dermsynth.folders import check_replaceable, whole_folder
     from dermsynth.manifest import digest, seal
     from dermsynth.options import as_plain
+    from dermsynth.progress import waiting
 
     check_bounds(options)
     sealed = open_run(options.run, (KIND, FOLDS, METADATA))
@@ -64,7 +65,8 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     meaning = read_meaning(sealed) or own or TargetMeaning()
     config = sealed.manifest.options
     with whole_folder(out, EVALUATION, options.overwrite) as folder:
-        summary = summarise(parts, Resampling(options.replicates, options.seed), meaning)
+        with waiting("computing figures and their intervals"):
+            summary = summarise(parts, Resampling(options.replicates, options.seed), meaning)
         shown = parts["test"] if "test" in parts else next(iter(parts.values()))
         views = config.get("tta", 1)
         gallery = error_gallery.draw_gallery(sealed, shown, views, folder, meaning)

@@ -22,7 +22,7 @@ from dermsynth.files import write_text
 from dermsynth.interrupts import terminate_as_interrupt
 from dermsynth.leaving import leave, leave_quietly
 from dermsynth.options import as_plain, check_bounds, flag, flat_hints
-from dermsynth.screen import screens, visible
+from dermsynth.screen import loading, screens, visible
 from dermsynth.words import option_of, prepared, takes_none, with_home
 from dermsynth.yaml_file import read_yaml as read_yaml
 
@@ -112,7 +112,7 @@ def run(
             stream.reconfigure(errors="backslashreplace")
     try:
         options = _parse_for_screen(options_type, prog, description, first, configs)
-        with screens(), finished.command():
+        with screens(), finished.command(), loading():
             main(options)
             finished.tell()
             sys.stdout.flush()

@@ -41,7 +41,7 @@ class Lines(tqdm):
         """The last state, without the control characters by which a moving bar ends."""
         if self.disable:
             return
-        if self.n != self.last_print_n and not self.delay:
+        if self.n != self.last_print_n:
             self.display()
         self.disable = True
         self._decr_instances(self)
@@ -71,22 +71,43 @@ def bar(total: float | None, description: str, unit: str, **options: Any) -> tqd
 
 
 @contextlib.contextmanager
-def late(total: int, description: str, unit: str = "part") -> Iterator[tqdm]:
-    """A `bar` that is shown only where its block takes more than LATE seconds: mostly quick work.
+def late(total: int, description: str, unit: str) -> Iterator[tqdm]:
+    """A `bar` for a terminal, shown only where its block takes more than LATE seconds.
 
     It is shown from then on, also where nothing is updated meanwhile.
     """
-    shown = bar(total, description, unit, delay=LATE)
+    shown = bar(total, description, unit, delay=LATE, disable=not _on_terminal())
 
     def show() -> None:
         shown.delay = 0
         shown.refresh()
 
-    timer = threading.Timer(LATE, show)
+    with _after(show), shown:
+        yield shown
+
+
+@contextlib.contextmanager
+def waiting(description: str) -> Iterator[None]:
+    """On a terminal a line says what is waited for, where the block takes over LATE seconds."""
+
+    def show() -> None:
+        print(f"{description} ...", file=raw_stderr(), flush=True)
+
+    with _after(show) if _on_terminal() else contextlib.nullcontext():
+        yield
+
+
+def _on_terminal() -> bool:
+    return raw_stderr().isatty() and is_rank0()
+
+
+@contextlib.contextmanager
+def _after(what: Callable[[], None]) -> Iterator[None]:
+    """Do something after LATE seconds unless the block ends before."""
+    timer = threading.Timer(LATE, what)
     timer.daemon = True
     timer.start()
     try:
-        yield shown
+        yield
     finally:
         timer.cancel()
-        shown.close()

@@ -26,6 +26,7 @@ import numpy as np
 from dermsynth import files, wandb_modes, wandb_objects
 from dermsynth.manifest import Identity
 from dermsynth.options import TrackingMode
+from dermsynth.progress import waiting
 from dermsynth.rows import Row, as_lines, read_rows
 from dermsynth.tracked import IMAGES, Named, sends_images
 from dermsynth.wandb_modes import Mode, choose_mode, knock, reason, within
@@ -135,7 +136,8 @@ class Run:
         """Finish; what is not sent in time lies on disk, for `wandb sync`."""
         self.then(self._run.finish)
         self._queue.put(None)
-        self._sender.join(wandb_modes.PATIENCE)
+        with waiting("W&B is finishing"):
+            self._sender.join(wandb_modes.PATIENCE)
         if self._sender.is_alive():
             self._works = False
             self._say_unsent()
@@ -240,7 +242,7 @@ def _begin(folder: Path, mode: Mode, named: Named, once: bool) -> Any:
         if mode == "online":
             knock()
         identity = secrets.token_hex(4) if once else _identity(folder, mode)
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), waiting("starting W&B"):
             return within(wandb_modes.PATIENCE, lambda: _init(folder, identity, mode, named))
     except Exception as error:  # whatever fails in tracking must not end a run
         then = "going on offline" if mode == "online" else "metrics.jsonl only"

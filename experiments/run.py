@@ -14,6 +14,8 @@ from pathlib import Path
 from dermsynth import cli
 from experiments.options import ExperimentOptions
 
+SMOKE = "smoke run: the figures mean nothing; it shows that the experiment runs to its end"
+
 
 def run_experiment(options: ExperimentOptions) -> Path:
     """Run what is not done yet and return the path of the report.
@@ -45,7 +47,10 @@ def main(options: ExperimentOptions) -> None:
     experiment = results.experiment
     warnings = experiment.warnings, experiment.data_warnings
     sentences = summary(results.comparisons, leaky, *warnings)
-    print("\n" + "\n".join(sentences) + f"\n\nreport: {report}")
+    print("\n" + "\n".join(sentences))
+    if options.smoke:
+        print(SMOKE)
+    print(f"\nreport: {report}")
     cli.say_next(f"python -m webbrowser {report}")
 
 

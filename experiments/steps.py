@@ -8,6 +8,7 @@ from data.store import load_dataset
 from dermsynth.cli import find_config
 from dermsynth.folders import can_resume, check_replaceable, run_folder
 from dermsynth.options import as_plain
+from dermsynth.progress import waiting
 from experiments.checks import check, find_splits
 from experiments.config import CONFIGS, all_trials, read_experiment
 from experiments.executors.run_tasks import check_place, run_tasks
@@ -57,6 +58,8 @@ def run_steps(options: ExperimentOptions) -> Path:
         )
         failures = run_tasks(tasks, folder, options)
         # --- comparisons and report
-        parts = write_results(*(folder, experiment, dataset, arms, trials, failures, file, started))
+        results = folder, experiment, dataset, arms, trials, failures, file, started
+        with waiting("comparing, drawing plots and writing the report"):
+            parts = write_results(*results)
         run.finish(parts)
     return out / REPORT

@@ -12,6 +12,7 @@ from classifier.evaluation.grad_cam import scale
 from classifier.evaluation.parts import Part
 from classifier.records import MetadataRunRecord
 from classifier.run_folder import METADATA, RUN, read_facts
+from dermsynth import progress
 from dermsynth.manifest import Sealed
 from dermsynth.page import embedded, templates
 
@@ -22,23 +23,28 @@ def draw_plots(parts: dict[str, Part], result: dict[str, Any], folder: Path) -> 
     """Write the PNG plots; returns them as SVG, by kind and then by part."""
     both = {name: part.rows for name, part in parts.items() if part.scored.both}
     drawn: dict[str, Any] = {"curves": [], "reliability": {}, "forest": {}, "classes": {}}
-    if both:
-        drawn["curves"] = [
-            page_figures.roc(both, result["parts"], folder / "roc.png"),
-            page_figures.precision_recall(both, result["parts"], folder / "precision-recall.png"),
-        ]
-    for name, part in parts.items():
-        figures, stem = result["parts"][name], re.sub(r"[^\w.-]+", "-", name)
-        path = folder / f"reliability-{stem}.png"
-        bins, one = figures["calibration"]["bins"], result["target"]["one"]
-        drawn["reliability"][name] = page_figures.reliability(bins, one, path)
-        if figures["subgroups"]:
-            drawn["forest"][name] = [
-                page_figures.forest(figures["subgroups"], figures["auc"], one, path)
-                for path in (folder / f"subgroups-{stem}.png", None)
+    with progress.late(len(parts) + bool(both), "drawing plots", "part") as bar:
+        if both:
+            drawn["curves"] = [
+                page_figures.roc(both, result["parts"], folder / "roc.png"),
+                page_figures.precision_recall(
+                    both, result["parts"], folder / "precision-recall.png"
+                ),
             ]
-        if figures["classes"] and figures["classes"]["n"]:
-            drawn["classes"][name] = _draw_classes(part, figures["classes"], folder, stem)
+            bar.update()
+        for name, part in parts.items():
+            figures, stem = result["parts"][name], re.sub(r"[^\w.-]+", "-", name)
+            path = folder / f"reliability-{stem}.png"
+            bins, one = figures["calibration"]["bins"], result["target"]["one"]
+            drawn["reliability"][name] = page_figures.reliability(bins, one, path)
+            if figures["subgroups"]:
+                drawn["forest"][name] = [
+                    page_figures.forest(figures["subgroups"], figures["auc"], one, path)
+                    for path in (folder / f"subgroups-{stem}.png", None)
+                ]
+            if figures["classes"] and figures["classes"]["n"]:
+                drawn["classes"][name] = _draw_classes(part, figures["classes"], folder, stem)
+            bar.update()
     return drawn
 
 

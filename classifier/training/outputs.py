@@ -31,6 +31,7 @@ from classifier.training.losses import class_weights
 from classifier.training.schedule import rates
 from classifier.training.setup import TrainingSetup
 from data.store import View
+from dermsynth import progress
 from dermsynth.files import sha256, write_bytes, write_text
 from dermsynth.machine import versions
 from dermsynth.manifest import digest
@@ -82,8 +83,11 @@ def write_outputs(
     rate = rates(steps, choice, history, facts["steps"] // len(history))
     best, loss = facts["best_epoch"], setup.options.objective.loss
     course = Course(history, rate, loss, best, choice.monitor)
-    draw_plots(plots, course, predictions, metrics, title_of(title, setup.leak), one)
-    draw_sheet(setup, plots)
+    with progress.late(2, "drawing plots", "part") as bar:
+        draw_plots(plots, course, predictions, metrics, title_of(title, setup.leak), one)
+        bar.update()
+        draw_sheet(setup, plots)
+        bar.update()
     write_record(folder / RUN, run_record(setup, facts))
     write_record(folder / METRICS, MetricsRecord(metrics))  # type: ignore[arg-type]
     return metrics, {

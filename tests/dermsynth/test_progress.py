@@ -2,6 +2,7 @@
 
 import io
 import re
+import time
 
 import pytest
 
@@ -53,3 +54,49 @@ def test_a_terminal_has_one_line_that_moves(monkeypatch):
         bar.update(40)
     assert "\r" in file.getvalue()
     assert file.getvalue().count("\n") == 1
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    file = Terminal()
+    monkeypatch.setattr(progress, "raw_stderr", lambda: file)
+    monkeypatch.setattr(progress, "LATE", 0.2)
+    return file
+
+
+def until(there, seconds: float = 20.0) -> None:
+    """Wait for a thread."""
+    end = time.monotonic() + seconds
+    while not there() and time.monotonic() < end:
+        time.sleep(0.01)
+    assert there()
+
+
+def test_quick_work_shows_nothing(terminal, monkeypatch):
+    monkeypatch.setattr(progress, "LATE", 60)
+    with progress.late(2, "drawing plots", "part") as bar, progress.waiting("starting"):
+        bar.update(2)
+    assert terminal.getvalue() == ""
+
+
+def test_slow_work_shows_its_bar_even_where_nothing_moves(terminal):
+    with progress.late(2, "drawing plots", "part") as bar:
+        until(lambda: "drawing plots:   0%" in terminal.getvalue())
+        bar.update(2)
+    assert "2/2" in terminal.getvalue()
+    assert terminal.getvalue().endswith("\n")
+
+
+def test_what_is_waited_for_is_said_once(terminal):
+    with progress.waiting("starting"):
+        until(lambda: terminal.getvalue() == "starting ...\n")
+        time.sleep(0.3)
+    assert terminal.getvalue() == "starting ...\n"
+
+
+def test_neither_is_in_a_log(log, monkeypatch):
+    monkeypatch.setattr(progress, "LATE", 0.0)
+    with progress.late(2, "drawing plots", "part") as bar, progress.waiting("starting"):
+        bar.update(2)
+        time.sleep(0.1)
+    assert log.getvalue() == ""
