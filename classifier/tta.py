@@ -60,15 +60,18 @@ def single_and_mean(
 ) -> tuple[np.ndarray, np.ndarray]:
     """As `probabilities`: of the images as they are, the first view of all, and the mean."""
     model.eval()
+    count = len(images)
+    rows = compute.filled(np.arange(count), model.spec.at_once)
+    images, metadata = images[rows], None if metadata is None else metadata[rows]
     columns = None if metadata is None else torch.from_numpy(metadata).to(compute.device)
-    total = np.zeros((len(images), len(target.classes)))
+    total = np.zeros((count, len(target.classes)))
     single = total
     for number in range(tta):
-        views = _views(number, tta, len(images), augment)
-        x = load_batch(images, model.spec.size, views).to(compute.device)
+        views = _views(number, tta, count, augment)
+        x = load_batch(images, model.spec.size, views.take(rows) if views else None)
         with compute.autocast():
-            logits = model(x, columns)
-        total = total + target.probabilities(logits)
+            logits = model(x.to(compute.device), columns)
+        total = total + target.probabilities(logits)[:count]
         single = single if number else total
     return single, total / tta
 

@@ -9,6 +9,7 @@ import platform
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from dermsynth import xla_operators
@@ -38,6 +39,14 @@ class Compute:
             import torch_xla
 
             torch_xla.sync()
+
+    def filled(self, rows: np.ndarray, size: int) -> np.ndarray:
+        """int64 [n] rows of a batch; on a TPU, which compiles for each shape anew, [size]: the last
+        row again. The first n results are those of the batch.
+        """
+        if self.device.type not in ("xla", "tpu") or not 0 < len(rows) < size:
+            return rows
+        return np.pad(rows, (0, size - len(rows)), mode="edge")
 
     def __str__(self) -> str:
         name = self.device.type

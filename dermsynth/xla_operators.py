@@ -39,9 +39,13 @@ def _bilinear_backward(
 
     torch_xla has it on TPUs only. Two products with the weights of either side are its equal.
     """
-    rows = _weights(input_size[2], output_size[0], align_corners, scale_height)
-    columns = _weights(input_size[3], output_size[1], align_corners, scale_width)
-    rows, columns = (torch.from_numpy(w).to(gradient) for w in (rows, columns))
+    rows, columns = (
+        torch.from_numpy(_weights(inner, outer, align_corners, scale)).to(gradient)
+        for inner, outer, scale in (
+            (input_size[2], output_size[0], scale_height),
+            (input_size[3], output_size[1], scale_width),
+        )
+    )
     return rows.T @ gradient @ columns
 
 

@@ -60,11 +60,12 @@ def extract(
     parts = []
     with progress.bar(len(images), f"features of {what}", "img") as bar:
         for start in range(0, len(images), BATCH):
-            batch = as_input(images[start : start + BATCH], compute)
+            rows = np.arange(start, min(start + BATCH, len(images)))
+            batch = as_input(images[compute.filled(rows, BATCH)], compute)
             with compute.autocast():
                 features = module(batch)
-            parts.append(features.float().cpu().numpy())
-            bar.update(len(batch))
+            parts.append(features.float().cpu().numpy()[: len(rows)])
+            bar.update(len(rows))
     return np.concatenate(parts)
 
 
