@@ -21,9 +21,10 @@ def lives_on_device(device: torch.device) -> bool:
 
 
 def adam_options(device: torch.device, fused: bool = False) -> dict[str, Any]:
-    """Arguments of Adam and AdamW on a device. `fused`: in one kernel, where there is one."""
-    fused = fused and device.type in ("cpu", "cuda")
-    return {"fused": fused, "capturable": lives_on_device(device)}
+    """Arguments of Adam and AdamW on a device. `fused`: in one kernel on a CPU, too."""
+    one_kernel = device.type == "cuda" or (fused and device.type == "cpu")
+    # None, not False: that would also turn off what takes all parameters at a time
+    return {"fused": True if one_kernel else None, "capturable": lives_on_device(device)}
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float, device: torch.device) -> None:

@@ -154,5 +154,6 @@ def test_a_training_on_a_gpu_is_that_on_a_cpu(kind, tiny, tmp_path, monkeypatch)
         )
         train(options)
         rows = map(json.loads, (tmp_path / where / "metrics.jsonl").read_text().splitlines())
-        losses[where] = [(row["train_loss"], row["val_loss"]) for row in rows]
+        epochs = [row for row in rows if "train_loss" in row]
+        losses[where] = [(row["train_loss"], row["val_loss"]) for row in epochs]
     np.testing.assert_allclose(losses["cuda"], losses["cpu"], rtol=0.02)

@@ -6,13 +6,12 @@ import dataclasses
 import pytest
 import torch
 
-from dermsynth import checkpoint
+from dermsynth import checkpoint, cuda_graph
 from dermsynth.device import Compute
 from gan.networks import ARCHITECTURES
 from gan.trainer import Trainer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU here")
-STEPS = 8  # of which the first three of a kind run as they stand
 
 
 def reals(trainer):
@@ -55,28 +54,26 @@ def same_bits():
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_a_recorded_step_is_the_step(arch, narrow, tmp_path):
+def test_a_recorded_step_is_the_step(arch, narrow, tmp_path, monkeypatch):
     config = dataclasses.replace(narrow(arch, 32), batch=4)
     if config.labels != "never":
         config = dataclasses.replace(config, classes=2)
     if config.penalty != "none":
         config = dataclasses.replace(config, penalty_every=2)
     gpu = Compute(torch.device("cuda"), "fp32")
-    whole, plain = Trainer(arch, config, 0, gpu), Trainer(arch, config, 0, gpu)
-    start = weights(whole).clone()
-    play(whole, 5)
-    checkpoint.save(tmp_path, whole.state())
-    ours, theirs = play(whole, STEPS), play(plain, STEPS + 5, record=False)
-    assert ours._graph._recorded or not ours._graph.record
+    checkpoint.save(tmp_path, play(Trainer(arch, config, 0, gpu), 4, record=False).state())
+    monkeypatch.setattr(cuda_graph, "EAGER_STEPS", 0)  # a restored optimizer has settled
+    ours, theirs = Trainer(arch, config, 0, gpu), Trainer(arch, config, 0, gpu)
+    for trainer in (ours, theirs):
+        trainer.restore(checkpoint.load(tmp_path))
+    start = weights(ours).clone()
+    for steps, most in ((1, 0.1), (1, 0.2), (4, 0.7)):
+        play(ours, steps)
+        play(theirs, steps, record=False)
+        assert apart(ours, theirs, start) < most
+    assert ours._graph._recorded
     assert not theirs._graph._recorded
-    assert ours._graph.record, "no graph could be made"
-    assert apart(ours, theirs, start) < 0.3
-    means = ours.take_means(1), theirs.take_means(1)
-    assert means[0].keys() == means[1].keys()
-    later = Trainer(arch, config, 0, gpu)
-    later.restore(checkpoint.load(tmp_path))
-    play(later, STEPS)
-    assert apart(later, ours, start) < 0.3
+    assert ours.take_means(6) == pytest.approx(theirs.take_means(6), rel=0.1, abs=0.05)
 
 
 def test_a_recorded_step_never_waits(narrow):
