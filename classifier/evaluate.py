@@ -65,11 +65,11 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     meaning = read_meaning(sealed) or own or TargetMeaning()
     config = sealed.manifest.options
     with whole_folder(out, EVALUATION, options.overwrite) as folder:
-        with waiting("computing figures and their intervals"):
-            summary = summarise(parts, Resampling(options.replicates, options.seed), meaning)
+        summary = summarise(parts, Resampling(options.replicates, options.seed), meaning)
         shown = parts["test"] if "test" in parts else next(iter(parts.values()))
         views = config.get("tta", 1)
-        gallery = error_gallery.draw_gallery(sealed, shown, views, folder, meaning)
+        with waiting("drawing the most wrong images, with heat maps"):
+            gallery = error_gallery.draw_gallery(sealed, shown, views, folder, meaning)
         target = {"one": meaning.one, "zero": meaning.zero}
         result = {"run": str(options.run), "leaky": leaky, "target": target, **summary}
         result["gallery"] = gallery.facts

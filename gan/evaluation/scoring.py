@@ -17,6 +17,7 @@ from dermsynth.files import write_text
 from dermsynth.folders import whole_folder
 from dermsynth.manifest import Sealed, digest, seal
 from dermsynth.options import as_plain
+from dermsynth.progress import waiting
 from dermsynth.records import write_record
 from dermsynth.seeds import generator as random_generator
 from gan.evaluation import card, diagnosis_network, drift, pairs, records
@@ -113,7 +114,8 @@ def score(options: EvaluateOptions) -> dict[str, Any]:
         if isinstance(source.opened, Sealed):
             galleries = _galleries(source.opened, options.seed, compute, folder)
         result = record.model_dump()
-        page = card.render(subject, result, measured, closest, galleries)
+        with waiting("drawing the page"):
+            page = card.render(subject, result, measured, closest, galleries)
         write_text(folder / records.PAGE, page)
         write_record(folder / records.HEADER, record)
         inputs = {"subject": source.as_input, "dataset": subject.dataset.as_input}
@@ -180,6 +182,7 @@ def _near(synthetic: np.ndarray, held_out: np.ndarray, training: np.ndarray) -> 
 # --- scores --------------------------------------------------------------------------------------
 
 
+@waiting("computing KID, precision and recall")
 def _scores(seen: _Seen, seed: int) -> dict[str, Any]:
     """KID, precision and recall of features, each beside what training images would get."""
     synthetic, floor = _matched(seen.synthetic, seen.training, seed)
@@ -255,6 +258,7 @@ def _drift(
     return measured, drift.compare(*measured.values(), groups, seed)
 
 
+@waiting("comparing nearest pairs")
 def _pairs(images: Images, near: _Near, seed: int) -> dict[str, Any]:
     """Mean figures of nearest pairs, by kind of pair: what was compared with what."""
     n, means_by_kind = len(images.training), {}
@@ -330,6 +334,7 @@ def _closest(images: Images, near: _Near) -> np.ndarray:
     return np.concatenate([np.concatenate(list(row), 1) for row in rows])
 
 
+@waiting("drawing walks between latents")
 def _galleries(run: Sealed, seed: int, compute: Compute, folder: Path) -> dict[str, Path]:
     """PNG files of walks between latents and of truncation."""
     network, record = load_generator(run)
