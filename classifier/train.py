@@ -4,12 +4,14 @@ Writes config.yaml, metrics.jsonl, metrics.json, predictions.parquet, model.safe
 to the run's folder. The checkpoint with the best validation figure is the one that is tested, once.
 `--fold all` trains a model a fold, in FOLDER/fold0 and so on, and pools what they predict.
 `--config default` repeats a published recipe, of classifier/recipes or of a file.
+Several GPUs: `torchrun --nproc-per-node N -m classifier.train` with the same options.
 """
 
 from typing import TYPE_CHECKING, Any
 
 from classifier.options import RECIPES, TrainOptions
 from dermsynth import cli
+from dermsynth.ranks import is_rank0
 
 if TYPE_CHECKING:
     from classifier.training.trunk_cache import FeatureCache
@@ -33,7 +35,8 @@ def main(options: TrainOptions) -> None:
     from classifier.training import run  # as above
 
     out, _ = run.train(options)
-    cli.say_next(f"python -m classifier.evaluate --run {out}")
+    if is_rank0():
+        cli.say_next(f"python -m classifier.evaluate --run {out}")
 
 
 if __name__ == "__main__":

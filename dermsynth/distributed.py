@@ -9,6 +9,8 @@ import atexit
 import contextlib
 import datetime
 import os
+import signal
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,7 +152,7 @@ def join_processes(device: DeviceName) -> Processes:
         with _exchange():
             backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
             distributed.init_process_group(backend, timeout=PATIENCE)
-        atexit.register(distributed.destroy_process_group)
+        atexit.register(_part)
     return Processes(rank, count)
 
 
@@ -169,6 +171,13 @@ def check_shares(batch: int, accumulate: int, processes: Processes, least: int =
         f"--batch {batch}{among}: expected equal parts{why}; "
         f"--batch {' or '.join(map(str, sorted(near)))} would do"
     )
+
+
+def _part() -> None:
+    """At the end of a process. torchrun may tell it to end, as another has: that is no news."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    distributed.destroy_process_group()
 
 
 @contextlib.contextmanager

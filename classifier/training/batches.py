@@ -14,24 +14,32 @@ from classifier.training.trunk_cache import ImageSet, Trunk
 from data.on_device import DeviceImages
 from dermsynth import interrupts, progress
 from dermsynth.device import Compute
+from dermsynth.distributed import Processes
 from dermsynth.seeds import generator
 from dermsynth.tensors import send, to_device
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A step's images, or with --accumulate a part of them, on the device."""
+    """This process's share of a step's images, or of a part of --accumulate, on the device."""
 
     inputs: torch.Tensor  # float32: pixels [n, 3, size, size] in 0..1, or kept trunk features
     metadata: torch.Tensor | None  # float32 [n, columns]
     targets: torch.Tensor  # float32 [n, outputs]
-    share: float  # of the step's images
+    share: float  # of the step's images, over all processes
 
 
 class Batches:
-    """The training images, from the first step to the last; any step at any time."""
+    """The training images, from the first step to the last; any step at any time.
 
-    def __init__(self, setup: TrainingSetup, trunk: Trunk, compute: Compute) -> None:
+    Of several processes each draws the dice of the whole batch and takes its share of the images,
+    so that they are those of one process.
+    """
+
+    def __init__(
+        self, setup: TrainingSetup, trunk: Trunk, compute: Compute, processes: Processes
+    ) -> None:
+        self.processes = processes
         options, training, pool = setup.options, setup.training, setup.pool
         self.options, self.training, self.trunk, self.compute = options, training, trunk, compute
         self.seed = options.compute.seed
@@ -64,11 +72,13 @@ class Batches:
             if self._pixels is not None:
                 following = cuts[number + 1 :]
                 self._pixels.expect(
-                    lambda rest=following: self._number[(rest or self._cut(step + 1))[0][0]]
+                    lambda rest=following: self._number[
+                        self._looked_at((rest or self._cut(step + 1))[0][0])
+                    ]
                 )
 
     def _cut(self, step: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Positions and rounds of a step's parts."""
+        """Positions and rounds of a step's parts, over all processes."""
         parts = self.options.steps.accumulate
         positions, rounds = (np.array_split(drawn, parts) for drawn in self.order.positions(step))
         return list(zip(positions, rounds, strict=True))
@@ -79,26 +89,36 @@ class Batches:
         Parameters
         ----------
         key : the step and the part's number in it: where the dice of views and mixing begin
-        positions : int64 [n], of the training set
+        positions : int64 [n], of the training set, over all processes
         rounds : int64 [n], how often the training set has been gone through
         """
-        where = send(positions, self.compute.device)
-        targets = self._targets[where]
+        mine, device = self.processes.share(len(positions)), self.compute.device
+        targets = self._targets[send(self._looked_at(positions), device)]
         if self.keeps:
-            inputs = self._kept_features(positions, rounds)
+            inputs = self._kept_features(positions[mine], rounds[mine])
         else:
             inputs = self._fresh_pixels(positions, generator(self.seed, "augment", *key))
             if self.options.augmentation.mixes:
                 rng = generator(self.seed, "mix", *key)
-                inputs, targets = mix_batch(inputs, targets, rng, self.options.augmentation)
-        metadata = None if self._metadata is None else self._metadata[where]
+                mixed = mix_batch(inputs, targets, rng, self.options.augmentation)
+                inputs, targets = (each[mine] for each in mixed)
+        metadata = None
+        if self._metadata is not None:
+            metadata = self._metadata[send(positions[mine], device)]
         return Batch(inputs, metadata, targets, len(positions) / self.options.steps.batch)
+
+    def _looked_at(self, positions: np.ndarray) -> np.ndarray:
+        """Those of a part that this process reads: an image that is mixed may take any partner."""
+        if self.options.augmentation.mixes:
+            return positions
+        return positions[self.processes.share(len(positions))]
 
     def fill(self, steps: range, stop: interrupts.StopRequest) -> None:
         """Compute the features that these steps need and that nobody has yet."""
         if not self.keeps:
             return
-        drawn = [self.order.positions(step) for step in steps]
+        parts = (part for step in steps for part in self._cut(step))
+        drawn = [[drawn[self.processes.share(len(drawn))] for drawn in part] for part in parts]
         positions, rounds = (np.concatenate(column) for column in zip(*drawn, strict=True))
         views = self._fixed_views(positions, rounds)
         for images, chosen in self._by_set(positions):
@@ -144,10 +164,16 @@ class Batches:
         return self.trunk.as_features(kept)
 
     def _fresh_pixels(self, positions: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
-        """Training images in views drawn anew, float32 [n, 3, size, size] in 0..1."""
+        """Training images in views drawn anew, float32 [n, 3, size, size] in 0..1.
+
+        Of `positions` those that are `_looked_at`.
+        """
         assert self._pixels is not None
+        places = self._looked_at(np.arange(len(positions)))
         drawn = draw_views(rng, len(positions), self.options.augmentation.augment)
-        pixels = self._pixels.take(self._number[positions])
+        if drawn is not None and len(places) < len(positions):
+            drawn = drawn.take(places)
+        pixels = self._pixels.take(self._number[positions[places]])
         return load_batch(pixels, self.options.model.size, drawn)
 
     def _by_set(self, positions: np.ndarray) -> list[tuple[ImageSet, np.ndarray]]:

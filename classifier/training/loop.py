@@ -6,9 +6,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from classifier.model.classifier import Classifier
+from classifier.model.shared_norm import share_statistics
 from classifier.run_folder import CHECKPOINT
 from classifier.training.batches import Batch, Batches
 from classifier.training.ema import WeightAverage
@@ -19,7 +21,8 @@ from classifier.training.setup import TrainingSetup
 from classifier.training.trunk_cache import FeatureCache, Trunk
 from dermsynth import checkpoint, device, interrupts, progress
 from dermsynth.cuda_graph import Graphed
-from dermsynth.errors import UserError
+from dermsynth.distributed import Processes
+from dermsynth.errors import OtherProcessError, UserError
 from dermsynth.files import write_json
 from dermsynth.optimizers import adam_options, load_optimizer, rate_of, set_rate
 from dermsynth.seeds import seed_torch
@@ -30,7 +33,10 @@ READ_STEPS = 10  # after which their losses are read: to read one waits for the 
 
 
 class Loop:
-    """The training and its state: what a checkpoint holds."""
+    """The training and its state: what a checkpoint holds.
+
+    Of several processes each computes its share of a batch; rank 0 decides, writes and prints.
+    """
 
     def __init__(
         self,
@@ -39,10 +45,14 @@ class Loop:
         compute: device.Compute,
         cache: FeatureCache,
         folder: Path,
+        processes: Processes | None = None,
     ) -> None:
         """`folder` is where the run is written until it is finished."""
         self.setup, self.compute, self.folder = setup, compute, folder
+        self.processes = processes or Processes()
         self.model = model.to(compute.device)
+        if self.processes.count > 1:
+            share_statistics(self.model, self.processes)
         self.options = options = setup.options
         steps, place = options.steps, options.compute
         self.per_epoch = math.ceil(setup.training.epoch / steps.batch)
@@ -51,19 +61,20 @@ class Loop:
         self.total = steps.epochs * self.per_epoch
         trunk_compute = device.resolve(place.device, place.precision, cpu_auto="bf16")
         self.trunk = Trunk(self.model, trunk_compute, cache, options.augmentation)
-        self.batches = Batches(setup, self.trunk, compute)
-        self.scorer = Scorer(setup, self.trunk, compute)
+        self.batches = Batches(setup, self.trunk, compute, self.processes)
+        self.scorer = Scorer(setup, self.trunk, compute, self.processes)
         weights = class_weights(setup.training.labels, setup.target, options.objective)
         self.loss = Loss(setup.target, options.objective, weights)
         self.optimizer = self._optimizer()
-        self._graph = Graphed(self._learn, "classifier")
+        self._graph = Graphed(self._learn, "classifier", record=self.processes.count == 1)
         self.plateau = Plateau(steps, options.choice)
         self.average = WeightAverage(self.model, options.choice.ema)
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {}  # the state of the best model
         self.loss_sum = 0.0  # over the steps of this epoch whose losses were read
         self.unread: dict[int, torch.Tensor] = {}  # losses of the steps after them, on the device
-        self.said: list[torch.Tensor] = []  # in these steps: logits beside targets [n, 2 outputs]
+        # in these steps, of this process's images: logits beside targets [n, 2 outputs]
+        self.said: list[torch.Tensor] = []
         self.seconds = 0.0  # before this start
 
     def step(self, step: int) -> None:
@@ -71,7 +82,8 @@ class Loop:
         steps, device = self.options.steps, self.compute.device
         self.model.head_only = step < steps.head_epochs * self.per_epoch
         self.model.train()
-        seed_torch(self.options.compute.seed, "step", step)  # dropout, drop connect
+        own = [self.processes.rank] if self.processes.count > 1 else []
+        seed_torch(self.options.compute.seed, "step", step, *own)  # dropout, drop connect
         rate = learning_rate(steps, step, self.per_epoch, self.plateau.rate)
         set_rate(self.optimizer, rate, device)
         weight = self.average.next_weight(device)
@@ -111,6 +123,7 @@ class Loop:
             loss.backward()
             losses.append(loss.detach())
             said.append(torch.cat([logits.detach(), batch.targets], 1))
+        self.processes.mean_gradients(self.model.parameters())  # shares are of one size
         if self.options.steps.clip:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.options.steps.clip)
         self.optimizer.step()
@@ -124,8 +137,12 @@ class Loop:
             features = batch.inputs if kept else self.trunk.from_pixels(batch.inputs)
             return self.model.tail(features, batch.metadata).float()
 
-    def run(self, start: int, tracker: Tracker) -> None:
-        """Train from step `start` to the end, or until early stopping or Ctrl-C."""
+    def run(self, start: int, tracker: Tracker | None) -> None:
+        """Train from step `start` to the end, or until early stopping or Ctrl-C.
+
+        `tracker` is rank 0's.
+        """
+        self._check_same(start)
         print(self.batches.describe())
         self.started, images = time.monotonic(), self.options.steps.batch
         # an epoch's validation is part of the work, or the time left would be too short
@@ -136,14 +153,14 @@ class Loop:
         with interrupts.stop_request() as stop:
             stop.message = self._way_on()  # where the last step ends before the signal is seen
             for epoch in range(start // self.per_epoch, self.options.steps.epochs):
-                if self._out_of_patience():
+                if self.processes.rank0_decides(self._out_of_patience()):
                     break
                 first, end = epoch * self.per_epoch, (epoch + 1) * self.per_epoch
                 if start <= first:
                     self.loss_sum, self.unread, self.said = 0.0, {}, []
                 self.batches.fill(range(max(start, first), end), stop)
                 for step in range(max(start, first), end):
-                    if stop.requested:
+                    if self.processes.rank0_decides(stop.requested):
                         self._stop(step)
                     self.step(step)
                     if len(self.unread) == READ_STEPS:
@@ -162,7 +179,8 @@ class Loop:
         self.average.restore(saved["average"], saved["step"])
         self.history, self.best = saved["history"], saved["best"]
         self.loss_sum, self.seconds = saved["loss_sum"], saved["seconds"]
-        self.said = [saved["said"].to(self.compute.device)]
+        if self.processes.is_rank0:  # of the images of all
+            self.said = [saved["said"].to(self.compute.device)]
         for epoch in self.history:
             self.plateau.update(epoch)
         return saved["step"]
@@ -171,8 +189,9 @@ class Loop:
         """Add the losses of the last steps up. Raises UserError where one is not finite."""
         if not self.unread:
             return
-        values = torch.stack(list(self.unread.values())).tolist()
-        for step, value in zip(self.unread, values, strict=True):
+        losses = torch.stack(list(self.unread.values()))
+        self.processes.mean_([losses])
+        for step, value in zip(self.unread, losses.tolist(), strict=True):
             if not math.isfinite(value):
                 self._give_up(step, value)
             self.loss_sum += value
@@ -200,14 +219,16 @@ class Loop:
         told = "" if auc is None else f", AUC {auc:.3f}"
         return f"epoch {epoch + 1}, loss {self.loss_sum / steps:.3f}{told}"
 
-    def _end_epoch(self, step: int, tracker: Tracker, seen: Seen) -> None:
+    def _end_epoch(self, step: int, tracker: Tracker | None, seen: Seen) -> None:
         """Validate, log, and keep the model if it is the best so far."""
         self._read_losses()
         epoch = {"epoch": len(self.history) + 1, "train_loss": self.loss_sum / self.per_epoch}
         epoch |= self.scorer.training_figures(*self._said().chunk(2, 1))
         with self.average.applied():
-            figures = self.scorer.validate(seen)
+            # of rank 0, as another machine may differ in the last bit
+            figures = self.processes.rank0_gives(self.scorer.validate(seen))
             if figures is None:
+                self._leave_it_to_rank0()
                 raise UserError(
                     f"the model's scores are not finite after epoch {epoch['epoch']}; lower "
                     f"--lr ({self.options.steps.lr}). {self.folder}/checkpoint keeps the epoch "
@@ -219,12 +240,14 @@ class Loop:
                 self.best = {name: value.detach().cpu().clone() for name, value in state.items()}
         self.plateau.update(self.history[-1])
         row = {name: value for name, value in self.history[-1].items() if value is not None}
-        tracker.log(step, **row, lr=rate_of(self.optimizer))
+        if tracker is not None:
+            tracker.log(step, **row, lr=rate_of(self.optimizer))
 
     def _said(self) -> torch.Tensor:
-        """What the model said in this epoch, float32 [n, 2 outputs] on the CPU."""
+        """What the model said in this epoch in all processes, float32 [n, 2 outputs] on the CPU."""
         outputs = self.setup.target.outputs
-        return torch.cat(self.said).cpu() if self.said else torch.empty(0, 2 * outputs)
+        mine = torch.cat(self.said).cpu() if self.said else torch.empty(0, 2 * outputs)
+        return torch.from_numpy(np.concatenate(self.processes.gather(mine.numpy())))
 
     def _out_of_patience(self) -> bool:
         choice = self.options.choice
@@ -241,6 +264,7 @@ class Loop:
 
     def _give_up(self, step: int, value: float) -> None:
         """Write down which images gave a loss that is not finite."""
+        self._leave_it_to_rank0()
         training, path = self.setup.training, self.folder / "bad_batch.json"
         positions, _ = self.batches.order.positions(step)
         rows, synthetic = training.rows[positions], training.synthetic[positions]
@@ -253,7 +277,27 @@ class Loop:
             f"{self.folder}/checkpoint keeps the state after epoch {len(self.history)}"
         )
 
+    def _leave_it_to_rank0(self) -> None:
+        """Where all processes know what is wrong, one says it."""
+        if not self.processes.is_rank0:
+            raise OtherProcessError
+
+    def _check_same(self, step: int) -> None:
+        """Raise UserError where the processes begin from different states."""
+        if self.processes.count == 1:
+            return
+        began = self.processes.gather((step, self.model.weights_sha256()))
+        if len(set(began)) > 1:
+            self._leave_it_to_rank0()
+            raise UserError(
+                f"--out {self.setup.out}: the processes do not begin with the same weights at the "
+                "same step; every machine must see the same folders and files"
+            )
+
     def _save(self, step: int) -> None:
+        said = self._said()
+        if not self.processes.is_rank0:
+            return
         state = {
             "step": step,
             "model": self.model.state_dict(),
@@ -262,7 +306,7 @@ class Loop:
             "best": self.best,
             "average": self.average.state,
             "loss_sum": self.loss_sum,
-            "said": self._said(),
+            "said": said,
             "seconds": self.seconds + time.monotonic() - self.started,
         }
         checkpoint.save(self.folder / CHECKPOINT, state)

@@ -1,7 +1,10 @@
-"""One run from its options to its folder, and a run a fold for `--fold all`."""
+"""One run from its options to its folder, and a run a fold for `--fold all`.
+
+Of several processes rank 0 does all of this; the others take part in each training that it begins
+(classifier.training.follow).
+"""
 
 import contextlib
-import traceback
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,8 @@ from classifier.run_folder import (
     read_metrics,
     read_predictions,
 )
-from classifier.training.loop import Loop, out_of_memory
+from classifier.training.follow import Begun, follow, run_loop
+from classifier.training.loop import Loop
 from classifier.training.outputs import describe, epoch_line, metrics_table, write_outputs
 from classifier.training.resume import (
     ELSEWHERE,
@@ -41,7 +45,7 @@ from data.prepare import default_dataset
 from data.store import load_table
 from dermsynth import checkpoint, device
 from dermsynth.cli import save_options
-from dermsynth.errors import UserError
+from dermsynth.distributed import Processes, check_shares, join_processes
 from dermsynth.files import free_name, sha256, write_bytes
 from dermsynth.folders import RunFolder, can_resume, check_replaceable, run_folder
 from dermsynth.locks import locked
@@ -55,17 +59,29 @@ def train(
     options: TrainOptions, cache: FeatureCache | None = None
 ) -> tuple[Path, dict[str, Metrics]]:
     """The run's folder, and what `classifier.train.train` returns."""
-    alone, out = cache is None, options.run.out
+    processes, alone = join_processes(options.compute.device), cache is None
     cache = cache or FeatureCache(options.compute.cache_gib)
+    if not processes.is_rank0:
+        return follow(processes, cache)
+    if processes.count > 1:
+        steps = settle(options).steps
+        check_shares(steps.batch, steps.accumulate, processes)
+    return processes.rank0_gives(_train(options, cache, alone, processes))
+
+
+def _train(
+    options: TrainOptions, cache: FeatureCache, alone: bool, processes: Processes
+) -> tuple[Path, dict[str, Metrics]]:
+    out = options.run.out
     # what is there already is looked at and written under one lock
     with locked(out) if out is not None and out.exists() else contextlib.nullcontext():
         if options.task.fold == "all":
-            return _train_folds(options, cache)
-        return _train_fold(options, cache, alone)
+            return _train_folds(options, cache, processes)
+        return _train_fold(options, cache, alone, processes)
 
 
 def _train_fold(
-    options: TrainOptions, cache: FeatureCache, alone: bool
+    options: TrainOptions, cache: FeatureCache, alone: bool, processes: Processes
 ) -> tuple[Path, dict[str, Metrics]]:
     """One model. `alone`: no fold of several and no trial of an experiment."""
     compute = device.resolve(options.compute.device, options.compute.precision)
@@ -90,12 +106,13 @@ def _train_fold(
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         named = f"{setup.options.model.backbone}, {words}"
         print(f"model      {named}; {trained / 1e6:.2f} M parameters train")
-        print(f"computes   {compute}; writes {run.path}")
+        shared = f", {processes.count} processes" if processes.count > 1 else ""
+        print(f"computes   {compute}{shared}; writes {run.path}")
         began_with = model.weights_sha256()
-        loop = Loop(setup, model, compute, cache, run.path)
-        metrics, parts = _train_and_test(
-            loop, run.path, {"weights_sha256": began_with, "computed_on": str(compute)}
-        )
+        processes.rank0_gives(Begun(setup.options, run.path))
+        loop = Loop(setup, model, compute, cache, run.path, processes)
+        facts = {"weights_sha256": began_with, "computed_on": f"{compute}{shared}"}
+        metrics, parts = _train_and_test(loop, run.path, facts)
         run.finish(parts)
         drop_checkpoint(run.out, setup.options.steps.schedule, alone)
     print(metrics_table(metrics, setup.leak))
@@ -112,7 +129,7 @@ def _train_and_test(
     with Tracker(
         folder, options.run.tracking, about_run(setup), step if saved else None
     ) as tracker:
-        _run(loop, step, tracker)
+        predictions = run_loop(loop, step, tracker)
         best = best_epoch(loop.history, options.choice.monitor)
         facts = facts | {
             "best_epoch": best,
@@ -121,8 +138,6 @@ def _train_and_test(
             "steps": len(loop.history) * loop.per_epoch,
             "training_seconds": round(loop.seconds, 1),
         }
-        loop.model.load_state_dict(loop.best)
-        predictions = loop.scorer.predictions()
         metrics, parts = write_outputs(setup, folder, loop.model, predictions, loop.history, facts)
         print(epoch_line(loop.history, best))
         figures = {
@@ -156,7 +171,9 @@ def _finished(
 # --- all folds -----------------------------------------------------------------------------------
 
 
-def _train_folds(options: TrainOptions, cache: FeatureCache) -> tuple[Path, dict[str, Metrics]]:
+def _train_folds(
+    options: TrainOptions, cache: FeatureCache, processes: Processes
+) -> tuple[Path, dict[str, Metrics]]:
     """Every fold's run in OUT/fold0 and so on, their pooled predictions and metrics in OUT.
 
     With --resume the folds that are finished stay, and the one that was stopped goes on.
@@ -188,7 +205,7 @@ def _train_folds(options: TrainOptions, cache: FeatureCache) -> tuple[Path, dict
         *(options.run.resume, options.run.overwrite, may_change(options)),
     ) as run:
         save_options(kept, run.path)
-        metrics, leak = _run_folds(run, options, folds, cache)
+        metrics, leak = _run_folds(run, options, folds, cache, processes)
     labels = {"dataset": data.absolute().name, "model": backbone, "fold": "all"}
     labels |= {"seed": options.compute.seed}
     track_whole(out, options, labels, read_predictions(open_run(out, (FOLDS,))))
@@ -207,7 +224,11 @@ def _check_fold(options: TrainOptions, fold: int) -> None:
 
 
 def _run_folds(
-    run: RunFolder, options: TrainOptions, folds: list[int], cache: FeatureCache
+    run: RunFolder,
+    options: TrainOptions,
+    folds: list[int],
+    cache: FeatureCache,
+    processes: Processes,
 ) -> tuple[dict[str, Metrics], str | None]:
     """Train what is not finished, pool, and finish the run; the pooled metrics and the leak."""
     frames, metrics_by_fold, parts = [], {}, {}
@@ -217,7 +238,7 @@ def _run_folds(
         fold_options = replace(
             options, fold=fold, out=folder, resume=can_resume(folder), overwrite=False
         )
-        metrics_by_fold[fold] = train(fold_options, cache)[1]
+        metrics_by_fold[fold] = _train(fold_options, cache, False, processes)[1]
         sealed = open_run(folder, (KIND,))
         frames.append(read_predictions(sealed))
         parts[f"fold{fold}"] = sealed.identity.id
@@ -231,24 +252,3 @@ def _run_folds(
     write_record(run.path / METRICS, MetricsRecord(metrics))  # type: ignore[arg-type]
     run.finish(parts | {"predictions": sha256(run.path / PREDICTIONS)})
     return metrics, leak
-
-
-# --- the loop ------------------------------------------------------------------------------------
-
-
-def _run(loop: Loop, step: int, tracker: Tracker) -> None:
-    """The loop; where memory is too small, what would fit is said."""
-    try:
-        loop.run(step, tracker)
-    except RuntimeError as error:
-        if not out_of_memory(error):
-            raise
-        traceback.clear_frames(error.__traceback__)  # they hold the step's memory
-        batch, fits = loop.options.steps.batch, loop.largest_batch()
-        way_out = "lower --size or take a smaller --backbone"
-        if fits:
-            parts = -(-batch // fits)
-            way_out = f"--accumulate {parts} computes {fits} images at a time, with the same steps"
-        raise UserError(
-            f"out of memory at --batch {batch}, --size {loop.options.model.size}: {way_out}"
-        ) from None

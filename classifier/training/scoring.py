@@ -1,6 +1,6 @@
 """What the model says of validation, test and external images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from classifier.tta import single_and_mean
 from data.store import Dataset
 from dermsynth import progress
 from dermsynth.device import Compute
+from dermsynth.distributed import Processes
 
 Seen = Callable[[int], object]  # is told how many more images were scored
 
@@ -27,9 +28,15 @@ def _nothing(images: int) -> None:
 
 
 class Scorer:
-    """Scores of images as they are, or with --tta of views of them."""
+    """Scores of images as they are, or with --tta of views of them.
 
-    def __init__(self, setup: TrainingSetup, trunk: Trunk, compute: Compute) -> None:
+    Each of several processes computes those of some images; then all have all of them.
+    """
+
+    def __init__(
+        self, setup: TrainingSetup, trunk: Trunk, compute: Compute, processes: Processes
+    ) -> None:
+        self.processes = processes
         self.setup, self.trunk, self.compute = setup, trunk, compute
         self.model, self.loss = trunk.model, Loss(setup.target)
 
@@ -101,8 +108,7 @@ class Scorer:
         if options.choice.tta == 1:
             return None, setup.target.probabilities(self._logits(dataset, rows, seen))
         scores = [np.empty((2, 0, len(setup.target.classes)))]
-        for start in range(0, len(rows), setup.spec.at_once):
-            part = rows[start : start + setup.spec.at_once]
+        for part in self._mine(rows):
             metadata = setup.metadata.numbers(dataset, part) if setup.metadata else None
             both = single_and_mean(
                 *(self.model, setup.target, dataset.images[part], self.compute),
@@ -110,7 +116,7 @@ class Scorer:
             )
             scores.append(np.stack(both))
             seen(len(part))
-        plain, mean = np.concatenate(scores, axis=1)
+        plain, mean = self._everybodys(np.concatenate(scores, axis=1), 1, seen)
         return plain, mean
 
     @torch.no_grad()
@@ -119,14 +125,29 @@ class Scorer:
         self.model.eval()
         setup, images = self.setup, ImageSet.stored("real", dataset)
         logits = [torch.empty(0, setup.target.outputs)]
-        for start in range(0, len(rows), setup.spec.at_once):
-            part = rows[start : start + setup.spec.at_once]
+        for part in self._mine(rows):
             metadata = setup.numbers(dataset, self.compute.device, part)
             with self.compute.autocast():
                 features = self.trunk.features(images, part, np.full(len(part), PLAIN))
                 logits.append(self.model.tail(features, metadata).float().cpu())
             seen(len(part))
-        return torch.cat(logits)
+        return torch.from_numpy(self._everybodys(torch.cat(logits).numpy(), 0, seen))
+
+    def _mine(self, rows: np.ndarray) -> Iterator[np.ndarray]:
+        """This process's share of the rows, as many at a time as pass together.
+
+        They are cut where one process cuts them too: scores are the same bits then.
+        """
+        at_once = self.setup.spec.at_once
+        mine = rows[self.processes.blocks(len(rows), at_once)]
+        for start in range(0, len(mine), at_once):
+            yield mine[start : start + at_once]
+
+    def _everybodys(self, mine: np.ndarray, axis: int, seen: Seen) -> np.ndarray:
+        """What all processes have computed, in the order of the rows, which are along `axis`."""
+        gathered = np.concatenate(self.processes.gather(mine), axis)
+        seen(gathered.shape[axis] - mine.shape[axis])
+        return gathered
 
 
 def _auc(targets: np.ndarray, scores: np.ndarray) -> float | None:
