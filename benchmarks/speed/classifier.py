@@ -20,7 +20,7 @@ from classifier.training.trunk_cache import FeatureCache
 from data.store import load_dataset
 from dermsynth import device as devices
 from dermsynth import interrupts
-from dermsynth.options import replace
+from dermsynth.options import DeviceName, replace
 
 CASES = [("efficientnet-lite0", 7), ("efficientnet-b3", 18)]
 EPOCHS = 20  # of the whole trainings that are worked out
@@ -59,30 +59,12 @@ class Case:
     def __init__(
         self, place: Place, data: Path, backbone: str, frozen: int, size: int, batch: int
     ) -> None:
-        self.place, self.data, self.size, self.batch = place, data, size, batch
+        self.place, self.size, self.batch = place, size, batch
         self.backbone, self.frozen = backbone, frozen
-        self.loops = {views: self.loop(views) for views in (VIEWS, 0)}
+        what = (data, backbone, frozen)
+        how = (size, batch, place.device.type, place.scratch)
+        self.loops = {views: make_loop(*what, views, *how) for views in (VIEWS, 0)}
         self.precision = self.loops[0].compute.precision
-
-    def loop(self, views: int) -> Loop:
-        """A training of ours before its first step."""
-        options = replace(
-            TrainOptions(),
-            data=self.data,
-            backbone=self.backbone,
-            frozen=self.frozen,
-            weights="none",
-            views=views,
-            size=self.size,
-            batch=self.batch,
-            device=self.place.device.type,
-            tracking="none",
-            epochs=100,
-            out=self.place.scratch / "no run",
-        )
-        setup = look_up(options)
-        compute = devices.resolve(options.compute.device, options.compute.precision)
-        return Loop(setup, build_model(setup)[0], compute, FeatureCache(), self.place.scratch)
 
     def ours(self, steps: int) -> list[Way]:
         """With what the trunk gives kept, and with fresh views; and the trunk alone."""
@@ -151,6 +133,36 @@ class Case:
             row["gpu_peak_mib"] = peak
             found.append(row)
         return found
+
+
+def make_loop(
+    data: Path,
+    backbone: str,
+    frozen: int,
+    views: int,
+    size: int,
+    batch: int,
+    device: DeviceName,
+    scratch: Path,
+) -> Loop:
+    """A training of ours before its first step, with random weights."""
+    options = replace(
+        TrainOptions(),
+        data=data,
+        backbone=backbone,
+        frozen=frozen,
+        weights="none",
+        views=views,
+        size=size,
+        batch=batch,
+        device=device,
+        tracking="none",
+        epochs=100,
+        out=scratch / "no run",
+    )
+    setup = look_up(options)
+    compute = devices.resolve(options.compute.device, options.compute.precision)
+    return Loop(setup, build_model(setup)[0], compute, FeatureCache(), scratch)
 
 
 def advance(loop: Loop, steps: int) -> None:

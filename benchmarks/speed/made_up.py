@@ -49,6 +49,7 @@ def dataset(path: Path, count: int, size: int, malignant: float = 0.5) -> Path:
     table["image_id"] = [f"i{number:06d}" for number in numbers]
     # 7 and 6 have no common factor: every fold has both targets
     table["target"] = (numbers * 7 % 10 < 10 * malignant).astype(int)
+    table["patient_id"] = table["lesion_id"] = table["image_id"]
     table["group"], table["fold"] = numbers, numbers // 10 % (FOLDS + 1) - 1
     table["diagnosis"] = np.where(table["target"] == 1, "melanoma", "nevus")
     write_dataset(path, images(count, size, path.parent), table, {})
