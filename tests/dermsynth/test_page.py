@@ -82,6 +82,22 @@ def test_words_that_a_spreadsheet_would_compute_are_quoted() -> None:
     ]
 
 
+def test_lines_of_a_cell_are_columns_where_the_head_names_them() -> None:
+    table = (
+        '<tr><th data-csv="arm|reference">pair</th><th data-csv="gain|interval|a → b">gain</th>'
+        "<th>n<br>left</th></tr>"
+        "<tr><td>x\n y<br><small>real</small></td>"
+        "<td>+0.029<br><small>[−0.201, +0.259]<br>0.149 → 0.173</small></td>"
+        "<td>1,200<br>3</td></tr>"
+        "<tr><td>z<br>real</td><td>–<br><small>–<br>– → –</small></td><td>4</td></tr>"
+    )
+    assert rows(table) == [
+        ["arm", "reference", "gain", "interval low", "interval high", "a", "b", "n left"],
+        ["x y", "real", "+0.029", "-0.201", "+0.259", "0.149", "0.173", "1,200 3"],
+        ["z", "real", "", "", "", "", "", "4"],
+    ]
+
+
 def test_a_table_without_rows_is_an_empty_csv() -> None:
     assert csv_of("") == ""
     assert csv_uri("").startswith("data:text/csv")

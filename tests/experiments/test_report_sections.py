@@ -4,6 +4,7 @@ import base64
 import io
 import re
 
+import numpy as np
 import pandas as pd
 import pytest
 from experiment_folders import (
@@ -114,6 +115,29 @@ def test_every_table_has_its_csv(page):
     pairs = pd.read_csv(io.StringIO(text))
     assert len(pairs) == 5 * 15
     assert sorted(pairs["GAN seed"].unique()) == [0, 1, 2]
+    text = base64.b64decode(saved["comparisons"]).decode("utf-8-sig")
+    table = pd.read_csv(io.StringIO(text))
+    assert table["comparison"][0] == "synthetic against real on test"
+    of_one = next(column for column in table if column.endswith(" groups"))
+    for column, key in (
+        *(("AUC of arm", "auc_arm"), ("AUC of reference", "auc_reference")),
+        *(("difference", "delta_auc"), ("95% interval low", "ci_low"), ("verdict", "verdict")),
+        *(("family", "family"), ("margin", "margin"), ("images", "n"), ("groups", "n_groups")),
+        *((of_one, "n_malignant_groups"), ("pairs of trainings", "n_trainings")),
+    ):
+        values = [np.nan if c[key] is None else c[key] for c in comparisons()]
+        if isinstance(values[0], float):
+            assert table[column].tolist() == pytest.approx(values, abs=0.00051, nan_ok=True)
+        else:
+            assert table[column].tolist() == values
+    text = base64.b64decode(saved["beside-the-auc"]).decode("utf-8-sig")
+    table = pd.read_csv(io.StringIO(text))
+    assert table["metric"].nunique() < len(table) == 10  # "specificity there" stands thrice
+    c = comparisons()[0]
+    pair = f"{c['arm']} against {c['reference']} on {c['test_set']}"
+    of_arm, of_reference = (table[f"{c[one]}, {pair}"] for one in ("arm", "reference"))
+    assert np.allclose(of_arm - of_reference, table[pair], atol=0.0016)  # rounded thrice
+    assert (table[f"95% interval, {pair} low"] < table[f"95% interval, {pair} high"]).all()
 
 
 def test_what_is_zero_is_shown(tmp_path):
@@ -164,4 +188,4 @@ def test_a_paper_finds_its_paragraphs_and_table(page):
     assert "The labels are those of the source; this software did not check" in words
     assert r"\begin{tabular}" in words
     assert "CLAIM 2024 and TRIPOD+AI checklist" in words
-    assert "funding and interests 44 18a, 18b – yours to write" in words
+    assert "funding, its role, interests 44 18a, 18b – yours to write" in words
