@@ -11,6 +11,9 @@ Row = dict[str, Any]
 LATEX = {
     **{char: f"\\{char}" for char in "&%$#_{}"},
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
+    # pdflatex knows letters, not these
+    **{"−": "$-$", "±": r"$\pm$", "×": r"$\times$", "→": r"$\rightarrow$"},
+    **{"≤": r"$\leq$", "≥": r"$\geq$", "<": "$<$", ">": "$>$", "|": "$|$", "µ": r"$\mu$"},
 }
 
 
@@ -206,14 +209,13 @@ def latex(comparisons: Sequence[Row], name: str) -> str:
     """A booktabs table of the comparisons (`\\usepackage{booktabs}`); `name`: the experiment's."""
     lines = [
         r"\begin{table}",
-        r"\centering",
+        r"\centering\footnotesize\setlength{\tabcolsep}{3pt}",
         rf"\caption{{AUC of arms with their references in {_escaped(name)}; differences with 95\% "
         r"intervals in which test groups, seeds and, from three on, generators count. "
         r"$p$ as corrected within its family (Holm).}",
-        r"\begin{tabular}{lllccrrl}",
+        r"\begin{tabular}{@{}lllccrrl@{}}",
         r"\toprule",
-        r"Arm & Reference & Test set & AUC & Reference AUC & Difference (95\% CI) & $p$ & "
-        r"Verdict \\",
+        r"Arm & Reference & Test set & AUC & of ref. & Difference (95\% CI) & $p$ & Verdict \\",
         r"\midrule",
     ]
     for c in comparisons:
