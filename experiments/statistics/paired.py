@@ -1,8 +1,8 @@
 """Paired differences of metrics other than the AUC, with intervals of total variance.
 
 The same parts as of the AUC difference: groups by resampling them, classifier seeds and generators
-by how single trainings scatter. Intervals are symmetric. Many metrics are looked at and none is
-corrected for that.
+by how single trainings scatter. Intervals are symmetric, cut at -1 and 1. Many metrics are looked
+at and none is corrected for that.
 """
 
 from collections.abc import Sequence
@@ -117,7 +117,10 @@ def _paired(
         return Paired(metric.name, None, None, None, None, None)
     variance = _variance(folds, weights, pairs, total, count_gans, df)
     reach = None if variance is None else _reach(variance)
-    low, high = (None, None) if reach is None else (delta - reach, delta + reach)
+    if reach is None:
+        low, high = None, None
+    else:  # rates lie in 0..1, net benefits (thresholds to 0.5) span no more
+        low, high = max(-1.0, delta - reach), min(1.0, delta + reach)
     return Paired(metric.name, means[0], means[1], delta, low, high)
 
 
