@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from classifier.evaluation import page_figures
-from classifier.evaluation.grad_cam import grad_cam, overlay
+from classifier.evaluation.grad_cam import grad_cam, overlay, scale_bar
 from classifier.evaluation.parts import Part
 from classifier.run_folder import KIND, MODEL, WEIGHTS, open_fold_runs
 from classifier.trained import Trained, load_trained
@@ -120,7 +120,7 @@ def _draw_cam(
         line = [image for at in members for image in pairs[at]]
         below = [text for at in members for text in ("\n".join(words[at]), "Grad-CAM")]
         sheet.append((kind, line, below))
-    page_figures.sheet(sheet, folder / "gradcam.png")
+    page_figures.sheet(sheet, folder / "gradcam.png", scale_bar())
     gap = None  # the scores are not those of this one model
     if not gallery.means_over:
         gap = float(np.abs(maps.score - chosen["score"].to_numpy()).max())

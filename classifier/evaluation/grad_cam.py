@@ -90,6 +90,12 @@ def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
     return np.rint(image * (1 - share) + coloured * share).astype(np.uint8)
 
 
+def scale_bar(width: int = 256) -> np.ndarray:
+    """The colours of `overlay` over white, from no heat to all of it: uint8 [1, width, 3] RGB."""
+    white = np.full((1, width, 3), 255, np.uint8)
+    return overlay(white, np.linspace(0, 1, width, dtype=np.float32)[None])
+
+
 def scale(steps: int = 9) -> list[str]:
     """The colours of `overlay` from no heat to all of it, as CSS."""
     heat = np.linspace(0, 1, steps)

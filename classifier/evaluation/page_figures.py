@@ -277,12 +277,24 @@ def confusion(matrix: dict[str, Any], path: Path, called: str = "most probable c
         return _finish(figure, path)
 
 
-def sheet(rows: Sequence[tuple[str, Sequence[np.ndarray], Sequence[str]]], path: Path) -> None:
-    """A PNG of titled rows of pictures uint8 [h, w, 3], a caption below each."""
+def sheet(
+    rows: Sequence[tuple[str, Sequence[np.ndarray], Sequence[str]]],
+    path: Path,
+    bar: np.ndarray | None = None,
+) -> None:
+    """A PNG of titled rows of pictures uint8 [h, w, 3], a caption below each.
+
+    `bar`: the colours of Grad-CAM from none to most, uint8 [1, n, 3], drawn as a scale below.
+    """
     most = max(1, *(len(images) for _, images, _ in rows))
     with matplotlib.rc_context(WORDS):
-        figure = Figure(figsize=(1.25 * most, 1.85 * len(rows)), layout="constrained")
-        grid = figure.subplots(len(rows), most, squeeze=False)
+        below = 0.0 if bar is None else 0.5  # inches
+        figure = Figure(figsize=(1.25 * most, 1.85 * len(rows) + below), layout="constrained")
+        whole = figure
+        if bar is not None:
+            whole, foot = figure.subfigures(2, height_ratios=[1.85 * len(rows), below])
+            _draw_scale(foot.add_axes((0.02, 0.5, min(0.6, 2.4 / most), 0.3)), bar)
+        grid = whole.subplots(len(rows), most, squeeze=False)
         for line, (title, images, captions) in zip(grid, rows, strict=True):
             for axes in line:
                 axes.set_axis_off()
@@ -292,3 +304,14 @@ def sheet(rows: Sequence[tuple[str, Sequence[np.ndarray], Sequence[str]]], path:
                 axes.text(0.5, -0.03, caption, transform=axes.transAxes, ha="center", va="top")
                 axes.texts[0].set_fontsize(6)
         figure.savefig(path, dpi=DPI, metadata={"Software": None})
+
+
+def _draw_scale(axes: Axes, bar: np.ndarray) -> None:
+    """None of the evidence at the left end, the most at the right; maps do not compare."""
+    axes.imshow(bar, aspect="auto", extent=(0, 1, 0, 1))
+    axes.set_yticks([])
+    axes.set_xticks([0, 1], ["no evidence", "most in this image"], size=6)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    for label, side in zip(axes.get_xticklabels(), ("left", "right"), strict=True):
+        label.set_horizontalalignment(side)

@@ -4,11 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from classifier.augment import load_batch
 from classifier.evaluation.error_gallery import cam_rows, captions, failures
-from classifier.evaluation.grad_cam import OPAQUE, grad_cam, overlay, scale
+from classifier.evaluation.grad_cam import OPAQUE, grad_cam, overlay, scale, scale_bar
+from classifier.evaluation.page_figures import sheet
 from classifier.model.classifier import Classifier, ModelSpec
 from classifier.targets import BINARY, Target
 
@@ -130,3 +132,22 @@ def test_the_scale_has_the_colours_of_the_overlay():
     np.testing.assert_allclose(overlay(grey, heat)[4, 4], mixed, atol=1)
     np.testing.assert_array_equal(overlay(grey, 0 * heat), grey)
     assert scale()[0].endswith("/ 0%)")
+
+
+def test_a_sheet_of_overlays_has_their_scale_below(tmp_path):
+    rows = [("found", [np.full((16, 16, 3), 128, np.uint8)] * 2, ["a\nb\nc", "Grad-CAM"])] * 3
+    plain, scaled = (
+        Image.open(_sheet(rows, tmp_path / name, bar))
+        for name, bar in (("plain.png", None), ("scaled.png", scale_bar()))
+    )
+    assert scaled.width == plain.width
+    assert scaled.height > plain.height
+    below = np.asarray(scaled.convert("RGB"))[plain.height :].reshape(-1, 3)
+    most = scale_bar()[0, -1]
+    assert (below == most).all(axis=1).any()
+    assert tuple(scale_bar()[0, 0]) == (255, 255, 255)
+
+
+def _sheet(rows, path, bar):
+    sheet(rows, path, bar)
+    return path
