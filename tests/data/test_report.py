@@ -27,7 +27,7 @@ from data.images.native import ShardWriter
 from data.report import ReportOptions, write_report
 from data.store import Look
 from dermsynth.errors import UserError
-from dermsynth.options import OutputOptions
+from dermsynth.options import TrackedOptions
 from dermsynth.verify import verify
 
 ROOT = Path(__file__).parents[2]
@@ -386,15 +386,15 @@ def test_out_is_not_taken_from_anybody(folder, tmp_path):
     out = tmp_path / "mine.html"
     out.write_text("mine")
     with pytest.raises(UserError, match="--overwrite"):
-        write_report(ReportOptions(folder, OutputOptions(out)))
+        write_report(ReportOptions(folder, TrackedOptions(out)))
     assert out.read_text() == "mine"
-    write_report(ReportOptions(folder, OutputOptions(out, overwrite=True)))
+    write_report(ReportOptions(folder, TrackedOptions(out, overwrite=True)))
     assert "Dataset card" in out.read_text()
     with pytest.raises(UserError, match=r"ends in \.html"):
-        write_report(ReportOptions(folder, OutputOptions(folder / "table.parquet", overwrite=True)))
+        write_report(ReportOptions(folder, TrackedOptions(folder / "table.parquet", overwrite=True)))
     below = out / "a.html"
     with pytest.raises(UserError, match="cannot be written to"):
-        write_report(ReportOptions(folder, OutputOptions(below)))
+        write_report(ReportOptions(folder, TrackedOptions(below)))
 
 
 def test_command(folder, tmp_path):
