@@ -391,7 +391,9 @@ def test_out_is_not_taken_from_anybody(folder, tmp_path):
     write_report(ReportOptions(folder, TrackedOptions(out, overwrite=True)))
     assert "Dataset card" in out.read_text()
     with pytest.raises(UserError, match=r"ends in \.html"):
-        write_report(ReportOptions(folder, TrackedOptions(folder / "table.parquet", overwrite=True)))
+        write_report(
+            ReportOptions(folder, TrackedOptions(folder / "table.parquet", overwrite=True))
+        )
     below = out / "a.html"
     with pytest.raises(UserError, match="cannot be written to"):
         write_report(ReportOptions(folder, TrackedOptions(below)))
