@@ -27,6 +27,7 @@ from dermsynth.seeds import generator
 from dermsynth.tensors import free_bytes, to_device
 
 PLAIN = -1  # the view that leaves an image as it is
+HELD = 5  # collections of images on an accelerator: a run's own, two pools, two external sets
 GOLDEN = (5**0.5 - 1) / 2  # its multiples, modulo 1, lie far from one another
 
 
@@ -64,14 +65,23 @@ class FeatureCache:
         self.folder = folder
         self.trial = 0
         self._stores: dict[Hashable, _Store] = {}
-        self._images: dict[Hashable, DeviceImages] = {}
+        self._images: dict[tuple[Hashable, tuple[Hashable, ...]], DeviceImages] = {}
 
     def images(self, sets: Sequence[ImageSet], size: int, device: torch.device) -> DeviceImages:
-        """Images at one size, numbered through, on a device: sent there when first asked for."""
-        key = (*(images.identity for images in sets), size, device)
-        if key not in self._images:
-            stores = [images.images for images in sets]
+        """Images at one size, numbered through, on a device: sent there when first asked for.
+
+        The latest HELD stay. What begins with these sets serves as well: their numbers are equal.
+        """
+        place, identities = (size, device), tuple(images.identity for images in sets)
+        for key in self._images:
+            if key[0] == place and key[1][: len(sets)] == identities:
+                break
+        else:
+            key, stores = (place, identities), [images.images for images in sets]
+            while len(self._images) >= HELD:
+                del self._images[next(iter(self._images))]
             self._images[key] = DeviceImages(stores, size, device)
+        self._images[key] = self._images.pop(key)  # the latest comes last
         return self._images[key]
 
     def store(
