@@ -109,10 +109,12 @@ def _train_fold(
         shared = f", {processes.count} processes" if processes.count > 1 else ""
         print(f"computes   {compute}{shared}; writes {run.path}")
         began_with = model.weights_sha256()
+        saved = checkpoint.load(run.path / CHECKPOINT)  # where it is damaged, one process says so
         processes.rank0_gives(Begun(setup.options, run.path))
         loop = Loop(setup, model, compute, cache, run.path, processes)
         facts = {"weights_sha256": began_with, "computed_on": f"{compute}{shared}"}
-        metrics, parts = _train_and_test(loop, run.path, facts)
+        step = loop.restore(saved) if saved else None
+        metrics, parts = _train_and_test(loop, step, run.path, facts)
         run.finish(parts)
         drop_checkpoint(run.out, setup.options.steps.schedule, alone)
     print(metrics_table(metrics, setup.leak))
@@ -120,16 +122,12 @@ def _train_fold(
 
 
 def _train_and_test(
-    loop: Loop, folder: Path, facts: dict[str, Any]
+    loop: Loop, resume_step: int | None, folder: Path, facts: dict[str, Any]
 ) -> tuple[dict[str, Metrics], dict[str, str]]:
     """Metrics, and hashes of what the run is; everything is written but the manifest."""
     setup, options = loop.setup, loop.setup.options
-    saved = checkpoint.load(folder / CHECKPOINT)
-    step = loop.restore(saved) if saved else 0
-    with Tracker(
-        folder, options.run.tracking, about_run(setup), step if saved else None
-    ) as tracker:
-        predictions = run_loop(loop, step, tracker)
+    with Tracker(folder, options.run.tracking, about_run(setup), resume_step) as tracker:
+        predictions = run_loop(loop, resume_step or 0, tracker)
         best = best_epoch(loop.history, options.choice.monitor)
         facts = facts | {
             "best_epoch": best,
