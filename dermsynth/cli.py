@@ -22,6 +22,7 @@ from dermsynth.files import write_text
 from dermsynth.interrupts import terminate_as_interrupt
 from dermsynth.leaving import leave, leave_quietly
 from dermsynth.options import as_plain, check_bounds, flag, flat_hints
+from dermsynth.ranks import ranks
 from dermsynth.screen import loading, screens, visible
 from dermsynth.words import option_of, prepared, takes_none, with_home
 from dermsynth.yaml_file import read_yaml as read_yaml
@@ -30,6 +31,7 @@ Options = TypeVar("Options")
 Repeatable = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
 ALL = "--help-all"
 FLAT = (tyro.conf.OmitArgPrefixes,)
+SHARED = ("gan.train", "classifier.train")  # by the processes that torchrun starts
 
 
 def parse(
@@ -112,6 +114,8 @@ def run(
             stream.reconfigure(errors="backslashreplace")
     try:
         options = _parse_for_screen(options_type, prog, description, first, configs)
+        if ranks()[1] > 1 and module not in SHARED:
+            raise UserError(f"{module}: computes in one process; start it with python")
         with screens(), finished.command(), loading():
             main(options)
             finished.tell()

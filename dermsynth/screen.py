@@ -11,6 +11,8 @@ import threading
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
+from dermsynth.ranks import is_rank0
+
 if TYPE_CHECKING:
     from rich.style import Style
 
@@ -127,7 +129,7 @@ def loading() -> Iterator[None]:
 
     timer = threading.Timer(QUIET, show)
     timer.daemon = True
-    if raw.isatty():
+    if raw.isatty() and is_rank0():
         timer.start()
     try:
         yield

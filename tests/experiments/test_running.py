@@ -14,7 +14,9 @@ from fake_tasks import FakeTask, run_fake
 
 from experiments.executors import local
 from experiments.executors.local import LocalWorkers, environment
+from experiments.executors.run_tasks import make_executor
 from experiments.executors.running import Executor, Failure, Schedule, ThisProcess, execute
+from experiments.options import ExperimentOptions
 
 CHAIN = [
     FakeTask("a"),
@@ -167,5 +169,30 @@ def test_cores_and_gpus_are_shared_out(monkeypatch):
     assert environment(0, 16, [])["OMP_NUM_THREADS"] == "1"
     seen = [environment(number, 4, ["3", "5"])["CUDA_VISIBLE_DEVICES"] for number in range(4)]
     assert seen == ["3", "5", "3", "5"]
+    alone = [environment(number, 3, ["1"])["CUDA_VISIBLE_DEVICES"] for number in range(3)]
+    assert alone == ["1", "1", "1"]  # one card is shared
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert environment(0, 2, [])["OMP_NUM_THREADS"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("cards", "named", "workers", "seen"),
+    [
+        (4, None, "auto", ["0", "1", "2", "3"]),
+        (3, "5,2,7", "auto", ["5", "2", "7"]),  # what the user set is shared out
+        (2, None, 5, ["0", "1", "0", "1", "0"]),
+        (1, None, 3, ["0", "0", "0"]),
+    ],
+)
+def test_each_worker_sees_one_card(cards, named, workers, seen, monkeypatch, tmp_path):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: cards)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if named is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    executor = make_executor(tmp_path, ExperimentOptions(Path("quick"), workers=workers))
+    assert executor.side_by_side == len(seen)
+    given = [
+        environment(number, len(seen), executor.gpus)["CUDA_VISIBLE_DEVICES"]
+        for number in range(len(seen))
+    ]
+    assert given == seen
