@@ -105,7 +105,7 @@ def test_no_sheet_where_images_stay_as_they_are(options):
 
 def test_single_views_beside_the_mean_of_views(options, tiny, capsys):
     plain = train(replace(options, out=options.run.out.parent / "plain"))
-    metrics = train(replace(options, tta=4, augment="flips"))
+    metrics = train(replace(options, tta=4, augment="rotate"))
     assert "AUC, 1v" in capsys.readouterr().out
     table = pd.read_parquet(options.run.out / "predictions.parquet")
     for part in ("val", "test"):
