@@ -30,7 +30,7 @@ def measure(place: Place) -> dict[str, Any]:
     comparisons, shares = [], []
     for arch in COMPARED[: 1 if place.quick else None]:
         mine = Mine(place, stored, arch, size)
-        steps = place.pick(2, 3, 100 if mine.trainer.config.critic_steps == 1 else 30)
+        steps = place.pick(2, 3, 40 if mine.trainer.config.critic_steps == 1 else 20)
         ways = [Way("ours", lambda mine=mine, steps=steps: mine.advance(steps), True)]
         for bf16 in (False, True)[: 1 + (mine.precision == "bf16")]:
             name = f"usual loop, same networks, DataLoader, {'bf16' if bf16 else 'fp32'}"
