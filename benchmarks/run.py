@@ -1,8 +1,8 @@
 """Speed, ours beside what people use, in one run.
 
-    python -m benchmarks.run                      everything on the CPU
-    python -m benchmarks.run gan --device cuda    one part on a GPU
-    python -m benchmarks.run --quick              the smallest sizes: does it all run?
+    python -m benchmarks.run                                             all parts, on the CPU
+    python -m benchmarks.run classifier gan --device cuda --rounds 3     two of them, on a GPU
+    python -m benchmarks.run --quick                                     does it all run?
 
 Ways of the same work take turns (A B A B ...); medians and ratios of seconds by the clock and of
 processor seconds go to a JSON file with machine, versions, command and commit. It draws its own
@@ -34,7 +34,7 @@ PACKAGES = (
 class Options:
     """Options of `python -m benchmarks.run`."""
 
-    part: tyro.conf.Positional[Literal["all", *PARTS]] = "all"
+    parts: tyro.conf.Positional[tuple[Literal[*PARTS], ...]] = ()  # which; all if not given
     device: Literal["cpu", "cuda"] = "cpu"
     quick: bool = False  # the smallest sizes: a minute or two a part, and no figures to keep
     large: bool = False  # also the largest sizes of the cost curves: hours
@@ -51,7 +51,7 @@ def main(options: Options) -> None:
     from dermsynth.device import resolve
 
     device = resolve(options.device, "auto").device
-    parts = PARTS if options.part == "all" else (options.part,)
+    parts = options.parts or PARTS
     head = provenance("benchmarks.run", *PACKAGES) | {"options": cli.as_plain(options)}
     head["load_before"] = round(os.getloadavg()[0], 1)
     best = ceilings(device, options.quick)

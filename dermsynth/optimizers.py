@@ -1,5 +1,6 @@
 """Optimizers and moving averages that never wait for an accelerator, nor make it compile anew."""
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,35 @@ OWN = ("fused", "foreach", "capturable")  # what a device decides, not the check
 # Where the rate is a tensor Adam divides by it: a weight that never had a gradient would be 0/0 at
 # the end of a schedule that falls to 0.
 LEAST_RATE = 1e-12
+
+
+def _spare_the_compiler() -> None:
+    """Keep optimizers from loading torch.compile, a third of torch, which takes seconds.
+
+    Some of their methods are marked as never to be compiled, and the mark loads the compiler when
+    they are first called. Nothing here is compiled, so a method stands for its marked self. A torch
+    that marks them in another way is left as it is.
+    """
+    for method in vars(torch.optim.Optimizer).values():
+        if getattr(method, "__globals__", None) is vars(torch._compile):
+            plain = getattr(method, "__wrapped__", None)
+            if plain is not None:
+                vars(plain).setdefault("__dynamo_disable", plain)
+
+
+_spare_the_compiler()
+
+
+class Adam(torch.optim.Adam):
+    """torch's; its `step` loads no compiler either, and is not differentiable."""
+
+    step = torch.no_grad()(inspect.unwrap(torch.optim.Adam.step))  # type: ignore[assignment]
+
+
+class AdamW(torch.optim.AdamW):
+    """torch's, likewise."""
+
+    step = Adam.step
 
 
 def lives_on_device(device: torch.device) -> bool:

@@ -12,7 +12,7 @@ from dermsynth.cuda_graph import Graphed
 from dermsynth.device import Compute
 from dermsynth.distributed import Processes
 from dermsynth.errors import UserError
-from dermsynth.optimizers import adam_options, load_optimizer, move_average
+from dermsynth.optimizers import Adam, adam_options, load_optimizer, move_average
 from dermsynth.seeds import seed_torch
 from dermsynth.tensors import send
 from gan import ada
@@ -64,7 +64,7 @@ class Trainer:
         self.ema.load_state_dict(self.generator.state_dict())
         self.judging = [p for p in self.discriminator.parameters() if p.requires_grad]
         self.generator_optimizer, self.discriminator_optimizer = (
-            torch.optim.Adam(
+            Adam(
                 parameters,
                 lr * share,
                 tuple(beta**share for beta in config.betas),

@@ -24,7 +24,7 @@ from dermsynth.cuda_graph import Graphed
 from dermsynth.distributed import Processes
 from dermsynth.errors import OtherProcessError, UserError
 from dermsynth.files import write_json
-from dermsynth.optimizers import adam_options, load_optimizer, rate_of, set_rate
+from dermsynth.optimizers import AdamW, adam_options, load_optimizer, rate_of, set_rate
 from dermsynth.seeds import seed_torch
 from dermsynth.tracking import Tracker
 
@@ -311,14 +311,14 @@ class Loop:
         }
         checkpoint.save(self.folder / CHECKPOINT, state)
 
-    def _optimizer(self) -> torch.optim.AdamW:
+    def _optimizer(self) -> AdamW:
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         groups = [
             {"params": [p for p in parameters if p.ndim > 1]},
             {"params": [p for p in parameters if p.ndim == 1], "weight_decay": 0.0},
         ]
         steps, options = self.options.steps, adam_options(self.compute.device, fused=True)
-        return torch.optim.AdamW(groups, lr=steps.lr, weight_decay=steps.weight_decay, **options)
+        return AdamW(groups, lr=steps.lr, weight_decay=steps.weight_decay, **options)
 
 
 def out_of_memory(error: RuntimeError) -> bool:
