@@ -126,10 +126,11 @@ class Scorer:
         setup, images = self.setup, ImageSet.stored("real", dataset)
         logits = [torch.empty(0, setup.target.outputs)]
         for part in self._mine(rows):
-            metadata = setup.numbers(dataset, self.compute.device, part)
+            full = self.compute.filled(part, setup.spec.at_once)
+            metadata = setup.numbers(dataset, self.compute.device, full)
             with self.compute.autocast():
-                features = self.trunk.features(images, part, np.full(len(part), PLAIN))
-                logits.append(self.model.tail(features, metadata).float().cpu())
+                features = self.trunk.features(images, full, np.full(len(full), PLAIN))
+                logits.append(self.model.tail(features, metadata).float().cpu()[: len(part)])
             seen(len(part))
         return torch.from_numpy(self._everybodys(torch.cat(logits).numpy(), 0, seen))
 

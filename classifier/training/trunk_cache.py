@@ -133,7 +133,7 @@ class Trunk:
     ) -> None:
         self.model, self.cache = model, cache
         self.views, self.augment = augmentation.n_views, augmentation.augment
-        self.device, self.size = compute.device, model.spec.size
+        self.compute, self.device, self.size = compute, compute.device, model.spec.size
         self.batch = model.spec.at_once  # always full, so that no feature depends on neighbours
         self.pure = model.trunk_is_pure
         self._view_table: dict[tuple[str, int, int], Views | None] = {}
@@ -172,10 +172,11 @@ class Trunk:
         assert store is not None
         pairs = np.roll(pairs, -_place(len(pairs)), axis=0)
         while len(pairs):
-            rows, views = pairs[: self.batch].T
+            part = pairs[: self.batch]
+            rows, views = part[self.compute.filled(np.arange(len(part)), self.batch)].T
             features = self._compute(images, rows, views).permute(0, 2, 3, 1)
             store.put(rows, views, features)
-            yield len(rows)
+            yield len(part)
             rest = pairs[self.batch :]
             pairs = rest[store.missing(*rest.T)]
             if by_others := len(rest) - len(pairs):
