@@ -1,0 +1,107 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.provenance import provenance
+from benchmarks.run import PARTS
+from benchmarks.speed import figure, show
+
+ROOT = Path(__file__).parents[2]
+TABLE = {
+    "what": "training",
+    "amount": 100,
+    "unit": "images",
+    "ways": [
+        {"way": "ours", "ours": True, "rate": 50.0, "rate_cpu": 25.0, "ours_times_as_fast": 1.0,
+         "ours_times_as_fast_cpu": 1.0, "seconds": [2.0], "cpu_seconds": [4.0]},
+        {"way": "script", "ours": False, "rate": 10.0, "rate_cpu": 5.0, "ours_times_as_fast": 5.0,
+         "ours_times_as_fast_cpu": 5.0, "seconds": [10.0], "cpu_seconds": [20.0]},
+    ],
+}  # fmt: skip
+LIMIT = {
+    "what": "a step", "precision": "fp32", "flops": 10**9, "bytes": 10**9, "seconds": 1.0,
+    "seconds_by_flops": 0.5, "seconds_by_bytes": 0.1, "bound_by": "flops",
+    "share_of_limit": 0.5, "share_of_flops": 0.5,
+}  # fmt: skip
+CURVE = {
+    "what": "a step",
+    "over": "side in pixels",
+    "points": [{"at": size, "seconds": 1.0, "cpu_seconds": 2.0} for size in (64, 128)],
+}
+PART = {"comparisons": [TABLE], "limits": [LIMIT], "curves": [CURVE], "notes": []}
+
+
+def check_table(table):
+    assert {"what", "amount", "unit", "ways"} <= set(table)
+    assert any(way["ours"] for way in table["ways"])
+    for way in table["ways"]:
+        assert way["rate"] > 0
+        assert way["ours_times_as_fast"] > 0
+        assert len(way["seconds"]) >= 1
+
+
+def check_report(report, parts):
+    assert {"command", "commit", "machine", "versions", "ceilings", "parts"} <= set(report)
+    assert {"cpu", "flags", "cores", "gpu", "memory_gib"} <= set(report["machine"])
+    assert report["ceilings"]["flops_per_second"]["fp32"] > 0
+    assert set(report["parts"]) == set(parts)
+    for part in report["parts"].values():
+        assert part["comparisons"]
+        for table in part["comparisons"]:
+            check_table(table)
+        for curve in part["curves"]:
+            assert all(point["seconds"] > 0 for point in curve["points"])
+        for row in part.get("limits", []):
+            least = max(row["seconds_by_flops"], row["seconds_by_bytes"])
+            assert row["share_of_limit"] == pytest.approx(least / row["seconds"], rel=0.01)
+
+
+def test_a_table_says_rates_ratios_and_the_arithmetic_of_the_limit():
+    text = show.tables("gan", PART)
+    assert "5.00 (5.00)" in text
+    assert "50% of the limit by flops" in text
+    assert "1.00 GFLOP = 500.00 ms, 1.00 GB = 100.00 ms, measured 1,000.00 ms" in text
+
+
+def test_a_figure_is_drawn_of_tables_and_curves(tmp_path):
+    machine = {"cpu": "a processor", "cores": 2, "gpu": None}
+    report = {"machine": machine, "commit": "abc", "parts": {"gan": PART}}
+    figure.draw(report, tmp_path / "pictures" / "speed.png")
+    assert (tmp_path / "pictures" / "speed.png").stat().st_size > 1000
+
+
+def test_provenance_names_commit_flags_and_gpu():
+    found = provenance("benchmarks.run", "torch")
+    assert found["machine"].keys() >= {"flags", "gpu", "cores"}
+    assert found["commit"] is None or len(found["commit"].rstrip("+")) == 12
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", PARTS)
+def test_each_part_measures_at_the_smallest_sizes(part, tmp_path):
+    out = tmp_path / "speed.json"
+    command = [sys.executable, "-m", "benchmarks.run", part, "--quick", "--out", str(out)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    check_report(json.loads(out.read_text()), [part])
+    assert f"{part}: " in done.stdout
+
+
+@pytest.mark.slow
+def test_threads_measures_every_stage(tmp_path):
+    out = tmp_path / "threads.json"
+    sizes = ["--rounds", "1", "--seconds", "0.1", "--size", "32"]
+    command = [sys.executable, "-m", "benchmarks.threads", *sizes, "--out", str(out)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(out.read_text())
+    assert len(found["sharing"]) == 5
+    assert all(each["apart_times_together"] > 0 for each in found["sharing"].values())
+
+
+def test_no_such_part_is_bad_input():
+    command = [sys.executable, "-m", "benchmarks.run", "gans"]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True).returncode == 2
