@@ -23,7 +23,7 @@ def check_tta(tta: int, augment: AugmentName) -> None:
         )
 
 
-@torch.inference_mode()
+@torch.no_grad()  # XLA tensors cannot be made in inference mode
 def probabilities(
     model: Classifier,
     target: Target,
@@ -48,7 +48,7 @@ def probabilities(
     return single_and_mean(model, target, images, compute, tta, augment, metadata)[1]
 
 
-@torch.inference_mode()
+@torch.no_grad()  # XLA tensors cannot be made in inference mode
 def single_and_mean(
     model: Classifier,
     target: Target,

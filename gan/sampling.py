@@ -104,7 +104,7 @@ def sample_batches(
             yield made
 
 
-@torch.inference_mode()
+@torch.no_grad()  # XLA tensors cannot be made in inference mode
 def render(
     network: nn.Module,
     z: np.ndarray,

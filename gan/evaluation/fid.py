@@ -45,7 +45,7 @@ def inception(path: Path) -> nn.Module:
         raise UserError(f"--inception {path}: not weights of InceptionV3 ({reason})") from None
 
 
-@torch.inference_mode()
+@torch.no_grad()  # XLA tensors cannot be made in inference mode
 def inception_features(
     network: nn.Module, images: np.ndarray, compute: Compute, what: str
 ) -> torch.Tensor:

@@ -44,7 +44,7 @@ def aligned(images: np.ndarray, neighbours: Nearest) -> np.ndarray:
     return np.stack(turned)
 
 
-@torch.inference_mode()
+@torch.no_grad()  # XLA tensors cannot be made in inference mode
 def figures(images: np.ndarray, references: np.ndarray) -> dict[str, np.ndarray]:
     """FIGURES of pairs of uint8 [n, s, s, 3]: each float64 [n].
 
