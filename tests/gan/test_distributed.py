@@ -76,3 +76,22 @@ def test_a_tensor_is_averaged_in_place_over_one_process():
     assert alone.is_rank0
     assert alone.rank0_decides(5) == 5
     assert (tensor == 1).all()
+
+
+@pytest.mark.slow
+def test_a_batch_that_cannot_be_shared_is_refused_once(dataset, tmp_path):
+    out = tmp_path / "run"
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "gan.train"]
+    words += ["--data", dataset.path, "--batch", "9", "--device", "cpu", "--out", out]
+    result = subprocess.run(
+        [sys.executable, *map(str, words)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert result.returncode != 0
+    assert result.stderr.count("error: --batch 9") == 1
+    assert "--batch 8 or 10 would do" in result.stderr
+    assert not out.exists()
