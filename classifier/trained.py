@@ -1,6 +1,7 @@
 """A trained classifier: the best model of a finished run and all that its scores depend on."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,11 @@ class Trained:
             return Preprocessing(size)
         return Preprocessing(size if made.size == "native" else made.size, made.fit, made.clean)
 
+    @cached_property
+    def _fast_model(self) -> Classifier:
+        """The model for scores, made at the first ones, when it has come to its device."""
+        return self.model.for_inference()
+
     def metadata(self, dataset: Dataset | None, rows: np.ndarray | None) -> np.ndarray | None:
         """float32 [n, columns] that a model is given beside images; None where it looks at none."""
         if self.metadata_inputs is None:
@@ -66,7 +72,7 @@ class Trained:
         dataset, rows : where the images come from; a model that looks at metadata needs it
         """
         metadata = self.metadata(dataset, rows)
-        args = (self.model, self.target, images, compute, tta, self.augment, metadata)
+        args = (self._fast_model, self.target, images, compute, tta, self.augment, metadata)
         return self.target.scores(probabilities(*args))
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from dermsynth.errors import UserError
+from dermsynth.same_convolution import SameConv2d
 
 NAMES = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
 MEAN, STD = 127 / 255, 128 / 255  # its ImageNet weights saw (pixel / 255 - MEAN) / STD
@@ -60,24 +61,26 @@ def weights_file(name: str) -> Path:
 
 
 def pad_inside_convolutions(network: nn.Module) -> None:
-    """Symmetric zero padding belongs into the convolution: one copy of the input less."""
-    for module in network.modules():
-        padding = getattr(module, "static_padding", None)
-        if isinstance(padding, nn.ZeroPad2d):
-            left, right, top, bottom = padding.padding
-            if left == right == top == bottom:
-                module.padding = (left, left)  # type: ignore[assignment]
-                module.static_padding = nn.Identity()
+    """Zero padding belongs into the convolution: one copy of its input less."""
+    for parent in list(network.modules()):
+        for name, conv in list(parent.named_children()):
+            padding = getattr(conv, "static_padding", None)
+            if padding is None:
+                continue
+            before, after = padding.padding[:2] if isinstance(padding, nn.ZeroPad2d) else (0, 0)
+            setattr(parent, name, SameConv2d(conv, (before, after)))  # type: ignore[arg-type]
 
 
-def fold_batch_norm(network: nn.Module, blocks: int) -> nn.Module:
-    """A copy in eval mode of the stem and the first blocks, batch norm in the convolutions.
+def fold_batch_norm(network: nn.Module, blocks: int | None = None) -> nn.Module:
+    """A copy in eval mode, batch norm in the convolutions: 1.6 to 2 times as fast.
 
-    1.6 to 2 times as fast; what comes behind these blocks is left out or stays as it is.
+    With `blocks` of the stem and so many blocks; what comes behind them is of no use then.
     """
     folded = copy.deepcopy(network).eval()
-    folded._blocks = folded._blocks[:blocks]  # type: ignore[index]
     places: list[tuple[nn.Module, str, str]] = [(folded, "_conv_stem", "_bn0")]
+    if blocks is None:
+        places.append((folded, "_conv_head", "_bn1"))
+    folded._blocks = folded._blocks[:blocks]  # type: ignore[index]
     places += [
         (block, *pair)
         for block in folded._blocks
@@ -92,4 +95,12 @@ def fold_batch_norm(network: nn.Module, blocks: int) -> nn.Module:
 
 def stem(network: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """Normalised images float [n, 3, s, s] to what the first block takes, [n, c, s / 2, s / 2]."""
-    return network._swish(network._bn0(network._conv_stem(x)))  # type: ignore[operator]
+    return activated(network, "_conv_stem", "_bn0", x)
+
+
+def activated(module: nn.Module, conv: str, norm: str, x: torch.Tensor) -> torch.Tensor:
+    """A convolution of the network or of a block, its batch norm, and the activation."""
+    convolve, normalise, activate = (getattr(module, name) for name in (conv, norm, "_swish"))
+    if isinstance(normalise, nn.Identity):
+        return convolve.activated(x, activate)
+    return activate(normalise(convolve(x)))

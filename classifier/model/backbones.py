@@ -1,11 +1,10 @@
 """Backbones: images to feature maps, in blocks that can be frozen from the stem on.
 
 EfficientNets come from efficientnet-pytorch and efficientnet-lite-pytorch, which share a layout
-(lukemelas): a stem, `_blocks`, a head convolution. They are used as they are, weights files
-included, but for two things that change speed and not results: plain SiLU in place of the
-autograd-function swish, and symmetric padding inside the convolution in place of a padding module
-before it. Any other model comes from timm as `timm:NAME`; three small ones are for training from
-scratch.
+(lukemelas): a stem, `_blocks`, a head convolution. Their modules are used, weights files included;
+what runs them (mbconv, dermsynth.same_convolution) changes speed and not results: plain SiLU in
+place of the autograd-function swish, padding inside the convolutions, gradients in matrix products.
+Any other model comes from timm as `timm:NAME`; three small ones are for training from scratch.
 """
 
 import copy
@@ -20,6 +19,7 @@ import torch
 from efficientnet_pytorch import EfficientNet
 from torch import nn
 
+from classifier.model.mbconv import mbconv
 from dermsynth import efficientnet_lite
 from dermsynth.errors import UserError
 from dermsynth.vision import library
@@ -72,8 +72,8 @@ class Backbone(nn.Module):
         """The modules of the stem and the first `frozen` blocks; none for 0."""
         raise NotImplementedError
 
-    def folded(self, frozen: int) -> "Backbone":
-        """A copy for `trunk` alone, in eval mode, as fast as can be."""
+    def folded(self, frozen: int | None = None) -> "Backbone":
+        """A copy in eval mode, as fast as can be; with `frozen` for `trunk` alone."""
         return copy.deepcopy(self).eval().requires_grad_(False)
 
 
@@ -105,7 +105,8 @@ class LukemelasNet(Backbone):
         net = self.net
         x = features if frozen else efficientnet_lite.stem(self.net, features)
         kept = self._blocks(x, frozen, len(net._blocks))
-        return [*kept[:-1][: levels - 1], net._swish(net._bn1(net._conv_head(kept[-1])))]
+        last = efficientnet_lite.activated(net, "_conv_head", "_bn1", kept[-1])
+        return [*kept[:-1][: levels - 1], last]
 
     def widths(self, levels: int = 1) -> list[int]:
         """Channels of the maps."""
@@ -118,8 +119,8 @@ class LukemelasNet(Backbone):
             return []
         return [self.net._conv_stem, self.net._bn0, *self.net._blocks[:frozen]]
 
-    def folded(self, frozen: int) -> "LukemelasNet":
-        """Batch norm goes into the convolutions: 1.6-2 times as fast."""
+    def folded(self, frozen: int | None = None) -> "LukemelasNet":
+        """Batch norm goes into the convolutions, SiLU comes within them: twice as fast."""
         folded = copy.copy(self)
         folded._modules = {"net": efficientnet_lite.fold_batch_norm(self.net, frozen)}
         return folded.eval()
@@ -132,7 +133,7 @@ class LukemelasNet(Backbone):
         for number in range(start, stop):
             if number in self.taps:
                 kept.append(x)
-            x = self.net._blocks[number](x, drop_connect_rate=rate * number / count)
+            x = mbconv(self.net._blocks[number], x, rate * number / count)
         return [*kept, x]
 
 

@@ -102,6 +102,13 @@ class Classifier(nn.Module):
         folded._modules = {"backbone": self.backbone.folded(self.spec.frozen)}
         return folded
 
+    def for_inference(self) -> "Classifier":
+        """A copy in eval mode for logits without gradients, as fast as can be."""
+        copied = copy.copy(self)
+        whole = {"backbone": self.backbone.folded(), "head": copy.deepcopy(self.head)}
+        copied._modules = self._modules | whole
+        return copied.eval().requires_grad_(False)
+
     def trunk_sha256(self) -> str:
         """SHA-256 (hex) over all that a pure trunk's output depends on but the image."""
         spec = self.spec

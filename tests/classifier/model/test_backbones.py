@@ -19,6 +19,8 @@ from classifier.model.weights import load_weights as fill
 from dermsynth.efficientnet_lite import weights_file
 from dermsynth.errors import UserError
 
+FORMATS = [torch.contiguous_format, torch.channels_last]
+
 
 def build(backbone="efficientnet-lite0", size=32, frozen=5, batch_norm="fixed", seed=0):
     torch.manual_seed(seed)
@@ -39,26 +41,98 @@ def settle_batch_norm(model):
             nn.init.normal_(module.bias, 0, 0.1)
 
 
+def beside_the_library(model, size):
+    """The library's network with the model's weights, as a function of images in 0..1.
+
+    Frozen as the model is; both draw the same dropout and drop connect.
+    """
+    spec = model.spec
+    library = LiteNet if "lite" in spec.backbone else EfficientNet
+    net = library.from_name(spec.backbone, image_size=size, num_classes=1)
+    last = model.head.layers[-1]
+    nn.init.normal_(last.weight, std=0.1)
+    fc = {"_fc.weight": last.weight, "_fc.bias": last.bias}
+    net.load_state_dict(model.backbone.net.state_dict() | fc)
+    net = net.to(last.weight.dtype)
+    net._dropout.p = model.head.layers[0].p = 0  # the head's is ours and draws otherwise
+    own = dict(model.backbone.net.named_parameters())
+    for name, parameter in net.named_parameters():
+        parameter.requires_grad_(name not in own or own[name].requires_grad)
+    momenta = {n: m.momentum for n, m in model.named_modules() if isinstance(m, nn.BatchNorm2d)}
+    for name, module in net.named_modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = momenta[f"backbone.net.{name}"]
+    net.train(model.training)
+    if model.training and spec.batch_norm == "fixed" and spec.frozen:
+        for module in (net._bn0, *net._blocks[: spec.frozen]):
+            module.eval()
+    return net, lambda x: net((x - model.backbone.mean) / model.backbone.std)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize(
-    ("backbone", "library", "size"),
+    ("backbone", "size"),
     [
-        ("efficientnet-b3", EfficientNet, 64),
-        ("efficientnet-b0", EfficientNet, 75),
-        ("efficientnet-lite1", LiteNet, 50),
+        *[("efficientnet-b0", size) for size in (32, 64, 75, 128)],
+        *[(f"efficientnet-b{number}", 64) for number in (1, 2, 3)],
+        *[("efficientnet-lite0", 64), ("efficientnet-lite1", 50)],
+        *[pytest.param(f"efficientnet-b{n}", 64, marks=pytest.mark.slow) for n in (4, 5, 6, 7)],
     ],
 )
-def test_forward_equals_the_library(backbone, library, size):
-    model = build(backbone, size, frozen=3).eval()
+def test_outputs_are_the_librarys(backbone, size, channels_last):
+    model = build(backbone, size, frozen=3)
     settle_batch_norm(model)
-    reference = library.from_name(backbone, image_size=size, num_classes=1).eval()
-    last = model.head.layers[-1]
-    fc = {"_fc.weight": last.weight, "_fc.bias": last.bias}
-    reference.load_state_dict(model.backbone.net.state_dict() | fc)
-    x = torch.rand(2, 3, size, size)
+    model = model.to(memory_format=FORMATS[channels_last]).eval()
+    _, library = beside_the_library(model, size)
+    x = torch.rand(2, 3, size, size).to(memory_format=FORMATS[channels_last])
     with torch.no_grad():
-        ours = model(x)
-        theirs = reference((x - model.backbone.mean) / model.backbone.std)
-    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+        theirs = library(x)
+        torch.testing.assert_close(model(x), theirs, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(model.for_inference()(x), theirs, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(model(x), theirs, atol=1e-4, rtol=1e-4)  # with gradients
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("batch_norm", ["fixed", "adapt"])
+@pytest.mark.parametrize(
+    ("backbone", "size", "frozen"),
+    [
+        *[("efficientnet-b0", 64, frozen) for frozen in (0, 1, 11, 16)],
+        *[("efficientnet-b0", 75, 3), ("efficientnet-b0", 128, 11)],
+        *[("efficientnet-lite0", 64, 7), ("efficientnet-b3", 128, 18)],
+        *[
+            pytest.param(f"efficientnet-b{number}", 64, 10, marks=pytest.mark.slow)
+            for number in (1, 2, 4, 5, 6, 7)
+        ],
+    ],
+)
+def test_a_training_step_is_the_librarys(backbone, size, frozen, batch_norm, channels_last):
+    """Outputs, gradients and statistics, drop connect included."""
+    model = build(backbone, size, frozen, batch_norm)
+    settle_batch_norm(model)
+    # Most in float64: rounding grows on the way through batch norms over few positions.
+    exact = backbone not in ("efficientnet-b0", "efficientnet-b3")
+    dtype, near = (torch.float64, 1e-7) if exact else (torch.float32, 1e-4)
+    model = model.to(dtype, memory_format=FORMATS[channels_last]).train()
+    net, library = beside_the_library(model, size)
+    x = torch.rand(4, 3, size, size, dtype=dtype).to(memory_format=FORMATS[channels_last])
+    outputs = []
+    for way in (model, library):
+        torch.manual_seed(0)
+        outputs.append(way(x))
+        outputs[-1].square().sum().backward()
+    torch.testing.assert_close(*outputs, atol=near, rtol=near)
+    theirs, ours = dict(net.named_parameters()), dict(model.backbone.net.named_parameters())
+    largest = max(float(p.grad.abs().max()) for p in theirs.values() if p.grad is not None)
+    for name, parameter in ours.items():
+        expected = theirs[name].grad
+        assert (parameter.grad is None) == (expected is None), name
+        if expected is not None:
+            # of biases before a batch norm rounding is all there is
+            assert (parameter.grad - expected).abs().max() <= 10 * near * largest, name
+    buffers = dict(model.backbone.net.named_buffers())
+    for name, buffer in net.named_buffers():
+        torch.testing.assert_close(buffers[name], buffer, atol=near, rtol=near)
 
 
 @pytest.mark.parametrize(
