@@ -45,7 +45,10 @@ class DeviceImages:
         if free is None or count * image <= SHARE * free:
             self._there = self._sent()
             return
-        self._reader = ThreadPoolExecutor(1, "read ahead")
+        card = torch.cuda.current_device() if device.type == "cuda" else None
+        # a thread begins on the first card, whichever is this process's
+        begin = (torch.cuda.set_device, (card,)) if card is not None else (None, ())
+        self._reader = ThreadPoolExecutor(1, "read ahead", *begin)
         print(
             f"note: {count} images of {size} px are {count * image / 2**30:.1f} GiB, more than "
             f"half of the {free / 2**30:.1f} GiB that are free on {device} "
