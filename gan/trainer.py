@@ -274,6 +274,7 @@ class Trainer:
         means = dict(zip(sums, values, strict=True))
         for value in self.sums.values():
             value.zero_()
+        self.compute.step()  # or XLA would compile the next step apart, with zeros for constants
         self._due = set()
         spread_real, spread_fake = means.pop("spread_real"), means.pop("spread_fake")
         means["diversity"] = spread_fake / max(spread_real, 1e-8)

@@ -51,9 +51,8 @@ def test_steps_of_a_generator(arch, xla, counted, same_draws):
     assert there[0] == pytest.approx(here[0], rel=1e-3, abs=1e-4)
     assert there[1] == pytest.approx(here[1], rel=0.05, abs=0.02)
     assert (drawn_here - drawn_there).abs().mean() < 0.01
-    # the first step makes Adam's moments; the one after a row was written begins new sums
-    assert sum(each.compilations for each in seen) <= 3
-    assert sum(each.compilations for each in seen[3:]) == 0
+    # the first step makes Adam's moments; that a row was written makes no difference
+    assert [each.compilations for each in seen] == [1, 1, 0, 0, 0, 0]
     assert [(each.to_host, each.on_host) for each in seen] == [(0, [])] * STEPS
 
 
