@@ -17,6 +17,7 @@ from urllib.parse import quote
 from dermsynth import cli
 from dermsynth.errors import UserError
 from dermsynth.files import write_text
+from experiments.numbers import number
 
 if TYPE_CHECKING:
     from experiments.found_runs import Collection, Found
@@ -113,11 +114,6 @@ def render(collection: "Collection", options: GalleryOptions, out: Path) -> str:
 def page_of(one: "Found", *names: str) -> Path | None:
     """The first of these files that lies in a folder, as a link's end; None where there is none."""
     return next((one.path / name for name in names if (one.path / name).is_file()), None)
-
-
-def number(value: Any, digits: int = 3) -> str:
-    """`0.873`, `+` only where the value has it; an en dash where there is none."""
-    return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")
 
 
 def _below(path: Path, options: GalleryOptions) -> bool:
