@@ -44,7 +44,7 @@ def test_every_kind_is_shown_with_its_figures(runs: Path) -> None:
     page = update(runs).read_text()
     assert "1 experiment, 1 generator, 1 pool, 2 classifiers, 1 dataset." in words(page)
     experiment = rows_of(page, "experiments")["exp/one"]
-    assert experiment[:2] == ["helps", "0.031 [0.012, 0.050]"]
+    assert experiment[:2] == ["helps", "+0.031 [+0.012, +0.050]"]
     assert experiment[2] == "synthetic, real"
     assert experiment[4:] == ["ham", "2026-01-02 03:04:05"]
     generator = rows_of(page, "generators")["gan/g"]
