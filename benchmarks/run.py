@@ -41,6 +41,7 @@ class Options:
     rounds: Annotated[int, Between(1, 100)] = 5  # timings of each way; their median counts
     out: Path = Path("benchmarks/results/speed.json")  # where the figures go
     figure: Path | None = None  # also draw them, to a PNG or SVG file
+    page: Path | None = None  # also put the tables into this Markdown file, between its marks
 
 
 def main(options: Options) -> None:
@@ -75,6 +76,8 @@ def main(options: Options) -> None:
         from benchmarks.speed import figure
 
         figure.draw(head, options.figure)
+    if options.page is not None:
+        show.insert(options.page, options.device, show.markdown(head))
     print(f"wrote {options.out}")
 
 

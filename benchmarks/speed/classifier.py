@@ -44,7 +44,7 @@ def measure(place: Place) -> dict[str, Any]:
         what = f"{backbone}, {frozen} blocks frozen, {size} px, batch {batch}"
         comparisons.append(comparison(f"training, {what}", steps * batch, "images", times))
         comparisons.append(whole_training(comparisons[-1], count))
-        shares += case.limits(what, {each.way: each.seconds for each in times}, steps)
+        shares += case.limits({each.way: each.seconds for each in times}, steps)
         del case, ways
     return {
         "comparisons": comparisons,
@@ -117,9 +117,7 @@ class Case:
             *self.place.optional(f"{better}, the same images at hand", timm_alone),
         ]
 
-    def limits(
-        self, what: str, seconds: dict[str, list[float]], steps: int
-    ) -> list[dict[str, Any]]:
+    def limits(self, seconds: dict[str, list[float]], steps: int) -> list[dict[str, Any]]:
         """Of a step of each loop of ours."""
         found = []
         for views, name in ((0, "ours, fresh views"), (VIEWS, "ours, frozen part kept")):
@@ -129,7 +127,8 @@ class Case:
             peak = self.place.peak_mib(lambda loop=loop: advance(loop, 1))
             loop._graph.record = graph
             step = [value / steps for value in seconds[name]]
-            row = limits.share(f"{name}: {what}", work, step, self.precision, self.place.ceilings)
+            what = f"{self.backbone}, {name.removeprefix('ours, ')}"
+            row = limits.share(what, work, step, self.precision, self.place.ceilings)
             row["gpu_peak_mib"] = peak
             found.append(row)
         return found

@@ -42,7 +42,7 @@ def measure(place: Place) -> dict[str, Any]:
         amount = steps * mine.trainer.images_a_step
         comparisons.append(comparison(f"training, {what}", amount, "images", times))
         step = [value / steps for value in times[0].seconds]
-        shares.append(mine.limit(f"ours: {what}", step))
+        shares.append(mine.limit(what, step))
         if arch == COMPARED[0]:
             comparisons.append(generation(place, mine))
         del mine, ways

@@ -1,6 +1,11 @@
-"""The report's tables as text."""
+"""The report's tables, for the screen and for a page of docs/."""
 
+import re
+from pathlib import Path
 from typing import Any
+
+from dermsynth.errors import UserError
+from dermsynth.files import write_text
 
 WIDTH = 66  # of the names of ways
 
@@ -38,3 +43,82 @@ def tables(part: str, measured: dict[str, Any]) -> str:
             words = [f"{name} {point[name]:g}" for name in point if point[name] is not None]
             lines.append("  " + ", ".join(words))
     return "\n".join(lines)
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """A report of benchmarks.run as Markdown: machine, then a table each, then the limits."""
+    machine, gpu = report["machine"], report["machine"]["gpu"]
+    versions = ", ".join(f"{name} {report['versions'][name]}" for name in ("python", "torch"))
+    lines = [
+        f"`{report['command']}`",
+        "",
+        f"{gpu or machine['cpu']}, {machine['cores']} cores ({', '.join(machine['flags'])}); "
+        f"{versions}; commit {report['commit']}; load before {report['load_before']}, after "
+        f"{report['load_after']}.",
+        f"{ceilings(report['ceilings']).capitalize()}.",
+    ]
+    for part, measured in report["parts"].items():
+        for table in measured.get("comparisons", []):
+            lines += ["", *_markdown_table(part, table)]
+        if rows := measured.get("limits", []):
+            lines += ["", "| a step | GFLOP = ms | GB = ms | measured, ms | of the limit |"]
+            lines += ["|---|---|---|---|---|"]
+        for row in rows:
+            flops = f"{row['flops'] / 1e9:,.1f} = {1e3 * row['seconds_by_flops']:,.3g}"
+            moved = f"{row['bytes'] / 1e9:,.2f} = {1e3 * row['seconds_by_bytes']:,.3g}"
+            share = f"{row['share_of_limit']:.0%}, by {row['bound_by']}"
+            took = f"{1e3 * row['seconds']:,.4g}"
+            lines.append(f"| {row['what']} | {flops} | {moved} | {took} | {share} |")
+        for curve in measured.get("curves", []):
+            lines += ["", *_markdown_curve(part, curve)]
+        lines += ["", *(f"Note: {note}." for note in measured["notes"])]
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
+
+
+def _markdown_table(part: str, table: dict[str, Any]) -> list[str]:
+    a_second = f"{table['unit']}/s"
+    lines = [
+        f"| {part}: {table['what']} | {a_second} | a CPU second | ours is times as fast | by CPU |",
+        "|---|---|---|---|---|",
+    ]
+    for row in table["ways"]:
+        cells = [row["way"], f"{row['rate']:,.4g}"]
+        for name, form in (
+            ("rate_cpu", ",.4g"),
+            ("ours_times_as_fast", ".2f"),
+            ("ours_times_as_fast_cpu", ".2f"),
+        ):
+            cells.append(format(row[name], form) if name in row else "")
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _markdown_curve(part: str, curve: dict[str, Any]) -> list[str]:
+    points = curve["points"]
+    header = " | ".join(f"{point['at']:,}" for point in points)
+    lines = [
+        f"{part}: {curve['what']}",
+        "",
+        f"| {curve['over']} | {header} |",
+        "|---" * (len(points) + 1) + "|",
+    ]
+    for name in ("seconds", "cpu_seconds", "peak_mib", "gpu_peak_mib"):
+        values = [point.get(name) for point in points]
+        if any(value is not None for value in values):
+            cells = " | ".join("" if value is None else f"{value:,.4g}" for value in values)
+            lines.append(f"| {name.replace('_', ' ')} | {cells} |")
+    return lines
+
+
+def insert(page: Path, device: str, text: str) -> None:
+    """Put text between a page's marks `<!-- cpu -->` and `<!-- /cpu -->`.
+
+    Raises UserError where the page or its marks are not there.
+    """
+    begin, end = f"<!-- {device} -->", f"<!-- /{device} -->"
+    before = page.read_text(encoding="utf-8") if page.is_file() else ""
+    head, found, rest = before.partition(begin)
+    _, closed, tail = rest.partition(end)
+    if not (found and closed):
+        raise UserError(f"--page {page}: expected a file with the lines {begin} and {end}")
+    write_text(page, f"{head}{begin}\n\n{text}\n\n{end}{tail}")

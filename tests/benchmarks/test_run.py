@@ -8,6 +8,7 @@ import pytest
 from benchmarks.provenance import provenance
 from benchmarks.run import PARTS
 from benchmarks.speed import figure, show
+from dermsynth.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 TABLE = {
@@ -64,6 +65,27 @@ def test_a_table_says_rates_ratios_and_the_arithmetic_of_the_limit():
     assert "5.00 (5.00)" in text
     assert "50% of the limit by flops" in text
     assert "1.00 GFLOP = 500.00 ms, 1.00 GB = 100.00 ms, measured 1,000.00 ms" in text
+
+
+def test_tables_go_between_the_marks_of_a_page(tmp_path):
+    page = tmp_path / "speed.md"
+    page.write_text("# Speed\n\n<!-- cpu -->\nold\n<!-- /cpu -->\n\nThe end.\n")
+    machine = {"cpu": "a processor", "cores": 2, "gpu": None, "flags": ["avx2"]}
+    best = {"side": 64, "flops_per_second": {"fp32": 1e11}, "bytes_per_second": 1e10}
+    report = {
+        "command": "python -m benchmarks.run", "commit": "abc", "machine": machine,
+        "versions": {"python": "3", "torch": "2"}, "load_before": 0.1, "load_after": 0.2,
+        "ceilings": best, "parts": {"gan": PART},
+    }  # fmt: skip
+    show.insert(page, "cpu", show.markdown(report))
+    text = page.read_text()
+    assert "old" not in text
+    assert text.startswith("# Speed")
+    assert text.endswith("The end.\n")
+    assert "| script | 10 | 5 | 5.00 | 5.00 |" in text
+    assert "| a step | 1.0 = 500 | 1.00 = 100 | 1,000 | 50%, by flops |" in text
+    with pytest.raises(UserError, match="/cuda"):
+        show.insert(page, "cuda", "")
 
 
 def test_a_figure_is_drawn_of_tables_and_curves(tmp_path):
