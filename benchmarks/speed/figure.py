@@ -9,6 +9,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
+LONGEST = 8.0  # of a bar, times
 OURS, OTHERS, INK = "#3b6ea5", "#b8b8b8", "#333333"
 
 
@@ -24,10 +25,10 @@ def draw(report: dict[str, Any], path: Path) -> None:
     upper, lower = figure.subfigures(2, 1, height_ratios=[0.24 * rows + 0.4, 2.6 * below + 0.1])
     bars(upper.subplots(), tables)
     if curves:
-        axes = lower.subplots(below, 3, squeeze=False).flat
+        axes = lower.subplots(below, 3, squeeze=False).ravel()
         for axis, curve in zip(axes, curves, strict=False):
             line(axis, curve)
-        for axis in list(axes)[len(curves) :]:
+        for axis in axes[len(curves) :]:
             axis.set_axis_off()
     machine = report["machine"]
     upper.suptitle(
@@ -49,9 +50,10 @@ def bars(axis: Axes, tables: list[dict[str, Any]]) -> None:
         at += 1
         for row in table["ways"]:
             times = row["rate"] / best
-            axis.barh(-at, times, color=OURS if row["ours"] else OTHERS, height=0.75)
+            shown = min(times, LONGEST)  # the words beside it have the number
+            axis.barh(-at, shown, color=OURS if row["ours"] else OTHERS, height=0.75)
             words = f" {times:.2f}  ({row['rate']:,.3g} {table['unit']}/s)"
-            axis.text(times, -at, words, fontsize=7, va="center", color=INK)
+            axis.text(shown, -at, words, fontsize=7, va="center", color=INK)
             ticks.append(-at)
             names.append(row["way"])
             at += 1

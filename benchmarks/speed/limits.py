@@ -80,7 +80,7 @@ class _Traffic(TorchDispatchMode):
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         outputs = func(*args, **(kwargs or {}))
-        if not func.is_view:
+        if not getattr(func, "is_view", False):
             moved = [*tree_leaves((args, kwargs)), *tree_leaves(outputs)]
             self.bytes += sum(t.nbytes for t in moved if isinstance(t, torch.Tensor))
         return outputs

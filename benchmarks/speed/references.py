@@ -92,7 +92,13 @@ class Loader:
     def __init__(self, data: Dataset, batch: int, device: torch.device) -> None:
         self.ahead = device.type == "cuda"
         self.loader = DataLoader(
-            data, batch, shuffle=True, num_workers=WORKERS, drop_last=True, pin_memory=self.ahead
+            data,
+            batch,
+            shuffle=True,
+            num_workers=WORKERS,
+            drop_last=True,
+            pin_memory=self.ahead,
+            persistent_workers=self.ahead,  # an epoch may be shorter than what is timed
         )
         self.begun: Iterator[Any] | None = None
 
@@ -103,7 +109,7 @@ class Loader:
             self.begun = itertools.chain([next(begun)], begun)
 
     def take(self, steps: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """So many batches, of more than one epoch if need be; its processes end with the last."""
+        """So many batches, of more than one epoch if need be."""
         epochs = itertools.chain.from_iterable(iter(self.loader) for _ in itertools.count())
         pairs = epochs if self.begun is None else itertools.chain(self.begun, epochs)
         self.begun = None

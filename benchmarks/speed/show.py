@@ -1,6 +1,7 @@
 """The report's tables, for the screen and for a page of docs/."""
 
 import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +51,13 @@ def markdown(report: dict[str, Any]) -> str:
     machine, gpu = report["machine"], report["machine"]["gpu"]
     versions = ", ".join(f"{name} {report['versions'][name]}" for name in ("python", "torch"))
     lines = [
-        f"`{report['command']}`",
+        _wrapped(f"`{report['command']}`"),
         "",
-        f"{gpu or machine['cpu']}, {machine['cores']} cores ({', '.join(machine['flags'])}); "
-        f"{versions}; commit {report['commit']}; load before {report['load_before']}, after "
-        f"{report['load_after']}.",
-        f"{ceilings(report['ceilings']).capitalize()}.",
+        _wrapped(
+            f"{gpu or machine['cpu']}, {machine['cores']} cores ({', '.join(machine['flags'])}); "
+            f"{versions}; commit {report['commit']}; load before {report['load_before']}, after "
+            f"{report['load_after']}; {ceilings(report['ceilings'])}."
+        ),
     ]
     for part, measured in report["parts"].items():
         for table in measured.get("comparisons", []):
@@ -64,21 +66,31 @@ def markdown(report: dict[str, Any]) -> str:
             lines += ["", "| a step | GFLOP = ms | GB = ms | measured, ms | of the limit |"]
             lines += ["|---|---|---|---|---|"]
         for row in rows:
-            flops = f"{row['flops'] / 1e9:,.1f} = {1e3 * row['seconds_by_flops']:,.3g}"
-            moved = f"{row['bytes'] / 1e9:,.2f} = {1e3 * row['seconds_by_bytes']:,.3g}"
+            flops = f"{row['flops'] / 1e9:,.1f} = {_milliseconds(row['seconds_by_flops'])}"
+            moved = f"{row['bytes'] / 1e9:,.2f} = {_milliseconds(row['seconds_by_bytes'])}"
             share = f"{row['share_of_limit']:.0%}, by {row['bound_by']}"
-            took = f"{1e3 * row['seconds']:,.4g}"
+            took = _milliseconds(row["seconds"])
             lines.append(f"| {row['what']} | {flops} | {moved} | {took} | {share} |")
         for curve in measured.get("curves", []):
             lines += ["", *_markdown_curve(part, curve)]
-        lines += ["", *(f"Note: {note}." for note in measured["notes"])]
+        lines += ["", *(f"- {_wrapped(note)}" for note in measured["notes"])]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1e3 * seconds:,.0f}" if seconds >= 0.1 else f"{1e3 * seconds:.3g}"
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, 116, break_long_words=False, break_on_hyphens=False)
 
 
 def _markdown_table(part: str, table: dict[str, Any]) -> list[str]:
     a_second = f"{table['unit']}/s"
     lines = [
-        f"| {part}: {table['what']} | {a_second} | a CPU second | ours is times as fast | by CPU |",
+        f"**{part}**: {table['what']}",
+        "",
+        f"| way | {a_second} | a CPU second | ours is times as fast | by CPU |",
         "|---|---|---|---|---|",
     ]
     for row in table["ways"]:
@@ -97,7 +109,7 @@ def _markdown_curve(part: str, curve: dict[str, Any]) -> list[str]:
     points = curve["points"]
     header = " | ".join(f"{point['at']:,}" for point in points)
     lines = [
-        f"{part}: {curve['what']}",
+        f"**{part}**: {curve['what']}",
         "",
         f"| {curve['over']} | {header} |",
         "|---" * (len(points) + 1) + "|",
