@@ -43,7 +43,9 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     """
     # imported here: --help does not wait for torch
     from classifier.evaluation import error_gallery, page
+    from classifier.evaluation.comparison import run_likeness
     from classifier.evaluation.intervals import Resampling
+    from classifier.evaluation.likeness import described
     from classifier.evaluation.parts import named_externals, read_run
     from classifier.evaluation.summary import summarise
     from classifier.evaluation.tracked import track_evaluation
@@ -73,6 +75,7 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
         target = {"one": meaning.one, "zero": meaning.zero}
         result = {"run": str(options.run), "leaky": leaky, "target": target, **summary}
         result["gallery"] = gallery.facts
+        result["likeness"] = described(*run_likeness(sealed))
         drawn = page.draw_plots(parts, result, folder)
         html = page.render(sealed, result, gallery, drawn)
         write_text(folder / "evaluation.html", html)

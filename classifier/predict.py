@@ -3,10 +3,11 @@
 The CSV has the form of Kaggle's submissions, `image_name,target`: a row an image, in the dataset's
 order or by file name, and the probability that the lesion is malignant, 0 to 1. OUT.calls.csv
 beside it has the calibrated probability and the call at a threshold; both were chosen on validation
-images, and hold for images like those. An image in a folder takes the path that the training images
-took: the same crop, cleaning and size. Masks, superpixels and thumbnails that lie beside the images
-are counted and not scored. A name that begins with = + - @ ' or a tab has a ' in front, so that no
-spreadsheet takes it for a formula.
+images, and hold for images like those: OUT.likeness.csv says how far each is from the training
+images, OUT.likeness.json how many look unlike them. An image in a folder takes the path that the
+training images took: the same crop, cleaning and size. Masks, superpixels and thumbnails that lie
+beside the images are counted and not scored. A name that begins with = + - @ ' or a tab has a ' in
+front, so that no spreadsheet takes it for a formula.
 """
 
 from dataclasses import dataclass, field
@@ -47,6 +48,9 @@ def predict(options: PredictOptions) -> "pd.DataFrame":
     and `call`: target 1 in words where at least half of the folds' scores reach their thresholds.
     A model whose validation part had one class has neither temperature nor thresholds: no calls.
 
+    OUT.likeness.csv has `image_name` and four distances from the training images, 1 being what 95%
+    of held-out images reach (classifier.evaluation.likeness); OUT.likeness.json the figures of all.
+
     With `--on-error skip` the images of a folder that cannot be read go to OUT.skipped.csv
     (`image,reason`), beside OUT.csv.
 
@@ -59,6 +63,12 @@ def predict(options: PredictOptions) -> "pd.DataFrame":
     import torch
 
     from classifier.evaluation.calls import call
+    from classifier.evaluation.comparison import (
+        Comparison,
+        load_references,
+        paths_beside,
+        write_comparison,
+    )
     from classifier.evaluation.input_images import read_batches, what_is_wrong
     from classifier.evaluation.tracked import track_predictions
     from classifier.scores import guard, write_scores
@@ -71,7 +81,8 @@ def predict(options: PredictOptions) -> "pd.DataFrame":
     check_free(options.out, options.overwrite)
     list_of_skipped = options.out.with_suffix(".skipped.csv")
     calls = options.out.with_suffix(".calls.csv")
-    check_free(calls, options.overwrite)
+    for path in (calls, *paths_beside(options.out)):
+        check_free(path, options.overwrite)
     if options.on_error == "skip":
         check_free(list_of_skipped, options.overwrite)
     models = load_folds(options.run)
@@ -86,11 +97,14 @@ def predict(options: PredictOptions) -> "pd.DataFrame":
     )
     names: list[str] = []
     scores: list[np.ndarray] = []  # of every batch, float64 [folds, n]
+    comparison = Comparison(load_references(options.run), [trained.model for trained in models])
     with progress.bar(inputs.count, "predicting", "img") as bar:
-        for some_names, images, dataset, rows in inputs.batches:
-            by_fold = [
-                trained.scores(images, compute, options.tta, dataset, rows) for trained in models
-            ]
+        for some_names, images, dataset, rows, sides in inputs.batches:
+            with comparison.batch(images, sides):
+                by_fold = [
+                    trained.scores(images, compute, options.tta, dataset, rows)
+                    for trained in models
+                ]
             scores.append(np.stack(by_fold))
             names += some_names
             bar.update(len(images))
@@ -102,6 +116,7 @@ def predict(options: PredictOptions) -> "pd.DataFrame":
     if called is not None:
         called.insert(0, "image_name", [guard(name) for name in names])
         write_text(calls, called.to_csv(index=False))
+    likeness = write_comparison(comparison, names, options.out)
     if options.on_error == "skip":
         list_of_skipped.unlink(missing_ok=True)  # of another --data
     if inputs.skipped:
@@ -114,6 +129,7 @@ def predict(options: PredictOptions) -> "pd.DataFrame":
         one = models[0].target.meaning.one
         n = int((called["call"] == one).sum())
         print(f"{n:,} called {one} at the threshold of {options.at}: {calls}")
+    print(likeness)
     track_predictions(options, table, len(inputs.skipped))
     cli.say_next(f"python -m classifier.blend --scores a={options.out} b=FILE --out OUT.csv")
     return table

@@ -45,6 +45,36 @@ class Thresholds(Record):
     youden: Probability
 
 
+class LikenessRecord(Record):
+    """What training images look like, and how far held-out ones are from them.
+
+    classifier.evaluation.likeness says how; features of some training images lie beside it.
+    """
+
+    training_images: int = Field(ge=1)  # that were looked at
+    held_out_images: int = Field(ge=1)
+    colour_mean: tuple[float, ...] = Field(min_length=6, max_length=6)
+    colour_precision: tuple[tuple[float, ...], ...] = Field(min_length=6, max_length=6)
+    sharpness_mean: float
+    sharpness_deviation: float = Field(gt=0)
+    reach: dict[str, Annotated[float, Field(gt=0)]]  # by distance; 95% of held-out pass none
+    square: float | None  # share of the training images whose sides are known
+    framed: float
+    side: float | None  # median of the shorter side as stored, px
+
+
+class LikenessFacts(Record):
+    """How unlike the training images those of a set are: shares of the images looked at."""
+
+    images: int = Field(ge=1)
+    held_out_images: int = Field(ge=1)  # behind the scale
+    unlike: float = Field(ge=0, le=1)  # farther away than 95% of held-out images
+    by: dict[str, float]  # of them in features, colour or sharpness
+    square: float | None
+    framed: float
+    side: float | None  # median of the shorter side as stored, px
+
+
 class ModelRecord(Record):
     """`model.json`: all that a model needs to see an image as in training, but for its weights.
 
@@ -64,6 +94,7 @@ class ModelRecord(Record):
     class_temperature: float | None  # of softmax(log p / T), of several diagnoses
     thresholds: Thresholds | None
     columns: tuple[dict[str, Json], ...]  # how age, sex and site become numbers, one after another
+    likeness: LikenessRecord | None = None  # None: earlier versions, or too few images
 
 
 Figures = dict[str, int | float | str | None]  # a text: the reason under `leaky`
@@ -114,6 +145,7 @@ class RunRecord(Record):
     folds_hash: Sha256
     externals: dict[str, Sha256]  # their folds_hash
     overlaps: dict[str, OverlapFacts] = {}  # of the same sets; none in runs of earlier versions
+    likeness: dict[str, LikenessFacts] = {}  # by part; none in runs of earlier versions
     training_images: dict[str, int]
     pool: PoolFacts | None
     licence: str | None  # of the training images

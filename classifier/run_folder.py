@@ -23,6 +23,7 @@ from dermsynth.manifest import Sealed, open_sealed
 KIND, FOLDS, METADATA = "classifier", "classifier-folds", "metadata-classifier"
 EVALUATION = "classifier-evaluation"
 WEIGHTS, MODEL, METRICS, RUN = "model.safetensors", "model.json", "metrics.json", "run.json"
+REFERENCES = "likeness.safetensors"  # features of some training images
 PREDICTIONS, CHECKPOINT = "predictions.parquet", "checkpoint"
 COLUMNS = ("image_id", "group", "fold", "part", "target", "score")  # of PREDICTIONS, at least
 PLAIN_SCORE = "plain_score"  # its column of the images as they are, where `score` is over views

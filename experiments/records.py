@@ -256,5 +256,6 @@ class ExperimentRecord(Record):
     plan: dict[str, Json] | None = None  # plan.json
     learning_curve: dict[str, Json] | None = None  # learning_curve.LearningCurve
     overlaps: dict[str, dict[str, Json]] = Field(default_factory=dict)  # by external set
+    likeness: dict[str, dict[str, Json]] = Field(default_factory=dict)  # by external set
     roc: dict[str, dict[str, Json]] = Field(default_factory=dict)
     grids: dict[str, str] = Field(default_factory=dict)

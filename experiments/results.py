@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from classifier.evaluation.likeness import mean_facts, sentence
 from classifier.run_folder import COLUMNS as SCORE_COLUMNS
 from classifier.run_folder import read_facts, read_metrics
 from data.grouping import count_ids
@@ -147,6 +148,7 @@ def write_results(
         ),
         learning_curve=_learning_curve(dataset, arms, trials, predictions),
         overlaps=_overlaps(out, done),
+        likeness=_likeness(out, done),
         plan=read_record(out / PLAN, PlanRecord, MEND).model_dump(mode="json"),
         failures=[FailureRecord(**dataclasses.asdict(failure)) for failure in failures],
         differences=arm_differences(experiment, arms),
@@ -245,6 +247,17 @@ def _overlaps(out: Path, trials: list[Trial]) -> dict[str, dict[str, Any]]:
     """What external sets have in common with the dataset: the same for every trial."""
     facts = read_facts(finished_trial(out / trials[0].name))
     return {name: one.model_dump(mode="json") for name, one in facts.overlaps.items()}
+
+
+def _likeness(out: Path, trials: list[Trial]) -> dict[str, dict[str, Any]]:
+    """How unlike the training images the external sets are, and it in words: means over trials."""
+    found = [read_facts(finished_trial(out / trial.name)).likeness for trial in trials]
+    names = [name for name in found[0] if name.startswith("external/")]
+    means = {name: mean_facts([of[name] for of in found if name in of]) for name in names}
+    return {
+        name.removeprefix("external/"): {**facts.model_dump(mode="json"), "words": sentence(facts)}
+        for name, facts in means.items()
+    }
 
 
 def _primary_pools(comparisons: list[dict[str, Any]], trials: list[Trial]) -> set[str]:

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from classifier.evaluation.likeness import stored_sides
 from classifier.trained import Trained
 from data.images.decoding import decode_all
 from data.images.files import BadImage, escaped
@@ -27,6 +28,7 @@ class Batch(NamedTuple):
     images: np.ndarray  # uint8 [n, s, s, 3]
     dataset: Dataset | None
     rows: np.ndarray | None  # of the dataset
+    sides: np.ndarray  # float64 [n, 2], width and height as stored, px; NaN: unknown
 
 
 @dataclass
@@ -86,7 +88,8 @@ def _rows(dataset: Dataset, at_once: int) -> Iterator[Batch]:
     names = dataset.table["image_id"].tolist()
     for start in range(0, len(names), at_once):
         rows = np.arange(start, min(start + at_once, len(names)))
-        yield Batch(names[start : start + at_once], np.asarray(dataset.images[rows]), dataset, rows)
+        some_names, sides = names[start : start + at_once], stored_sides(dataset, rows)
+        yield Batch(some_names, np.asarray(dataset.images[rows]), dataset, rows, sides)
 
 
 def _compare_looks(dataset: Dataset, trained: Trained) -> None:
@@ -116,6 +119,7 @@ def _decoded(
     """Batches of the files that can be used; the others go to `inputs.skipped`."""
     good: list[str] = []
     images: list[np.ndarray] = []
+    sides: list[tuple[int, int]] = []
     at_once, any_good = trained.model.spec.at_once, False
     decoded = decode_all(files, trained.look, roots=(root,))
     for name, image in zip(names, decoded, strict=True):
@@ -127,14 +131,15 @@ def _decoded(
             continue
         good.append(name)
         images.append(image.pixels)
+        sides.append((image.width, image.height))
         if len(images) == at_once:
-            yield Batch(good, np.stack(images), None, None)
-            good, images = [], []
+            yield Batch(good, np.stack(images), None, None, np.array(sides, np.float64))
+            good, images, sides = [], [], []
     if inputs.skipped and (on_error == "fail" or not any_good):
         skip = ", or leave them out with --on-error skip" if any_good else ""
         raise UserError(f"{what_is_wrong(inputs)}\nmend them or take them away{skip}")
     if images:
-        yield Batch(good, np.stack(images), None, None)
+        yield Batch(good, np.stack(images), None, None, np.array(sides, np.float64))
 
 
 def what_is_wrong(inputs: Inputs) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from classifier.evaluation import calibration, page_figures, subgroups
 from classifier.evaluation.error_gallery import Gallery
 from classifier.evaluation.grad_cam import scale
+from classifier.evaluation.likeness import SUSPECT, UNLIKE
 from classifier.evaluation.parts import Part
 from classifier.records import MetadataRunRecord
 from classifier.run_folder import METADATA, RUN, read_facts
@@ -98,6 +99,7 @@ def render(
         titles=subgroups.TITLES,
         least_groups=subgroups.LEAST_GROUPS,
         bounds=(calibration.LEAST, calibration.MOST),
+        suspect=(SUSPECT, UNLIKE),
     )
 
 
@@ -171,6 +173,8 @@ def screen_table(result: dict[str, Any]) -> str:
         lines.append(f"{name:<{width}}" + "".join(f"{cell:<24}" for cell in cells) + counts)
         notes += [f"{name}: {note}" for note in part["notes"]]
         missing.add(part["missing"])
+    for name, part in (result["likeness"] or {"parts": {}})["parts"].items():
+        notes.append(f"{'warning: ' if part['warning'] else ''}{name}: {part['words']}")
     return "\n".join(
         [*lines, *notes, *(f"missing: {why}" for why in sorted(filter(None, missing)))]
     )

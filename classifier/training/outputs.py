@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save
 
 from classifier.evaluation import calibration, operating_points
+from classifier.evaluation.likeness import Reference
 from classifier.evaluation.metrics import Metrics, measure_parts
 from classifier.evaluation.multiclass import class_numbers
 from classifier.evaluation.plots import Course, draw_plots, title_of
@@ -24,7 +25,7 @@ from classifier.records import (
     TargetRecord,
     Thresholds,
 )
-from classifier.run_folder import METRICS, MODEL, PREDICTIONS, RUN, WEIGHTS
+from classifier.run_folder import METRICS, MODEL, PREDICTIONS, REFERENCES, RUN, WEIGHTS
 from classifier.training.augmented_sheet import draw_sheet
 from classifier.training.externals import in_words, not_compared
 from classifier.training.losses import class_weights
@@ -45,6 +46,7 @@ def write_outputs(
     predictions: pd.DataFrame,
     history: list[dict[str, Any]],
     facts: dict[str, Any],
+    reference: Reference | None = None,
 ) -> tuple[dict[str, Metrics], dict[str, str]]:
     """Write every output; returns metrics.json, and hashes of what the run is, for its seal.
 
@@ -56,13 +58,14 @@ def write_outputs(
     predictions : rows of predictions.parquet
     history : a dict an epoch
     facts : more for run.json, among it the `steps` of all epochs
+    reference : with what other images are compared
     """
     externals = [f"external/{name}" for name in setup.externals]
     metrics = measure_parts(predictions, ("val", "test", *externals))
     for name, test in setup.external_tests.items():
         if test.overlap.left_out:
             metrics[f"external/{name}"]["left_out"] = test.overlap.images
-    record = model_record(setup, model, predictions)
+    record = model_record(setup, model, predictions, reference)
     if setup.leak:
         predictions = predictions.assign(leaky=True)
         for part in metrics.values():
@@ -73,6 +76,9 @@ def write_outputs(
     write_bytes(folder / PREDICTIONS, predictions.to_parquet(index=False))
     state = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
     write_bytes(folder / WEIGHTS, save(state))
+    if reference is not None:
+        features = torch.from_numpy(reference.features)
+        write_bytes(folder / REFERENCES, save({"features": features}))
     write_record(folder / MODEL, record)
     if setup.metadata:
         setup.metadata.save(folder)
@@ -97,7 +103,12 @@ def write_outputs(
     }
 
 
-def model_record(setup: TrainingSetup, model: Classifier, predictions: pd.DataFrame) -> ModelRecord:
+def model_record(
+    setup: TrainingSetup,
+    model: Classifier,
+    predictions: pd.DataFrame,
+    reference: Reference | None,
+) -> ModelRecord:
     """`model.json`; temperature and thresholds are chosen on the validation rows."""
     rows, target = predictions[predictions["part"] == "val"], setup.target
     truth, score = rows["target"].to_numpy(), rows["score"].to_numpy()
@@ -122,6 +133,7 @@ def model_record(setup: TrainingSetup, model: Classifier, predictions: pd.DataFr
         class_temperature=class_temperature,
         thresholds=Thresholds(**thresholds) if thresholds else None,
         columns=tuple(setup.metadata.encoder.describe()) if setup.metadata else (),
+        likeness=reference.about if reference else None,
     )
 
 

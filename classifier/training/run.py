@@ -27,6 +27,7 @@ from classifier.run_folder import (
 from classifier.training.follow import Begun, follow, run_loop
 from classifier.training.loop import Loop
 from classifier.training.outputs import describe, epoch_line, metrics_table, write_outputs
+from classifier.training.references import compare_parts, likeness_lines
 from classifier.training.resume import (
     ELSEWHERE,
     carry_over,
@@ -136,8 +137,11 @@ def _train_and_test(
             "steps": len(loop.history) * loop.per_epoch,
             "training_seconds": round(loop.seconds, 1),
         }
-        metrics, parts = write_outputs(setup, folder, loop.model, predictions, loop.history, facts)
-        print(epoch_line(loop.history, best))
+        reference, likeness = compare_parts(setup, loop.model, loop.compute)
+        facts["likeness"] = likeness
+        outputs = (predictions, loop.history, facts, reference)
+        metrics, parts = write_outputs(setup, folder, loop.model, *outputs)
+        print("\n".join([epoch_line(loop.history, best), *likeness_lines(reference, likeness)]))
         figures = {
             f"{part}/{name}": value
             for part, by_name in metrics.items()
