@@ -46,8 +46,10 @@ from experiments.tasks import (
 PLAN = "plan.json"
 MEND = "remove it; the design is then written down as of now"
 STEPS = 2  # of the trial training
-EVALUATION_MINUTES = 2.5  # of a pool at 128 px on 2 cores, docs/measurements/gan.md
-KIMG_A_MINUTE = 2.4  # of the default generator on 2 cores
+# Of a pool at 128 px, and of the default generator: on 2 cores (docs/measurements/gan.md), on an
+# H100 (docs/measurements/gpu.md; the evaluation is a guess from one that was cut off).
+EVALUATION_MINUTES = {"cpu": 2.5, "cuda": 1.0}
+KIMG_A_MINUTE = {"cpu": 2.4, "cuda": 36.0}
 # Of both arms, and between them: 0.005 of standard error on 123 malignant groups of HAM10000.
 ASSUMED_AUC, ASSUMED_CORRELATION = 0.90, 0.96
 SEED_SCATTER, GAN_SCATTER = 0.0074, 0.005  # standard deviations of one training's true AUC
@@ -177,7 +179,7 @@ def _cost(
         n_generators=len(generators),
         n_synthetic_images=sum(sizes.values()),
         minutes_generators=sum(map(_generator_minutes, generators)),
-        minutes_evaluations=EVALUATION_MINUTES * kinds.count(EVALUATION),
+        minutes_evaluations=_here(EVALUATION_MINUTES) * kinds.count(EVALUATION),
         minutes_trainings=round(seconds / 60, 1),
         disk_bytes=pixels + len(trials) * (weights + 120 * len(dataset.table)),
         measured_on=where,
@@ -187,10 +189,13 @@ def _cost(
 def _generator_minutes(options: Any) -> float:
     budget = options.budget
     if budget.kimg is not None:
-        return float(budget.kimg / KIMG_A_MINUTE)
-    return float(
-        budget.minutes or (60 if device.resolve("auto", "auto").device.type == "cuda" else 10)
-    )
+        return float(budget.kimg / _here(KIMG_A_MINUTE))
+    return float(budget.minutes or _here({"cpu": 10, "cuda": 60}))
+
+
+def _here(figures: dict[str, float]) -> float:
+    """The figure of the device that is taken where nothing is said."""
+    return figures[device.resolve("auto", "auto").device.type]
 
 
 def _training_seconds(
