@@ -1,8 +1,9 @@
-"""Images to measure with, of any number and size, made in seconds: phantoms, turned and tinted."""
+"""Images to measure with, of any number and size, made in seconds: phantoms, blended and turned."""
 
 import functools
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 from PIL import Image
@@ -15,23 +16,25 @@ from data.store import COLUMNS, write_dataset
 DRAWN = 100  # phantoms that are really drawn, or about as many
 LARGEST_DRAWN = 128  # px
 FOLDS = 5
-BLOCK = 4096  # images that are made at a time
 
 
 def images(count: int, size: int, scratch: Path) -> np.ndarray:
-    """uint8 [count, size, size, 3], a memory map in `scratch`."""
+    """uint8 [count, size, size, 3], a memory map in `scratch`: blends of two phantoms, cropped and
+    turned, few of them near-duplicates of others.
+    """
     drawn = phantoms(size)
     path = scratch / f"made-up-{count}-{size}.npy"
     shape = (count, size, size, 3)
     made = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
     rng = np.random.default_rng(0)
-    for start in range(0, count, BLOCK):
-        numbers = np.arange(start, min(start + BLOCK, count))
-        block = drawn[numbers % len(drawn)]
-        turns = rng.integers(0, 4, len(numbers))
-        block = np.stack([np.rot90(image, turn) for image, turn in zip(block, turns, strict=True)])
-        tint = rng.integers(-20, 21, (len(numbers), 1, 1, 3))
-        made[numbers] = np.clip(block + tint, 0, 255)
+    for number in range(count):
+        one, other = drawn[rng.integers(len(drawn), size=2)]
+        share = rng.uniform(0.3, 0.7)
+        blend = cv2.addWeighted(one, share, other, 1 - share, 0)
+        side = int(rng.uniform(0.6, 1) * size)
+        top, left = rng.integers(0, size - side + 1, 2)
+        part = np.rot90(blend[top : top + side, left : left + side], rng.integers(4))
+        made[number] = cv2.resize(np.ascontiguousarray(part), (size, size))
     return made
 
 
