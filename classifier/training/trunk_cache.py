@@ -144,9 +144,10 @@ class Trunk:
         self._folded.backbone.net.to(self.dtype)
         drawn = (self.views, self.augment, VERSION)
         self._key = (model.trunk_sha256(), str(self.dtype), *drawn, self.device.type)
-        channels, *sides = self._run(
-            torch.zeros(1, 3, self.size, self.size, device=self.device)
-        ).shape[1:]
+        # one image tells the shape; where XLA computes, the batch that it has to compile anyway
+        count = self.batch if self.device.type == "xla" else 1
+        empty = torch.zeros(count, 3, self.size, self.size, device=self.device)
+        channels, *sides = self._forward(empty).shape[1:]
         self._shape = (self.views + 1, *sides, channels)
         self._stores: dict[Hashable, KeptFeatures | None] = {}
         cache.trial += 1
@@ -250,9 +251,11 @@ class Trunk:
         count = len(x)
         if count < self.batch:
             x = torch.cat([x, x[:1].expand(self.batch - count, -1, -1, -1)])
-        x = x.contiguous(memory_format=torch.channels_last)
+        return self._forward(x)[:count]
+
+    def _forward(self, x: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
-            return self._folded.trunk(x)[:count]
+            return self._folded.trunk(x.contiguous(memory_format=torch.channels_last))
 
     def _views_of(self, images: ImageSet, view: int) -> Views | None:
         key = (images.kind, view, len(images.images))
