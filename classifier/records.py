@@ -53,6 +53,7 @@ class LikenessRecord(Record):
 
     training_images: int = Field(ge=1)  # that were looked at
     held_out_images: int = Field(ge=1)
+    shrinkage: float = Field(ge=0, le=1)  # of the covariance of features
     colour_mean: tuple[float, ...] = Field(min_length=6, max_length=6)
     colour_precision: tuple[tuple[float, ...], ...] = Field(min_length=6, max_length=6)
     sharpness_mean: float

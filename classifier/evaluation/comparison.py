@@ -18,7 +18,6 @@ from classifier.evaluation.likeness import (
     facts_of,
     in_words,
     mean_facts,
-    unit,
     words,
 )
 from classifier.model.classifier import Classifier
@@ -59,7 +58,7 @@ class Comparison:
         pixels = Looks.of(images, seen[0][0][:count], sides, size)
         folds = []
         for reference, passes in zip(self._references, seen, strict=True):
-            looks = dataclasses.replace(pixels, features=unit(passes[0][:count]))
+            looks = dataclasses.replace(pixels, features=passes[0][:count])
             folds.append(reference.distances(looks))
         mean = {kind: np.mean([fold[kind] for fold in folds], axis=0) for kind in folds[0]}
         self._distances.append(mean)

@@ -2,11 +2,10 @@
 
 Three distances of an image from the training images:
 
-- `features`: to the fifth nearest of some hundred training images, in the pooled features of the
-  last map, scaled to length 1 (Sun et al. 2022, "Out-of-distribution detection with deep nearest
-  neighbors", arXiv:2204.06507).
-- `colour`: of mean and deviation of L, a and b (CIELAB), Mahalanobis with a shrunk covariance
-  (Ledoit & Wolf 2004).
+- `features`: of the pooled features of the last map, Mahalanobis (Lee et al. 2018, "A simple
+  unified framework for detecting out-of-distribution samples", arXiv:1807.03888, classes as one)
+  with a covariance of some hundred training images, shrunk (Ledoit & Wolf 2004).
+- `colour`: of mean and deviation of L, a and b (CIELAB), in the same way.
 - `sharpness`: of the log of the Laplacian's variance over the brightness's variance, in standard
   deviations: power in high frequencies, at the size at which the model sees an image.
 
@@ -30,13 +29,13 @@ from classifier.records import LikenessFacts, LikenessRecord
 from data.store import Dataset
 
 HELD_OUT = 0.95  # share of held-out images that a reach holds
-NEIGHBOUR = 5  # whose distance counts: a single odd training image excuses nothing
 FEWEST = 20  # training and held-out images below which there is no scale
 SUSPECT, UNLIKE = 0.10, 0.25  # shares of unlike images from which it is said, and warned of
 CHANCE = 0.05  # probability of so many unlike images among held-out ones, above which it is not
 ODD = 0.5  # difference of the share of square or framed images that is said
 SIZES = 2.0  # ratio of median shorter sides that is said
 KINDS = ("features", "colour", "sharpness")
+COLOURS = 32  # px at which colours are measured: without grain
 NOISE = 1.0  # grey levels squared: a flat image has neither contrast nor sharpness
 DARK, LIT = 45, 80  # grey levels of a frame's corners, and that the centre has at least
 UNKNOWN = (
@@ -49,7 +48,7 @@ UNKNOWN = (
 class Looks:
     """What is measured of n images."""
 
-    features: np.ndarray  # float32 [n, d], of length 1
+    features: np.ndarray  # float32 [n, d]
     colour: np.ndarray  # float64 [n, 6], means and deviations of L, a, b
     sharpness: np.ndarray  # float64 [n]
     framed: np.ndarray  # bool [n]: three or four dark corners round a lit centre
@@ -60,7 +59,13 @@ class Looks:
         """Measure uint8 [n, s, s, 3] RGB, as a model of `size` px sees them."""
         pixels = [_measure(image, size) for image in images]
         colour, sharpness, framed = zip(*pixels, strict=True)
-        return Looks(unit(features), np.array(colour), np.array(sharpness), np.array(framed), sides)
+        return Looks(
+            features.astype(np.float32),
+            np.array(colour),
+            np.array(sharpness),
+            np.array(framed),
+            sides,
+        )
 
     @staticmethod
     def joined(parts: Iterable["Looks"]) -> "Looks":
@@ -88,7 +93,7 @@ class Reference:
     """The training images as other images are compared with them."""
 
     about: LikenessRecord
-    features: np.ndarray  # float16 [m, d], of training images, of length 1
+    features: np.ndarray  # float16 [m, d], of training images
 
     def distances(self, looks: Looks) -> dict[str, np.ndarray]:
         """By each of KINDS, and the largest (`distance`), float64 [n]; 95% of held-out reach 1."""
@@ -99,15 +104,17 @@ class Reference:
 
 def fit(training: Looks, held_out: Looks) -> Reference | None:
     """The reference, and its scale from held-out images; None where there are too few."""
-    from sklearn.covariance import ledoit_wolf  # here: predict need not load it
+    from sklearn.covariance import ledoit_wolf, ledoit_wolf_shrinkage  # predict needs none
 
     if min(len(training.framed), len(held_out.framed)) < FEWEST:
         return None
+    features = training.features.astype(np.float16)
     covariance, _ = ledoit_wolf(training.colour)
     ridge = 1e-3 * np.eye(6)  # of squared Lab units: images of one colour
     about = LikenessRecord(
         training_images=len(training.framed),
         held_out_images=len(held_out.framed),
+        shrinkage=_short(ledoit_wolf_shrinkage(features.astype(np.float64))),
         colour_mean=tuple(map(_short, training.colour.mean(0))),
         colour_precision=tuple(
             tuple(map(_short, row)) for row in np.linalg.inv(covariance + ridge)
@@ -119,7 +126,7 @@ def fit(training: Looks, held_out: Looks) -> Reference | None:
         framed=float(training.framed.mean()),
         side=training.side,
     )
-    reference = Reference(about, training.features.astype(np.float16))
+    reference = Reference(about, features)
     reach = _reach(_raw(held_out, reference))
     return Reference(about.model_copy(update={"reach": reach}), reference.features)
 
@@ -238,7 +245,8 @@ def _measure(image: np.ndarray, size: int) -> tuple[np.ndarray, float, bool]:
         way = cv2.INTER_AREA if len(image) > size else cv2.INTER_LINEAR
         image = cv2.resize(image, (size, size), interpolation=way)
     image = np.ascontiguousarray(image)
-    lab = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB).reshape(-1, 3)
+    small = cv2.resize(image, (COLOURS, COLOURS), interpolation=cv2.INTER_AREA)
+    lab = cv2.cvtColor(small.astype(np.float32) / 255, cv2.COLOR_RGB2LAB).reshape(-1, 3)
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
     edges = cv2.Laplacian(grey, cv2.CV_32F)
     sharpness = math.log((edges.var() + NOISE) / (grey.var() + NOISE))
@@ -250,22 +258,33 @@ def _measure(image: np.ndarray, size: int) -> tuple[np.ndarray, float, bool]:
     return colour, sharpness, framed
 
 
-def unit(features: np.ndarray) -> np.ndarray:
-    """Features [n, d], float32, scaled to length 1."""
-    lengths = np.linalg.norm(features, axis=1, keepdims=True)
-    return (features / np.maximum(lengths, 1e-12)).astype(np.float32)
-
-
 def _raw(looks: Looks, reference: Reference) -> dict[str, np.ndarray]:
     """Distances by kind, float64 [n], each in its own unit."""
     about = reference.about
     off = looks.colour - about.colour_mean
     colour = np.sqrt(np.einsum("ni,ij,nj->n", off, np.array(about.colour_precision), off))
     sharpness = np.abs(looks.sharpness - about.sharpness_mean) / about.sharpness_deviation
-    likeness = looks.features @ reference.features.astype(np.float32).T  # cosines
-    near = np.partition(-likeness, NEIGHBOUR - 1, axis=1)[:, NEIGHBOUR - 1]
-    features = np.sqrt(np.maximum(2 + 2 * near.astype(np.float64), 0))
+    features = _mahalanobis(looks.features, reference.features, about.shrinkage)
     return {"features": features, "colour": colour, "sharpness": sharpness}
+
+
+def _mahalanobis(features: np.ndarray, training: np.ndarray, shrinkage: float) -> np.ndarray:
+    """Float64 [n] of `features` [n, d] from those of training images [m, d].
+
+    The covariance is (1 - s) S + s tr(S) / d I, of shrinkage s. Woodbury's identity needs a matrix
+    [m, m] in place of its inverse [d, d].
+    """
+    known = training.astype(np.float64)
+    mean = known.mean(0)
+    known, off = known - mean, features.astype(np.float64) - mean
+    own = max(shrinkage * float(known.var(0).mean()), 1e-9)  # of every direction
+    shared = (1 - shrinkage) / len(known)
+    squares = (off**2).sum(1)
+    if shared > 0:
+        inner = known @ known.T + own / shared * np.eye(len(known))
+        along = off @ known.T
+        squares = squares - (along * np.linalg.solve(inner, along.T).T).sum(1)
+    return np.sqrt(np.maximum(squares, 0) / own)
 
 
 def _reach(distances: dict[str, np.ndarray]) -> dict[str, float]:

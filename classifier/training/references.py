@@ -3,7 +3,6 @@
 import numpy as np
 import torch
 
-from classifier.augment import load_batch
 from classifier.evaluation.comparison import watched
 from classifier.evaluation.likeness import (
     UNKNOWN,
@@ -14,9 +13,9 @@ from classifier.evaluation.likeness import (
     in_words,
     stored_sides,
 )
-from classifier.model.classifier import Classifier
 from classifier.records import LikenessFacts
 from classifier.training.setup import TrainingSetup
+from classifier.training.trunk_cache import PLAIN, ImageSet, Trunk
 from data.store import Dataset
 from dermsynth import progress
 from dermsynth.device import Compute
@@ -26,12 +25,12 @@ MOST = 300  # images of a part that are looked at, drawn at random: seconds in a
 
 
 def compare_parts(
-    setup: TrainingSetup, model: Classifier, compute: Compute
+    setup: TrainingSetup, trunk: Trunk, compute: Compute
 ) -> tuple[Reference | None, dict[str, LikenessFacts]]:
     """The training images as a reference, and how unlike them the test part and external sets are.
 
-    The model is the best one. The scale is that of validation images; None and {} where there are
-    too few of them.
+    `trunk` is of the best model; what it keeps of images is not computed again. The scale is that
+    of validation images; None and {} where there are too few of them.
     """
     dataset, fold = setup.dataset, setup.fold
     parts = {name: (dataset, dataset.rows(name, fold)) for name in ("train", "val", "test")}
@@ -39,12 +38,11 @@ def compare_parts(
         parts[f"external/{name}"] = external, setup.external_tests[name].rows
     some = {name: (source, _drawn(rows, name)) for name, (source, rows) in parts.items()}
     total = sum(len(rows) for _, rows in some.values())
-    model = model.for_inference()
     with progress.late(total, "comparing with training images", "img") as bar:
         looks = {}
         for name, (source, rows) in some.items():
             if len(rows):
-                looks[name] = _look(setup, model, compute, source, rows)
+                looks[name] = _look(setup, trunk, compute, source, rows)
             bar.update(len(rows))
     if "val" not in looks or (reference := fit(looks["train"], looks["val"])) is None:
         return None, {}
@@ -77,18 +75,17 @@ def _drawn(rows: np.ndarray, name: str) -> np.ndarray:
 
 @torch.no_grad()
 def _look(
-    setup: TrainingSetup, model: Classifier, compute: Compute, source: Dataset, rows: np.ndarray
+    setup: TrainingSetup, trunk: Trunk, compute: Compute, source: Dataset, rows: np.ndarray
 ) -> Looks:
     """Measures of some images, as they are."""
+    model, stored = trunk.model.eval(), ImageSet.stored("real", source)
     looks, at_once = [], model.spec.at_once
     for start in range(0, len(rows), at_once):
         part = rows[start : start + at_once]
-        images = np.asarray(source.images[part])
-        full = compute.filled(np.arange(len(part)), at_once)
-        x = load_batch(images[full], model.spec.size, None).to(compute.device)
-        metadata = setup.numbers(source, compute.device, part[full])
+        full = compute.filled(part, at_once)
+        metadata = setup.numbers(source, compute.device, full)
         with watched(model) as seen, compute.autocast():
-            model(x, metadata)
-        sides = stored_sides(source, part)
+            model.tail(trunk.features(stored, full, np.full(len(full), PLAIN)), metadata)
+        images, sides = np.asarray(source.images[part]), stored_sides(source, part)
         looks.append(Looks.of(images, seen[0][: len(part)], sides, model.spec.size))
     return Looks.joined(looks)

@@ -137,7 +137,7 @@ def _train_and_test(
             "steps": len(loop.history) * loop.per_epoch,
             "training_seconds": round(loop.seconds, 1),
         }
-        reference, likeness = compare_parts(setup, loop.model, loop.compute)
+        reference, likeness = compare_parts(setup, loop.trunk, loop.compute)
         facts["likeness"] = likeness
         outputs = (predictions, loop.history, facts, reference)
         metrics, parts = write_outputs(setup, folder, loop.model, *outputs)

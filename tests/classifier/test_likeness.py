@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.covariance import ledoit_wolf
 
 from classifier.evaluate import EvaluateOptions, evaluate
 from classifier.evaluation import likeness, page_figures
@@ -258,3 +259,14 @@ def test_a_training_looks_at_a_bounded_number_of_images(monkeypatch):
     assert len(np.unique(drawn)) == 50
     assert (drawn == references._drawn(np.arange(1000), "train")).all()
     assert (references._drawn(np.arange(30), "val") == np.arange(30)).all()
+
+
+def test_the_distance_of_features_is_mahalanobis_with_the_shrunk_covariance(reference):
+    """Computed without the covariance's inverse, it is that of the inverse."""
+    seen, known = looks(pictures(50, 9), 9), reference.features.astype(np.float64)
+    covariance, shrinkage = ledoit_wolf(known)
+    assert reference.about.shrinkage == pytest.approx(shrinkage, rel=1e-4)
+    off = seen.features - known.mean(0)
+    expected = np.sqrt(np.einsum("ni,ij,nj->n", off, np.linalg.inv(covariance), off))
+    found = reference.distances(seen)["features"] * reference.about.reach["features"]
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
