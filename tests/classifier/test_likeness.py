@@ -270,3 +270,21 @@ def test_the_distance_of_features_is_mahalanobis_with_the_shrunk_covariance(refe
     expected = np.sqrt(np.einsum("ni,ij,nj->n", off, np.linalg.inv(covariance), off))
     found = reference.distances(seen)["features"] * reference.about.reach["features"]
     np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+@pytest.mark.slow  # three trainings
+def test_a_run_of_all_folds_says_the_mean_over_its_models(runs, tmp_path, make_table, capsys):
+    options = replace(
+        TrainOptions(),
+        **{"backbone": "efficientnet-lite0", "size": SIZE, "frozen": 7, "batch": 16, "views": 1},
+        **{"device": "cpu", "precision": "fp32", "tracking": "none", "epochs": 1, "fold": "all"},
+        **{"data": runs / "own", "out": tmp_path / "run", "external": (f"o={runs / 'other'}",)},
+    )
+    train(options)
+    cpu = ComputeOptions("cpu", "fp32")
+    predict(PredictOptions(tmp_path / "run", runs / "other", tmp_path / "o.csv", compute=cpu))
+    record = json.loads((tmp_path / "o.likeness.json").read_text())
+    assert record["images"]["unlike"] == 1
+    found = evaluate(EvaluateOptions(tmp_path / "run", out=tmp_path / "e", replicates=200))
+    assert found["likeness"]["parts"]["external/o"]["unlike"] == 1
+    assert "warning: external/o: 100% of these images" in capsys.readouterr().out
