@@ -15,12 +15,13 @@ from data.store import COLUMNS, write_dataset
 
 DRAWN = 100  # phantoms that are really drawn, or about as many
 LARGEST_DRAWN = 128  # px
+SHADE = 40.0  # grey levels, deviation of the colours at 6x6 places
 FOLDS = 5
 
 
 def images(count: int, size: int, scratch: Path) -> np.ndarray:
-    """uint8 [count, size, size, 3], a memory map in `scratch`: blends of two phantoms, cropped and
-    turned, few of them near-duplicates of others.
+    """uint8 [count, size, size, 3], a memory map in `scratch`: blends of two phantoms, cropped,
+    turned and shaded, each by itself, so that few are near-duplicates of others.
     """
     drawn = phantoms(size)
     path = scratch / f"made-up-{count}-{size}.npy"
@@ -34,7 +35,10 @@ def images(count: int, size: int, scratch: Path) -> np.ndarray:
         side = int(rng.uniform(0.6, 1) * size)
         top, left = rng.integers(0, size - side + 1, 2)
         part = np.rot90(blend[top : top + side, left : left + side], rng.integers(4))
-        made[number] = cv2.resize(np.ascontiguousarray(part), (size, size))
+        shade = rng.normal(0, SHADE, (6, 6, 3)).astype(np.float32)
+        image = cv2.resize(np.ascontiguousarray(part), (size, size)).astype(np.float32)
+        image += cv2.resize(shade, (size, size), interpolation=cv2.INTER_CUBIC)
+        made[number] = image.clip(0, 255)
     return made
 
 
