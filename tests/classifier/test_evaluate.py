@@ -432,6 +432,7 @@ def test_the_synthetic_share_and_the_pool_are_said_in_words():
     assert synthetic_facts({"columns": "age"}, {}, target) == {}  # metadata alone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["oof", "test"])
 def test_grad_cam_of_all_folds_shows_a_model_images_that_are_new_to_it(
     part, described, tmp_path, monkeypatch, drawn

@@ -116,13 +116,21 @@ class Killed(Exception):
     pass
 
 
+def slow(*values):
+    """A case for `make test-all`."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     "kind",
     [
         {"oversample": "0.3"},
         {"views": 0, "backbone": "efficientnet-b0", "weights": "none", "frozen": 14},
-        {"batch_norm": "adapt", "epochs": 2, "views": 0},
-        {"head_epochs": 1, "ema": 0.9, "clip": 1.0, "schedule": "plateau", "plateau_patience": 0},
+        slow({"batch_norm": "adapt", "epochs": 2, "views": 0}),
+        slow(
+            {"head_epochs": 1, "ema": 0.9, "clip": 1.0}
+            | {"schedule": "plateau", "plateau_patience": 0}
+        ),
         {
             **{"cutmix": 0.5, "mixup": 0.3, "augment": "flips", "views": 0},
             **{"sampler": "balanced", "accumulate": 2},

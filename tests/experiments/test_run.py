@@ -59,10 +59,12 @@ FIELDS = {
 
 
 @pytest.fixture(scope="module", autouse=True)
-def short_audits() -> Iterator[None]:
-    """Its network learns enough elsewhere."""
+def short_evaluations() -> Iterator[None]:
+    """Its networks learn enough elsewhere."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("gan.evaluation.audit.STEPS", 10)
+        patch.setattr("gan.evaluation.diagnosis_network.EPOCHS", 1)
+        patch.setattr("gan.evaluation.diagnosis_network.LEAST_STEPS", 5)
         yield
 
 
@@ -338,6 +340,7 @@ def test_without_the_benign_pool_there_is_a_result_all_the_same(tmp_path: Path):
     assert shortcuts(tmp_path, [], [trial], pd.DataFrame(), resolve("cpu", "fp32")) == []
 
 
+@pytest.mark.slow
 def test_the_plan_was_made_before_and_stands_in_the_report(rotated: Path):
     plan = json.loads((rotated / "plan.json").read_text())
     assert plan["cost"]["n_trainings"] == len(pd.read_parquet(rotated / "trials.parquet")) == 15

@@ -192,6 +192,7 @@ def test_bad_input_is_refused(run, blobs, dataset, make_dataset, tmp_path):
     assert not (run / "evaluation").exists()
 
 
+@pytest.mark.slow
 def test_an_evaluation_is_sealed_replaced_and_known_by_its_subject(score, make_lesions, tmp_path):
     pool = tmp_path / "pool"
     first = score(make_lesions(60, 32, seed=9))
