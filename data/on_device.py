@@ -45,10 +45,9 @@ class DeviceImages:
         if free is None or count * image <= SHARE * free:
             self._there = self._sent()
             return
-        card = torch.cuda.current_device() if device.type == "cuda" else None
-        # a thread begins on the first card, whichever is this process's
-        begin = (torch.cuda.set_device, (card,)) if card is not None else (None, ())
-        self._reader = ThreadPoolExecutor(1, "read ahead", *begin)
+        # only CUDA says what is free; a thread begins on the first card, not on this process's
+        card = torch.cuda.current_device()
+        self._reader = ThreadPoolExecutor(1, "read ahead", torch.cuda.set_device, (card,))
         print(
             f"note: {count} images of {size} px are {count * image / 2**30:.1f} GiB, more than "
             f"half of the {free / 2**30:.1f} GiB that are free on {device} "

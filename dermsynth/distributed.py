@@ -13,7 +13,6 @@ import signal
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -90,10 +89,6 @@ class Processes:
         with _exchange():
             distributed.broadcast(decision, 0)
         return int(decision)
-
-    def rank0_says(self, path: Path) -> Path:
-        """Rank 0's path, in every process, which waits for it."""
-        return self.rank0_gives(path)
 
     def rank0_gives(self, value: T) -> T:
         """Rank 0's value, in every process, which waits for it; it is not of a device."""

@@ -100,7 +100,7 @@ def train(options: TrainOptions) -> Path:
         part = training_part(dataset, images.fold, classes)
         config = resolve_config(options, dataset.size, len(part.classes))
         check_shares(config.batch, model.accumulate, processes, least=2)
-    out = processes.rank0_says(run.out or _default_out(dataset.path, options))
+    out = processes.rank0_gives(run.out or _default_out(dataset.path, options))
     minutes = _minutes(options, compute.device.type)
     named = {"data": dataset.path, "out": out, "classes": classes, "batch": config.batch}
     plan = Plan(replace(options, **named, minutes=minutes), dataset, part, out, out)
@@ -110,7 +110,7 @@ def train(options: TrainOptions) -> Path:
         folder = stack.enter_context(_folder(plan)) if processes.is_rank0 else None
         if processes.rank0_decides(folder is not None and _is_done(folder, plan)):
             return out
-        plan = dataclasses.replace(plan, path=processes.rank0_says(folder.path if folder else out))
+        plan = dataclasses.replace(plan, path=processes.rank0_gives(folder.path if folder else out))
         if folder is not None:
             if folder.was_finished:
                 folder.loosen(WEIGHTS, DESCRIPTION)
