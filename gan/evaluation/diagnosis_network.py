@@ -92,9 +92,7 @@ class DiagnosisNetwork(nn.Module):
 
     def pooled(self, x: torch.Tensor) -> torch.Tensor:
         """Averages of the last stage's maps, float32 [n, 256], before they are scaled."""
-        if x.shape[-1] > SIDE:
-            x = F.interpolate(x, SIDE, mode="area")
-        x = (2 * x - 1).contiguous(memory_format=torch.channels_last)
+        x = (2 * reduced(x) - 1).contiguous(memory_format=torch.channels_last)
         return self.stages(self.stem(x)).float().mean((2, 3))
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
@@ -104,6 +102,36 @@ class DiagnosisNetwork(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The features, float32 [n, 256]."""
         return self.pooled(x) / self.scale
+
+
+class EarlyMaps(nn.Module):
+    """What fine detail is to a DiagnosisNetwork: float [n, 3, s, s] in 0..1 -> float32 [n, 64].
+
+    Of each map of the stem (64 x 64 for 128 px) and of the first stage (32 x 32) the log of the
+    standard deviation of its differences to the mean of the 3 x 3 around. Means and whole
+    deviations, which know colours and outlines, hardly see a blur of 1 px.
+    """
+
+    def __init__(self, network: DiagnosisNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The features, float32 [n, 64]."""
+        x = (2 * reduced(x) - 1).contiguous(memory_format=torch.channels_last)
+        stem = self.network.stem[:2](x)
+        first = self.network.stages[:2](self.network.stem[2:](stem.clone()))
+        return torch.cat([_detail(maps.float()) for maps in (stem, first)], 1)
+
+
+def _detail(maps: torch.Tensor) -> torch.Tensor:
+    around = F.avg_pool2d(maps, 3, 1, 1, count_include_pad=False)
+    return ((maps - around).std((2, 3)) + 1e-3).log()
+
+
+def reduced(x: torch.Tensor) -> torch.Tensor:
+    """Images no larger than SIDE."""
+    return F.interpolate(x, SIDE, mode="area") if x.shape[-1] > SIDE else x
 
 
 @dataclass(frozen=True)
@@ -182,6 +210,12 @@ def load_diagnosis_network(
     network.load_state_dict(state["network"])
     name = f"diagnosis-resnet18-{_fingerprint(network)}"
     return FeatureNetwork(name, network.eval().requires_grad_(False)), state["facts"]
+
+
+def early_maps(network: FeatureNetwork) -> FeatureNetwork:
+    """What fine detail is to a network of `load_diagnosis_network`."""
+    assert isinstance(network.module, DiagnosisNetwork)
+    return FeatureNetwork(f"{network.name}-early", EarlyMaps(network.module).eval())
 
 
 def _lesson(dataset: Dataset, fold: int) -> _Lesson | None:

@@ -11,6 +11,7 @@ from dermsynth.errors import UserError
 from dermsynth.manifest import Sealed, open_sealed, read_manifest
 from dermsynth.records import Record
 from gan.evaluation.audit import AuditRecord
+from gan.evaluation.texture import TextureRecord
 
 KIND, FOLDER, HEADER = "generator-evaluation", "evaluation", "evaluation.json"
 PAGE, CLOSEST = "evaluation.html", "memorisation.png"
@@ -120,6 +121,7 @@ class EvaluationRecord(Record):
     # --- what is wrong with it; None in evaluations of before
     pixels: PixelRecord | None = None  # against training images; None: too few
     audit: AuditRecord | None = None
+    texture: TextureRecord | None = None
     quality: QualityRecord | None = None
 
     # --- of what

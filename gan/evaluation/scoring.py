@@ -34,6 +34,8 @@ from gan.evaluation.metrics import (
 )
 from gan.evaluation.records import EvaluationRecord
 from gan.evaluation.subject import Images, Subject, open_source, open_subject
+from gan.evaluation.texture import TextureRecord, texture
+from gan.evaluation.texture import words as texture_words
 from gan.exploration import ROWS, save_galleries
 from gan.options import EvaluateOptions, NetworkName
 from gan.sampling import draw_labels
@@ -51,6 +53,7 @@ class _Networks:
     chosen: NetworkName
     imagenet: FeatureNetwork  # always there: it saw neither side of the split
     diagnosis: FeatureNetwork | None
+    early: FeatureNetwork | None  # what fine detail is to it
     facts: dict[str, Any]  # about the diagnosis network
 
 
@@ -99,6 +102,7 @@ def score(options: EvaluateOptions) -> dict[str, Any]:
             **(_fid(subject.images, judge, compute, options.seed) if judge else {}),
             "diagnosis_network": networks.facts or None,
             **_quality(subject, compute, options.seed),
+            "texture": texture(subject.images, networks.early, compute, options.seed).model_dump(),
             "n_training": len(subject.images.training),
             "dataset": str(subject.dataset.path),
             "folds_hash": subject.dataset.folds_hash,
@@ -133,10 +137,11 @@ def _networks(
 ) -> _Networks:
     """The wanted network and, where that costs no training, the other one too."""
     chosen = wanted or ("diagnosis" if diagnosis_network.can_learn(dataset, fold) else "imagenet")
-    trained, facts = None, {}
+    trained, early, facts = None, None, {}
     if chosen == "diagnosis" or diagnosis_network.is_ready(dataset, fold):
         trained, facts = diagnosis_network.load_diagnosis_network(dataset, fold, compute)
-    return _Networks(chosen, imagenet_network(), trained, facts)
+        early = diagnosis_network.early_maps(trained)
+    return _Networks(chosen, imagenet_network(), trained, early, facts)
 
 
 def _independent(chosen: NetworkName, subject: Subject) -> bool | None:
@@ -359,6 +364,7 @@ def _report(result: dict[str, Any], target: Path) -> None:
         f"(real: {', '.join(f'{value:.2f}' for value in result['floor'].values())})",
         f"memorisation: {copies}",
         f"drift: {', '.join(drifting) or 'none'}",
+        *texture_words(TextureRecord.model_validate(result["texture"])),
         *_told(result),
         f"{target / records.HEADER}, {target / records.PAGE}",
     ]

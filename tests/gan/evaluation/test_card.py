@@ -33,6 +33,10 @@ def result(measured):
         "memorisation_flagged": False,
         "quality": {"findings": [], "not_checked": []},
         "audit": {"missing": "too few", "spectrum": SPECTRUM},
+        "texture": {
+            **{"synthetic": None, "blur": 1.0, "spectrum_synthetic": 2.5},
+            **{"spectrum_real": 0.3, "spectrum_blurred": 9.4},
+        },
         "memorisation_in": {"features": space, "pixels": space},
         "drift": {
             name: dataclasses.asdict(one) | {"verdict": "same", "narrower": False}
