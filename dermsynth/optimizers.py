@@ -1,6 +1,7 @@
 """Optimizers and moving averages that never wait for an accelerator, nor make it compile anew."""
 
 import inspect
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,43 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float, device: torch.device
             group["lr"].copy_(send(there, device)[0])
         else:
             group["lr"] = send(there, device)[0].clone()
+
+
+@torch.no_grad()
+def settle(
+    device: torch.device,
+    optimizers: Iterable[torch.optim.Optimizer],
+    networks: Iterable[torch.nn.Module],
+    others: Iterable[torch.Tensor] = (),
+) -> None:
+    """Where XLA computes, make the first step like all others, or it would compile for itself.
+
+    What a step of Adam makes on its way is made now, and all that a step changes is changed by
+    nothing: until then a copy shares its original's memory, and views and norms are made otherwise.
+    `Compute.step` is to follow.
+    """
+    if device.type != "xla":
+        return
+    tensors, learnt = list(others), []
+    for network in networks:
+        tensors += [*network.parameters(), *network.buffers()]
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            tensors += [rate] if isinstance(rate := group["lr"], torch.Tensor) else []
+            for parameter in group["params"]:
+                state = optimizer.state[parameter]
+                if not state:
+                    state["step"] = torch.zeros((), device=device)
+                    state["exp_avg"] = torch.zeros_like(parameter)
+                    state["exp_avg_sq"] = torch.zeros_like(parameter)
+                tensors += state.values()
+                learnt.append(parameter)
+    for tensor in tensors:
+        if tensor.dtype != torch.bool:
+            tensor.mul_(1)
+    for parameter in learnt:  # by Adam's operation: a result's declared type depends on it
+        nothing = torch.zeros_like(parameter)
+        parameter.addcdiv_(nothing, nothing + 1)
 
 
 def rate_of(optimizer: torch.optim.Optimizer) -> float:

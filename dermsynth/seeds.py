@@ -5,6 +5,7 @@ therefore repeats an unbroken one without any generator state in its checkpoint.
 """
 
 import hashlib
+import sys
 
 import numpy as np
 
@@ -24,4 +25,7 @@ def seed_torch(*parts: int | str) -> None:
     """Seed torch's default generators (CPU and accelerator): dropout, noise, augmentation."""
     import torch
 
-    torch.manual_seed(derive(*parts))
+    seed = derive(*parts)
+    torch.manual_seed(seed)
+    if (xla := sys.modules.get("torch_xla")) is not None:
+        xla.manual_seed(seed)  # torch leaves XLA's generator alone

@@ -12,7 +12,7 @@ from dermsynth.cuda_graph import Graphed
 from dermsynth.device import Compute
 from dermsynth.distributed import Processes
 from dermsynth.errors import UserError
-from dermsynth.optimizers import Adam, adam_options, load_optimizer, move_average
+from dermsynth.optimizers import Adam, adam_options, load_optimizer, move_average, settle
 from dermsynth.seeds import seed_torch
 from dermsynth.tensors import send
 from gan import ada
@@ -76,7 +76,8 @@ class Trainer:
             )
         )
         self.loss = LOSSES[config.loss]
-        self.sums: dict[str, torch.Tensor] = {}  # of what was measured since `take_means`
+        # of what was measured since `take_means`
+        self.sums = {name: torch.zeros((), device=compute.device) for name in self._measures()}
         self._due: set[str] = set()  # which of them were measured since then
         self._measured: dict[Hashable, set[str]] = {}  # by each kind of step
         self._noting: set[str] = set()  # by the step that runs
@@ -84,6 +85,7 @@ class Trainer:
         self._graph = Graphed(self._iterate, "gan", record=self.processes.count == 1)
         self.ada_p = torch.zeros((), device=compute.device)
         self.ada_signs = torch.zeros((), device=compute.device)  # mean since the last change of p
+        self._settle()
 
     @property
     def images_a_step(self) -> int:
@@ -101,6 +103,7 @@ class Trainer:
         if hasattr(self.generator, "begin_from"):
             self.generator.begin_from(self._to_input(torch.from_numpy(images)))
             self.ema.load_state_dict(self.generator.state_dict())
+            self._settle()
 
     def step(self, real: torch.Tensor, labels: Labels = None) -> None:
         """One iteration: `critic_steps` steps of the discriminator, one of the generator.
@@ -257,11 +260,16 @@ class Trainer:
         """Add one of `share` equal parts of what a step measured."""
         self._noting |= set(values)
         for name, value in values.items():
-            part = value.detach().float() / share
-            if name in self.sums:
-                self.sums[name] += part
-            else:
-                self.sums[name] = part.clone()
+            self.sums[name] += value.detach().float() / share
+
+    def _measures(self) -> list[str]:
+        """What steps measure, in the order of a row."""
+        network, names = self.discriminator, ["loss_d", "score_real", "score_fake"]
+        names += ["spread_real", "spread_fake"]
+        names += ["loss_class"] * hasattr(network, "forward_with_classes")
+        names += ["loss_reconstruction"] * hasattr(network, "forward_with_reconstruction")
+        names += ["penalty"] * (self.config.penalty != "none")
+        return [*names, "loss_g"]
 
     def take_means(self, steps: int) -> dict[str, float]:
         """Means over the last `steps` steps; starts over. Waits for the device.
@@ -311,9 +319,19 @@ class Trainer:
             else:
                 part.load_state_dict(state[name])
         self.steps = state["step"]
-        self.sums = {name: value.to(device) for name, value in state["sums"].items()}
-        self._due = set(self.sums)
+        for name, value in self.sums.items():
+            value.copy_(state["sums"].get(name, torch.zeros(())))
+        self._due = set(state["sums"])
         self.ada_p, self.ada_signs = state["ada_p"].to(device), state["ada_signs"].to(device)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Before a first step, new or resumed."""
+        networks = self.generator, self.discriminator, self.ema
+        optimizers = self.generator_optimizer, self.discriminator_optimizer
+        others = [*self.sums.values(), self.ada_p, self.ada_signs]
+        settle(self.compute.device, optimizers, networks, others)
+        self.compute.step()
 
     def _check_fits(self, state: dict[str, Any]) -> None:
         if state.get("version") != VERSION:

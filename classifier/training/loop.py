@@ -24,7 +24,7 @@ from dermsynth.cuda_graph import Graphed
 from dermsynth.distributed import Processes
 from dermsynth.errors import OtherProcessError, UserError
 from dermsynth.files import write_json
-from dermsynth.optimizers import AdamW, adam_options, load_optimizer, rate_of, set_rate
+from dermsynth.optimizers import AdamW, adam_options, load_optimizer, rate_of, set_rate, settle
 from dermsynth.seeds import seed_torch
 from dermsynth.tracking import Tracker
 
@@ -76,6 +76,7 @@ class Loop:
         # in these steps, of this process's images: logits beside targets [n, 2 outputs]
         self.said: list[torch.Tensor] = []
         self.seconds = 0.0  # before this start
+        self._settle()
 
     def step(self, step: int) -> None:
         """One iteration. Never waits for the device; its loss is read by `_read_losses`."""
@@ -183,6 +184,7 @@ class Loop:
             self.said = [saved["said"].to(self.compute.device)]
         for epoch in self.history:
             self.plateau.update(epoch)
+        self._settle()
         return saved["step"]
 
     def _read_losses(self) -> None:
@@ -310,6 +312,13 @@ class Loop:
             "seconds": self.seconds + time.monotonic() - self.started,
         }
         checkpoint.save(self.folder / CHECKPOINT, state)
+
+    def _settle(self) -> None:
+        """Before a first step, new or resumed."""
+        device = self.compute.device
+        set_rate(self.optimizer, self.options.steps.lr, device)
+        settle(device, [self.optimizer], [self.model], self.average.state.values())
+        self.compute.step()
 
     def _optimizer(self) -> AdamW:
         parameters = [p for p in self.model.parameters() if p.requires_grad]
