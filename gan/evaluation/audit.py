@@ -163,7 +163,9 @@ def shortcut_score(
     names = np.arange(m) if groups is None else groups
     made = np.array([f"synthetic {i}" for i in range(n)])
     scores = np.concatenate([synthetic_benign, real_benign])
-    auc, low, high = _auc(np.arange(n + m) < n, np.concatenate([made, names.astype(str)]), scores)
+    auc, low, high = grouped_auc(
+        np.arange(n + m) < n, np.concatenate([made, names.astype(str)]), scores
+    )
     return ShortcutScore(auc=auc, low=low, high=high, n_synthetic=n, n_real=m)
 
 
@@ -291,7 +293,7 @@ def _told_apart(
     both = np.concatenate([other_unseen.images, real_unseen.images])
     is_other = np.arange(len(both)) < len(other_unseen)
     names = np.concatenate([other_unseen.groups.astype(str), real_unseen.groups.astype(str)])
-    auc, low, high = _auc(is_other, names, _scores(network, both, compute, seed))
+    auc, low, high = grouped_auc(is_other, names, _scores(network, both, compute, seed))
     n, m = len(real_unseen), len(other_unseen)
     return AucRecord(auc=auc, low=low, high=high, n_real=n, n_other=m)
 
@@ -350,7 +352,7 @@ def _crops(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return turn_each(cut, rng.integers(0, COUNT, len(images)))
 
 
-def _auc(
+def grouped_auc(
     positive: np.ndarray, names: np.ndarray, scores: np.ndarray
 ) -> tuple[float | None, float | None, float | None]:
     """AUC and its 95% interval over groups; None with fewer than two of either kind."""

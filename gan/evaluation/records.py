@@ -11,6 +11,7 @@ from dermsynth.errors import UserError
 from dermsynth.manifest import Sealed, open_sealed, read_manifest
 from dermsynth.records import Record
 from gan.evaluation.audit import AuditRecord
+from gan.evaluation.membership import MembershipRecord
 from gan.evaluation.texture import TextureRecord
 
 KIND, FOLDER, HEADER = "generator-evaluation", "evaluation", "evaluation.json"
@@ -122,6 +123,7 @@ class EvaluationRecord(Record):
     pixels: PixelRecord | None = None  # against training images; None: too few
     audit: AuditRecord | None = None
     texture: TextureRecord | None = None
+    membership: MembershipRecord | None = None
     quality: QualityRecord | None = None
 
     # --- of what

@@ -20,7 +20,7 @@ from dermsynth.options import as_plain
 from dermsynth.progress import waiting
 from dermsynth.records import write_record
 from dermsynth.seeds import generator as random_generator
-from gan.evaluation import card, diagnosis_network, drift, pairs, records
+from gan.evaluation import card, diagnosis_network, drift, membership, pairs, records, said
 from gan.evaluation.audit import audit_pool
 from gan.evaluation.features import FeatureNetwork, extract, imagenet_network
 from gan.evaluation.fid import fid, inception, inception_features
@@ -34,8 +34,7 @@ from gan.evaluation.metrics import (
 )
 from gan.evaluation.records import EvaluationRecord
 from gan.evaluation.subject import Images, Subject, open_source, open_subject
-from gan.evaluation.texture import TextureRecord, texture
-from gan.evaluation.texture import words as texture_words
+from gan.evaluation.texture import texture
 from gan.exploration import ROWS, save_galleries
 from gan.options import EvaluateOptions, NetworkName
 from gan.sampling import draw_labels
@@ -102,6 +101,7 @@ def score(options: EvaluateOptions) -> dict[str, Any]:
             **(_fid(subject.images, judge, compute, options.seed) if judge else {}),
             "diagnosis_network": networks.facts or None,
             **_quality(subject, compute, options.seed),
+            "membership": _membership(subject, near, compute),
             "texture": texture(subject.images, networks.early, compute, options.seed).model_dump(),
             "n_training": len(subject.images.training),
             "dataset": str(subject.dataset.path),
@@ -125,7 +125,7 @@ def score(options: EvaluateOptions) -> dict[str, Any]:
         inputs = {"subject": source.as_input, "dataset": subject.dataset.as_input}
         parts = {"scores": digest(record.model_dump(exclude={"dataset"}))}
         seal(folder, records.KIND, parts, inputs, as_plain(options))
-    _report(result, out)
+    print("\n".join(said.lines(record, out)))
     return result
 
 
@@ -298,6 +298,17 @@ def _quality(subject: Subject, compute: Compute, seed: int) -> dict[str, Any]:
     return {"pixels": pixels, "audit": audit}
 
 
+def _membership(subject: Subject, near: dict[str, _Near], compute: Compute) -> dict[str, Any]:
+    """What attacks learn of who was trained on."""
+    images, scores = subject.images, membership.NO_DISCRIMINATOR
+    if subject.is_generator:
+        real = np.concatenate([images.training, images.held_out])
+        scores = membership.discriminator_scores(subject.path, real, compute)
+    distances = {space: found.synthetic for space, found in near.items()}
+    n = len(images.training)
+    return membership.membership(distances, scores, images.groups, n).model_dump()
+
+
 def _fid(images: Images, judge: torch.nn.Module, compute: Compute, seed: int) -> dict[str, float]:
     """FID against held-out images, and that of as many training images."""
     matched, floor = _matched(images.synthetic, images.training, seed)
@@ -345,50 +356,3 @@ def _galleries(run: Sealed, seed: int, compute: Compute, folder: Path) -> dict[s
     network, record = load_generator(run)
     labels = draw_labels(record.classes, None, ROWS, seed)
     return save_galleries(network, labels, seed, compute, folder)
-
-
-def _report(result: dict[str, Any], target: Path) -> None:
-    copying = {True: "COPIES OF TRAINING IMAGES", False: "no copying seen"}
-    ratio = result["memorisation"]
-    copies = "not defined" if ratio is None else f"ratio {ratio:.2f} (1 chance, 0 copies), "
-    copies += copying.get(result["memorisation_flagged"], "")
-    verdicts = {name: drifted["verdict"] for name, drifted in result["drift"].items()}
-    drifting = [name for name in verdicts if verdicts[name] in ("more", "less")]
-    lines = [
-        f"KID x1000 {1000 * result['kid']:.1f} +- {1000 * result['kid_std']:.1f}, real against "
-        f"real {1000 * result['kid_floor']:.1f} +- {1000 * result['kid_floor_std']:.1f} "
-        f"({result['evaluation_network']}, {result['n_synthetic']} synthetic, "
-        f"{result['n_real']} held-out images)",
-        f"precision {result['precision']:.2f}, recall {result['recall']:.2f}, density "
-        f"{result['density']:.2f}, coverage {result['coverage']:.2f} "
-        f"(real: {', '.join(f'{value:.2f}' for value in result['floor'].values())})",
-        f"memorisation: {copies}",
-        f"drift: {', '.join(drifting) or 'none'}",
-        *texture_words(TextureRecord.model_validate(result["texture"])),
-        *_told(result),
-        f"{target / records.HEADER}, {target / records.PAGE}",
-    ]
-    if result["independent"] is False:
-        lines.insert(1, "the discriminator saw features akin to these: choose --network diagnosis")
-    if result["kid_other"] is not None:
-        other = f"{1000 * result['kid_other']:.1f} +- {1000 * result['kid_other_std']:.1f}"
-        lines.insert(1, f"KID x1000 {other} by {result['evaluation_network_other']}")
-    print("\n".join(lines))
-
-
-def _told(result: dict[str, Any]) -> list[str]:
-    """The shortcut audit and what the quality gate found, a line each."""
-    lines, audit = [], result["audit"]
-    if audit["missing"] is None:
-        synthetic, blurred, real = (audit[kind] for kind in ("synthetic", "blurred", "real"))
-        lines.append(
-            f"told from real images by a small network: AUC {synthetic['auc']:.2f} "
-            f"[{synthetic['low']:.2f}, {synthetic['high']:.2f}] (blurred real {blurred['auc']:.2f},"
-            f" real against real {real['auc']:.2f})"
-        )
-    lines += [f"not checked: {sentence}" for sentence in result["quality"]["not_checked"]]
-    found = [
-        f"{one['severity'].upper()} {one['code']}: {one['sentence']}"
-        for one in result["quality"]["findings"]
-    ]
-    return [*lines, *(found or ["quality gate: nothing found"])]

@@ -89,7 +89,13 @@ def describe(name: str, config: Hyperparameters) -> ArchitectureRecord:
 
 
 def restore_generator(description: ArchitectureRecord, source: str) -> nn.Module:
-    """A generator, not yet with its weights, from `describe`'s form.
+    """A generator, not yet with its weights, from `describe`'s form. Raises as `restore`."""
+    chosen, config = restore(description, source)
+    return chosen.generator(config)
+
+
+def restore(description: ArchitectureRecord, source: str) -> tuple[Architecture, Any]:
+    """An architecture and its config from `describe`'s form.
 
     Raises UserError that begins with `source`, where the description was read, for an architecture
     or hyperparameters that this version of the code does not know.
@@ -116,4 +122,4 @@ def restore_generator(description: ArchitectureRecord, source: str) -> nn.Module
         raise UserError(
             f"{source}: size {made.size}, expected one of {', '.join(map(str, SIZES))}; {mend}"
         )
-    return chosen.generator(made)
+    return chosen, made

@@ -105,8 +105,8 @@ def test_the_page_says_what_is_wrong_and_loads_nothing(score, blobs, tmp_path):
     assert all(source.startswith("data:image/") for source in sources)
     assert page.count("<svg") == 4  # spectrum, histograms, both also narrow
     assert not re.search(r"url\((?!#)", page)
-    assert page.count("text/csv") == page.count("<table") == 6
-    # scores, fine detail, copies, drift, pairs, skin
+    assert page.count("text/csv") == page.count("<table") == 7
+    # scores, fine detail, copies, membership, drift, pairs, skin
 
 
 @pytest.mark.slow

@@ -20,6 +20,9 @@ def measured(make_lesions):
     return {kind: measure(make_lesions(40, 32, seed=s), kind) for s, kind in enumerate(kinds)}
 
 
+AUC = {"auc": 0.51, "low": 0.45, "high": 0.57, "n_real": 40, "n_other": 700}
+
+
 @pytest.fixture
 def result(measured):
     found = compare(*measured.values(), (np.arange(40), np.arange(40)), 0)
@@ -36,6 +39,10 @@ def result(measured):
         "texture": {
             **{"synthetic": None, "blur": 1.0, "spectrum_synthetic": 2.5},
             **{"spectrum_real": 0.3, "spectrum_blurred": 9.4},
+        },
+        "membership": {
+            **dict.fromkeys(("pool_features", "pool_pixels"), AUC),
+            **{"discriminator": None, "no_discriminator": "a pool has none", "n_synthetic": 40},
         },
         "memorisation_in": {"features": space, "pixels": space},
         "drift": {
