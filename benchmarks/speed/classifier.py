@@ -4,6 +4,10 @@ All take the same number of steps of the same batch, from images on disk to the 
 reads a prepared dataset, the scripts JPEGs of the same size (the cheapest they could ask for).
 """
 
+import itertools
+import statistics
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,46 +15,59 @@ import numpy as np
 import torch
 
 from benchmarks.speed import limits, made_up, references
-from benchmarks.speed.place import Place
+from benchmarks.speed.place import LATER, Pieces, Place
 from benchmarks.speed.timing import Way, comparison, in_turn, significant
-from classifier.options import TrainOptions
+from classifier.options import BatchNormMode, TrainOptions
 from classifier.training.loop import Loop
 from classifier.training.setup import build_model, look_up
 from classifier.training.trunk_cache import FeatureCache
+from classifier.tta import probabilities
 from data.store import load_dataset
 from dermsynth import device as devices
 from dermsynth import interrupts
 from dermsynth.options import DeviceName, replace
 
-CASES = [("efficientnet-lite0", 7), ("efficientnet-b3", 18)]
+CASES = [("efficientnet-b3", 18), ("efficientnet-lite0", 7)]
 EPOCHS = 20  # of the whole trainings that are worked out
 VIEWS = 8
+FRESH, KEPT = "ours, fresh views", "ours, frozen part kept"
+ADAPTS = "ours, fresh views, batch norm of the frozen blocks adapts"
+TRUNK = "ours, frozen part alone, once a view"
 
 
-def measure(place: Place) -> dict[str, Any]:
+def measure(place: Place) -> Pieces:
     """Comparisons, limits and costs by resolution."""
     size, batch = place.pick(64, 128, 128), place.pick(8, 64, 64)
-    steps, count = place.pick(2, 4, 100), place.pick(96, 1024, 4096)
+    steps, count = place.pick(2, 4, 100), place.pick(96, 1024, 2048)
     data = made_up.dataset(place.scratch / "classifier", count, size)
     stored = load_dataset(data)
     rows = stored.rows("train", 0)
     paths = made_up.files(stored.images[rows], place.scratch / "classifier-files")
     targets = stored.targets(rows).tolist()
-    comparisons, shares = [], []
+    cases, seconds = [], []
     for backbone, frozen in CASES[: 1 if place.quick else None]:
         case = Case(place, data, backbone, frozen, size, batch)
-        ways = [*case.ours(steps), *case.references(paths, targets, steps)]
-        times = in_turn(ways, place.rounds, place.device)
-        what = f"{backbone}, {frozen} blocks frozen, {size} px, batch {batch}"
-        comparisons.append(comparison(f"training, {what}", steps * batch, "images", times))
-        comparisons.append(whole_training(comparisons[-1], count))
-        shares += case.limits({each.way: each.seconds for each in times}, steps)
-        del case, ways
-    return {
-        "comparisons": comparisons,
-        "limits": shares,
-        "curves": [by_resolution(place)],
-    }
+        times = in_turn(
+            [*case.ours(steps), *case.references(paths, targets, steps)],
+            place.rounds,
+            place.device,
+        )
+        table = comparison(f"training, {case}", steps * batch, "images", times)
+        yield {"comparisons": [table, whole_training(table, count)]}
+        yield {"comparisons": [case.inference(stored.images[: place.pick(16, 256, 2048)])]}
+        cases.append(case)
+        seconds.append({each.way: statistics.median(each.seconds) / steps for each in times})
+    yield LATER
+    for case, a_step in zip(cases, seconds, strict=True):
+        yield {"limits": case.limits(a_step)}
+    yield LATER
+    for case, a_step in zip(cases, seconds, strict=True):
+        yield {"busy": case.busy(a_step)}
+    yield LATER
+    yield {"curves": [by_resolution(place)]}
+    yield LATER
+    for case in cases if place.compiled and place.on_gpu else []:
+        yield {"comparisons": [case.compiled(steps)]}
 
 
 class Case:
@@ -63,75 +80,152 @@ class Case:
         self.backbone, self.frozen = backbone, frozen
         what = (data, backbone, frozen)
         how = (size, batch, place.device.type, place.scratch)
-        self.loops = {views: make_loop(*what, views, *how) for views in (VIEWS, 0)}
-        self.precision = self.loops[0].compute.precision
+        self.loops = {KEPT: make_loop(*what, VIEWS, *how), FRESH: make_loop(*what, 0, *how)}
+        if "b3" in backbone:  # what a script does that sets requires_grad alone
+            self.loops[ADAPTS] = make_loop(*what, 0, *how, batch_norm="adapt")
+        self.precision = self.loops[FRESH].compute.precision
+
+    def __str__(self) -> str:
+        how = f"{self.size} px, batch {self.batch}"
+        return f"{self.backbone}, {self.frozen} blocks frozen, {how}"
 
     def ours(self, steps: int) -> list[Way]:
-        """With what the trunk gives kept, and with fresh views; and the trunk alone."""
-        kept, fresh = self.loops[VIEWS], self.loops[0]
+        """With fresh views, with what the trunk gives kept, with the trunk trained along; and the
+        trunk alone."""
+        kept = self.loops[KEPT]
         with interrupts.stop_request() as stop:
             kept.batches.fill(range(steps), stop)
         images = kept.batches.real
-        rows = kept.setup.training.rows
-        rows = np.resize(rows, steps * self.batch)
+        rows = np.resize(kept.setup.training.rows, steps * self.batch)
         views = np.full(len(rows), VIEWS - 1)
-        computed = [Way("ours, frozen part alone, once a view", lambda: kept.trunk._compute(
-            images, rows, views
-        ), True)]  # fmt: skip
-        return [
-            Way("ours, fresh views", lambda: advance(fresh, steps), True),
-            Way("ours, frozen part kept", lambda: advance(kept, steps), True),
-            *computed,
+        trainings = [
+            Way(name, lambda name=name: advance(self.loops[name], steps), True)
+            for name in (FRESH, KEPT, ADAPTS)
+            if name in self.loops
         ]
+        return [*trainings, Way(TRUNK, lambda: kept.trunk._compute(images, rows, views), True)]
 
     def references(self, paths: list[Path], targets: list[int], steps: int) -> list[Way]:
         """The script, timm's network in a better script, and that without reading images."""
         device, bf16 = self.place.device, self.precision == "bf16"
+        few = self.place.pick(steps, steps, max(steps * 2 // 5, 1))  # a slow way's
 
         def script(name: str) -> Way:
             network = references.efficientnet_pytorch(self.backbone, self.size, self.frozen)
             return trained(name, network, {})
 
         def timm(name: str) -> Way:
-            network = references.timm(self.backbone, self.frozen)
-            return trained(name, network, {"channels_last": True, "bf16": bf16})
+            return trained(name, self.timm(), {"channels_last": True, "bf16": bf16})
 
         def timm_alone(name: str) -> Way:
-            network = references.timm(self.backbone, self.frozen)
-            images = torch.rand(self.batch, 3, self.size, self.size, device=device)
-            at_hand = [(images, torch.zeros(self.batch, device=device))] * steps
-            epoch = references.ClassifierEpoch(network, device, channels_last=True, bf16=bf16)
-            return Way(name, lambda: epoch(iter(at_hand)))
+            epoch = references.ClassifierEpoch(self.timm(), device, channels_last=True, bf16=bf16)
+            return Way(name, lambda: epoch(self.at_hand(steps)))
+
+        def timm_recorded(name: str) -> Way:
+            epoch = references.RecordedEpoch(self.timm(), device, self.at_hand(1), bf16)
+            return Way(name, lambda: epoch(self.at_hand(steps)))
 
         def trained(name: str, network: torch.nn.Module, how: dict[str, bool]) -> Way:
             data = references.ImageFiles(paths, targets, references.by_albumentations(self.size))
             loader = references.Loader(data, self.batch, device)
             epoch = references.ClassifierEpoch(network, device, **how)
-            return Way(name, lambda: epoch(loader.take(steps)), prepare=loader.start)
+            work = lambda: epoch(loader.take(few))  # noqa: E731
+            return Way(name, work, prepare=loader.start, part=few / steps)
 
-        library = "efficientnet-lite-pytorch" if "lite" in self.backbone else "efficientnet-pytorch"
-        better = f"timm, channels last, {self.precision}"
+        optional, better = self.place.optional, f"timm, channels last, {self.precision}"
+        recorded = f"{better}, one CUDA graph a step, the same images at hand"
         return [
-            *self.place.optional(f"{library}, albumentations, DataLoader, fp32", script),
-            *self.place.optional(f"{better}, albumentations, DataLoader", timm),
-            *self.place.optional(f"{better}, the same images at hand", timm_alone),
+            *optional(f"{self.library}, albumentations, DataLoader, fp32", script),
+            *optional(f"{better}, albumentations, DataLoader", timm),
+            *optional(f"{better}, the same images at hand", timm_alone),
+            *(optional(recorded, timm_recorded) if self.place.on_gpu else []),
         ]
 
-    def limits(self, seconds: dict[str, list[float]], steps: int) -> list[dict[str, Any]]:
-        """Of a step of each loop of ours."""
+    @property
+    def library(self) -> str:
+        """The package that scripts take this backbone from."""
+        return "efficientnet-lite-pytorch" if "lite" in self.backbone else "efficientnet-pytorch"
+
+    def timm(self) -> torch.nn.Module:
+        """timm's network, its first blocks frozen."""
+        return references.timm(self.backbone, self.frozen)
+
+    def at_hand(self, steps: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """The same batch again and again, on the device."""
+        device, shape = self.place.device, (self.batch, 3, self.size, self.size)
+        images, targets = torch.rand(shape, device=device), torch.zeros(self.batch, device=device)
+        return itertools.repeat((images, targets), steps)
+
+    def inference(self, images: np.ndarray) -> dict[str, Any]:
+        """Scores of uint8 images in memory; ours is what `classifier.predict` does."""
+        loop, device, batch = self.loops[FRESH], self.place.device, self.batch
+        target, bf16 = loop.setup.target, self.precision == "bf16"
+        fast, compute = loop.model.for_inference(), loop.compute
+        starts = range(0, len(images), batch)
+
+        def ours() -> None:
+            for start in starts:
+                probabilities(fast, target, images[start : start + batch], compute)
+
+        def timm(name: str) -> Way:
+            scorer = references.Scorer(self.timm(), device, channels_last=True, bf16=bf16)
+            return Way(name, lambda: [scorer(images[s : s + batch]) for s in starts])
+
+        def script(name: str) -> Way:
+            network = references.efficientnet_pytorch(self.backbone, self.size, self.frozen)
+            scorer = references.Scorer(network, device)
+            return Way(name, lambda: [scorer(images[s : s + batch]) for s in starts])
+
+        ways = [
+            Way("ours", ours, True),
+            *self.place.optional(f"timm, channels last, {self.precision}", timm),
+            *self.place.optional(f"{self.library}, fp32", script),
+        ]
+        times = in_turn(ways, self.place.rounds, device)
+        what = f"scores, {self.backbone}, {self.size} px, batch {batch}"
+        return comparison(what, len(images), "images", times)
+
+    def limits(self, seconds: dict[str, float]) -> list[dict[str, Any]]:
+        """Of a step of each loop of ours; it takes so many seconds."""
         found = []
-        for views, name in ((0, "ours, fresh views"), (VIEWS, "ours, frozen part kept")):
-            loop = self.loops[views]
+        for name, loop in self.loops.items():
             graph, loop._graph.record = loop._graph.record, False
             work = limits.count(lambda loop=loop: advance(loop, 1))
             peak = self.place.peak_mib(lambda loop=loop: advance(loop, 1))
             loop._graph.record = graph
-            step = [value / steps for value in seconds[name]]
             what = f"{self.backbone}, {name.removeprefix('ours, ')}"
-            row = limits.share(what, work, step, self.precision, self.place.ceilings)
-            row["gpu_peak_mib"] = peak
-            found.append(row)
+            best = self.place.ceilings
+            row = limits.share(what, work, [seconds[name]], self.precision, best)
+            found.append(row | {"gpu_peak_mib": peak})
         return found
+
+    def busy(self, seconds: dict[str, float], steps: int = 10) -> list[dict[str, Any]]:
+        """The share of a step in which the GPU works."""
+        found = []
+        for name, loop in self.loops.items():
+            busy = self.place.busy_seconds(lambda loop=loop: advance(loop, steps))
+            what = f"{self.backbone}, {name.removeprefix('ours, ')}"
+            found += [] if busy is None else [limits.busy(what, busy / steps, seconds[name])]
+        return found
+
+    def compiled(self, steps: int) -> dict[str, Any]:
+        """timm's network under torch.compile beside ours."""
+        began = time.monotonic()
+        network = torch.compile(self.timm().to(self.place.device), mode="reduce-overhead")
+        bf16 = self.precision == "bf16"
+        epoch = references.ClassifierEpoch(network, self.place.device, True, bf16)
+        epoch(self.at_hand(3))
+        torch.cuda.synchronize()
+        took = time.monotonic() - began
+        self.place.note(f"timm's {self.backbone} took {took:.0f} s to compile")
+        name = f"timm, {self.precision}, torch.compile(reduce-overhead), the same images at hand"
+        ways = [
+            *(Way(n, lambda n=n: advance(self.loops[n], steps), True) for n in (FRESH, KEPT)),
+            Way(name, lambda: epoch(self.at_hand(steps))),
+        ]
+        times = in_turn(ways, self.place.rounds, self.place.device)
+        what = f"training, compiled, {self}"
+        return comparison(what, steps * self.batch, "images", times)
 
 
 def make_loop(
@@ -143,6 +237,7 @@ def make_loop(
     batch: int,
     device: DeviceName,
     scratch: Path,
+    batch_norm: BatchNormMode = "fixed",
 ) -> Loop:
     """A training of ours before its first step, with random weights."""
     options = replace(
@@ -150,6 +245,7 @@ def make_loop(
         data=data,
         backbone=backbone,
         frozen=frozen,
+        batch_norm=batch_norm,
         weights="none",
         views=views,
         size=size,
@@ -176,17 +272,11 @@ def whole_training(measured: dict[str, Any], images: int) -> dict[str, Any]:
     """Seconds of EPOCHS epochs by the measured rates; what is kept of views is computed first."""
     rate = {row["way"]: row["rate"] for row in measured["ways"]}
     seen = EPOCHS * images
-    first = VIEWS * images / rate["ours, frozen part alone, once a view"]
-    seconds = {
-        "ours, frozen part kept": first + seen / rate["ours, frozen part kept"],
-        **{
-            way: seen / value
-            for way, value in rate.items()
-            if way not in ("ours, frozen part kept", "ours, frozen part alone, once a view")
-            and "at hand" not in way
-        },
+    seconds = {KEPT: VIEWS * images / rate[TRUNK] + seen / rate[KEPT]} | {
+        way: seen / value
+        for way, value in rate.items()
+        if way not in (KEPT, TRUNK) and "at hand" not in way
     }
-    ours = seconds["ours, frozen part kept"]
     return {
         "what": f"worked out: {EPOCHS} epochs of {images} images, {measured['what'][10:]}",
         "amount": seen,
@@ -196,7 +286,7 @@ def whole_training(measured: dict[str, Any], images: int) -> dict[str, Any]:
                 "way": way,
                 "ours": way.startswith("ours"),
                 "rate": significant(seen / value),
-                "ours_times_as_fast": significant(value / ours),
+                "ours_times_as_fast": significant(value / seconds[KEPT]),
                 "seconds": [significant(value)],
             }
             for way, value in seconds.items()
@@ -206,13 +296,13 @@ def whole_training(measured: dict[str, Any], images: int) -> dict[str, Any]:
 
 def by_resolution(place: Place) -> dict[str, Any]:
     """Seconds of a step of lite0 at each size, fresh views."""
-    sizes = place.pick((32, 64), (64, 128, 256), (64, 128, 256, 512))
-    sizes = (*sizes, 512) if place.large and 512 not in sizes else sizes
+    sizes = place.pick((32, 64), (64, 128, 256), (64, 128, 256))
+    sizes = (*sizes, 512) if place.large else sizes
     batch, points = place.pick(4, 16, 64), []
     for size in sizes:
         data = made_up.dataset(place.scratch / f"classifier-{size}", 6 * 2 * batch, size)
         case = Case(place, data, "efficientnet-lite0", 7, size, batch)
-        loop = case.loops[0]
+        loop = case.loops[FRESH]
         (times,) = in_turn([Way("", lambda loop=loop: advance(loop, 2), True)], 3, place.device)
         points.append(
             {

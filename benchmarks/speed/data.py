@@ -14,7 +14,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from benchmarks.speed import made_up, references
-from benchmarks.speed.place import Place
+from benchmarks.speed.place import Pieces, Place
 from benchmarks.speed.timing import Way, comparison, in_turn, run, significant
 from data.images.decoding import Preprocessing, decode, decode_all
 from data.images.files import Encoded
@@ -24,16 +24,15 @@ SHAPES = {"1024x768": (1024, 768), "600x450": (600, 450), "128x128": (128, 128)}
 SIZE = 128  # px, of the result
 
 
-def measure(place: Place) -> dict[str, Any]:
+def measure(place: Place) -> Pieces:
     """Decoding by image sizes; `data.prepare` by numbers of images."""
     shapes = dict(list(SHAPES.items())[-1:]) if place.quick else SHAPES
-    comparisons = []
     for name, shape in shapes.items():
         paths = photographs(place.pick(16, 64, 256), shape, place.scratch / name / "class")
         times = in_turn(ways(place, paths), place.rounds, place.device)
         what = f"JPEGs of {name} to {SIZE} px"
-        comparisons.append(comparison(what, len(paths), "images", times))
-    return {"comparisons": comparisons, "curves": [by_images(place)]}
+        yield {"comparisons": [comparison(what, len(paths), "images", times)]}
+    yield {"curves": [by_images(place)]}
 
 
 def photographs(count: int, shape: tuple[int, int], folder: Path) -> list[Path]:

@@ -9,11 +9,11 @@ import contextlib
 import os
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from benchmarks.speed import made_up
-from benchmarks.speed.place import Place
+from benchmarks.speed.place import Pieces, Place
 from benchmarks.speed.timing import Way, comparison, in_turn, run, significant
 from classifier.options import TrainOptions
 from data.store import load_dataset
@@ -26,8 +26,8 @@ from experiments.tasks import Task
 BACKBONE = {"backbone": "efficientnet-lite0", "frozen": 11, "weights": "none"}
 
 
-def measure(place: Place) -> dict[str, Any]:
-    """A comparison of whole experiments, and their cost by trainings and workers."""
+def measure(place: Place) -> Pieces:
+    """A comparison of whole experiments, and their cost by trainings and by processes."""
     size, count, seeds = place.pick(64, 128, 128), place.pick(60, 600, 2000), place.pick(2, 4, 6)
     data = made_up.dataset(place.scratch / "experiment", count, size)
     made = Experiment(place, data, size, epochs=place.pick(1, 3, 3))
@@ -40,23 +40,25 @@ def measure(place: Place) -> dict[str, Any]:
         Way("shell loop, nothing kept (--views 0)", lambda: made.loop(seeds, views=0)),
     ]
     times = in_turn(ways, place.pick(1, 2, 2), place.device, warm_ups=0)
-    what = f"{seeds} trainings, lite0, 11 blocks frozen, {count} images of {size} px"
-    comparisons = [comparison(what, seeds, "trainings", times)]
-    points = []
-    for number in place.pick((1, 2), (1, 2, 4, 8), (1, 2, 4, 8)):
-        (took,) = in_turn([Way("", lambda n=number: made.run(n, 1))], 1, place.device, 0)
-        points.append(
-            {
-                "at": number,
-                "seconds": significant(took.seconds[0]),
-                "cpu_seconds": significant(took.cpu_seconds[0]),
-            }
-        )
-    what = f"trainings in one process, {count} images of {size} px"
-    return {
-        "comparisons": comparisons,
-        "curves": [{"what": what, "over": "classifier seeds", "points": points}],
-    }
+    images = f"{count} images of {size} px"
+    what = f"{seeds} trainings, lite0, 11 blocks frozen, {images}"
+    yield {"comparisons": [comparison(what, seeds, "trainings", times)]}
+    numbers = place.pick((1, 2), (1, 2, 4, 8), (1, 2, 4, 8))
+    rows = [cost(place, n, lambda n=n: made.run(n, 1)) for n in numbers]
+    what = f"trainings in one process, {images}"
+    yield {"curves": [{"what": what, "over": "classifier seeds", "points": rows}]}
+    most = place.pick(2, max(4, 2 * cores()), 2 * cores())  # to where there is no more to gain
+    numbers, trainings = [n for n in (1, 2, 4, 8, 16) if n <= most], place.pick(2, 4, 16)
+    rows = [cost(place, n, lambda n=n: made.run(trainings, n)) for n in numbers]
+    what = f"{trainings} trainings, {images}"
+    yield {"curves": [{"what": what, "over": "processes (--workers)", "points": rows}]}
+
+
+def cost(place: Place, at: int, work: Callable[[], object]) -> dict[str, float]:
+    """A point of a curve, timed once."""
+    (took,) = in_turn([Way("", work)], 1, place.device, 0)
+    seconds, cpu = took.seconds[0], took.cpu_seconds[0]
+    return {"at": at, "seconds": significant(seconds), "cpu_seconds": significant(cpu)}
 
 
 class Experiment:

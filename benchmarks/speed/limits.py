@@ -110,3 +110,13 @@ def share(
         "share_of_limit": significant(limit / measured, 3),
         "share_of_flops": significant(by_flops / measured, 3),
     }
+
+
+def busy(what: str, busy_seconds: float, seconds: float) -> dict[str, Any]:
+    """A row of the report: how much of a step's time by the clock the GPU works."""
+    return {
+        "what": what,
+        "seconds": significant(seconds),
+        "busy_seconds": significant(busy_seconds),
+        "busy_share": significant(busy_seconds / seconds, 3),
+    }

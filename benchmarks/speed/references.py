@@ -179,6 +179,85 @@ class ClassifierEpoch:
         return sum(losses) / len(losses)
 
 
+class RecordedEpoch:
+    """The better script's step as one CUDA graph, by PyTorch's recipe: forward, backward, AdamW.
+
+    Losses are read at the end of the epoch only.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        device: torch.device,
+        pairs: Iterator[tuple[torch.Tensor, torch.Tensor]],
+        bf16: bool,
+    ) -> None:
+        """Records on the shapes of the first pair."""
+        layout = torch.channels_last
+        network = network.to(device, memory_format=layout).train()
+        images, targets = next(pairs)
+        self.images, self.targets = images.clone(memory_format=layout), targets.clone()
+        optimizer = torch.optim.AdamW(network.parameters(), 1e-3, capturable=True)
+        criterion = nn.BCEWithLogitsLoss()
+
+        def step() -> torch.Tensor:
+            optimizer.zero_grad(set_to_none=True)
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16, cache_enabled=False):
+                loss = criterion(network(self.images).squeeze(1), self.targets)
+            loss.backward()
+            optimizer.step()
+            return loss.detach()
+
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(3):
+                step()
+        torch.cuda.current_stream().wait_stream(aside)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.loss = step()
+        self.kept = network, optimizer  # the graph writes into them
+
+    def __call__(self, pairs: Iterator[tuple[torch.Tensor, torch.Tensor]]) -> float:
+        """The mean loss."""
+        losses = []
+        for images, targets in pairs:
+            self.images.copy_(images)
+            self.targets.copy_(targets)
+            self.graph.replay()
+            losses.append(self.loss.clone())
+        return float(torch.stack(losses).mean())
+
+
+class Scorer:
+    """Scores of uint8 images [n, size, size, 3] in memory, as scripts compute them."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        device: torch.device,
+        channels_last: bool = False,
+        bf16: bool = False,
+    ) -> None:
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.network = network.to(device, memory_format=layout).eval()
+        self.device, self.layout, self.bf16 = device, layout, bf16
+        self.mean, self.std = (
+            torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (MEAN, STD)
+        )
+
+    @torch.inference_mode()
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """float [n], 0 to 1."""
+        pixels = torch.from_numpy(np.array(images)).to(self.device).permute(0, 3, 1, 2)
+        pixels = (pixels.float() / 255 - self.mean) / self.std
+        pixels = pixels.contiguous(memory_format=self.layout)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            logits = self.network(pixels)
+        return logits.float().squeeze(1).sigmoid().cpu().numpy()
+
+
 # ------------------------------------------------------------------------------------- generators
 
 

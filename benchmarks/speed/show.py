@@ -30,6 +30,8 @@ def tables(part: str, measured: dict[str, Any]) -> str:
             ratio = row.get("ours_times_as_fast")
             beside = "" if ratio is None else f"  {ratio:6.2f}"
             beside += f" ({row['ours_times_as_fast_cpu']:.2f})" if "rate_cpu" in row else ""
+            kimg = row.get("kimg_per_minute")
+            beside += "" if kimg is None else f"  {kimg:,.4g} kimg/min"
             lines.append(f"  {row['way']:{WIDTH}} {row['rate']:>9,.4g} {cpu:>9}{beside}")
     for row in measured.get("limits", []):
         lines.append(
@@ -37,6 +39,11 @@ def tables(part: str, measured: dict[str, Any]) -> str:
             f"    {row['flops'] / 1e9:,.2f} GFLOP = {1e3 * row['seconds_by_flops']:,.2f} ms, "
             f"{row['bytes'] / 1e9:,.2f} GB = {1e3 * row['seconds_by_bytes']:,.2f} ms, "
             f"measured {1e3 * row['seconds']:,.2f} ms"
+        )
+    for row in measured.get("busy", []):
+        lines.append(
+            f"  the GPU works {row['busy_share']:.0%} of the time: {row['what']}, "
+            f"{1e3 * row['busy_seconds']:,.2f} of {1e3 * row['seconds']:,.2f} ms"
         )
     for curve in measured.get("curves", []):
         lines.append(f"\n{part}: {curve['what']}, over {curve['over']}")
@@ -71,6 +78,11 @@ def markdown(report: dict[str, Any]) -> str:
             share = f"{row['share_of_limit']:.0%}, by {row['bound_by']}"
             took = _milliseconds(row["seconds"])
             lines.append(f"| {row['what']} | {flops} | {moved} | {took} | {share} |")
+        if rows := measured.get("busy", []):
+            lines += ["", "| a step | ms | of which the GPU works | share |", "|---|---|---|---|"]
+        for row in rows:
+            took, busy = _milliseconds(row["seconds"]), _milliseconds(row["busy_seconds"])
+            lines.append(f"| {row['what']} | {took} | {busy} | {row['busy_share']:.0%} |")
         for curve in measured.get("curves", []):
             lines += ["", *_markdown_curve(part, curve)]
         lines += ["", *(f"- {_wrapped(note)}" for note in measured["notes"])]
@@ -87,19 +99,22 @@ def _wrapped(text: str) -> str:
 
 def _markdown_table(part: str, table: dict[str, Any]) -> list[str]:
     a_second = f"{table['unit']}/s"
+    columns = [
+        ("kimg_per_minute", "kimg/min", ",.4g"),
+        ("rate_cpu", "a CPU second", ",.4g"),
+        ("ours_times_as_fast", "ours is times as fast", ".2f"),
+        ("ours_times_as_fast_cpu", "by CPU", ".2f"),
+    ]
+    columns = [each for each in columns if any(each[0] in row for row in table["ways"])]
     lines = [
         f"**{part}**: {table['what']}",
         "",
-        f"| way | {a_second} | a CPU second | ours is times as fast | by CPU |",
-        "|---|---|---|---|---|",
+        f"| way | {a_second} | {' | '.join(title for _, title, _ in columns)} |",
+        "|---" * (len(columns) + 2) + "|",
     ]
     for row in table["ways"]:
         cells = [row["way"], f"{row['rate']:,.4g}"]
-        for name, form in (
-            ("rate_cpu", ",.4g"),
-            ("ours_times_as_fast", ".2f"),
-            ("ours_times_as_fast_cpu", ".2f"),
-        ):
+        for name, _, form in columns:
             cells.append(format(row[name], form) if name in row else "")
         lines.append(f"| {' | '.join(cells)} |")
     return lines

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from benchmarks.speed.place import Place
+from benchmarks.speed.place import Pieces, Place
 from benchmarks.speed.timing import Way, comparison, in_turn, significant
 from dermsynth import seeds
 from dermsynth.group_bootstrap import count_pairs, estimates, group_draws
@@ -19,7 +19,7 @@ SEEDS, GANS = 5, 3
 TESTS = 20  # at a time, each takes milliseconds
 
 
-def measure(place: Place) -> dict[str, Any]:
+def measure(place: Place) -> Pieces:
     """Bootstrap and DeLong beside others', and what whole experiments cost by arms and seeds."""
     n = place.pick(400, 2000, 2000)
     target, group, a, b = scores(n)
@@ -30,15 +30,16 @@ def measure(place: Place) -> dict[str, Any]:
     ]
     times = in_turn(ways, place.rounds, place.device)
     what = f"bootstrap of groups, difference of two AUCs, {n} images"
-    comparisons = [comparison(what, resamples, "resamples", times)]
+    yield {"comparisons": [comparison(what, resamples, "resamples", times)]}
     ways = [
         Way("ours, midranks", often(lambda: statistics.delong_test(target, a, b)), True),
         *place.optional("MLstatkit, midranks", lambda name: Way(name, mlstatkit(target, a, b))),
         Way("all pairs, as in the paper", often(lambda: every_pair(target, a, b))),
     ]
     times = in_turn(ways, place.rounds, place.device)
-    comparisons.append(comparison(f"DeLong's test, {n} images", TESTS, "tests", times))
-    return {"comparisons": comparisons, "curves": [by_arms(place), by_seeds(place)]}
+    yield {"comparisons": [comparison(f"DeLong's test, {n} images", TESTS, "tests", times)]}
+    yield {"curves": [by_arms(place)]}
+    yield {"curves": [by_seeds(place)]}
 
 
 def often(test: Callable[[], object]) -> Callable[[], object]:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from benchmarks.speed import limits
+from benchmarks.speed.place import union
 from benchmarks.speed.timing import Times, Way, comparison, cpu_seconds, in_turn, ratio, run
 
 CPU = torch.device("cpu")
@@ -78,3 +79,14 @@ def test_the_share_of_the_limit_is_the_longer_of_two_least_times():
     assert row["bound_by"] == "bytes"
     assert row["share_of_limit"] == 0.5
     assert row["share_of_flops"] == 0.125
+
+
+def test_a_way_that_does_a_part_is_timed_as_if_it_did_all():
+    ways = [Way("all", lambda: time.sleep(0.2)), Way("half", lambda: time.sleep(0.1), part=0.5)]
+    all_of_it, half = in_turn(ways, 1, CPU, warm_ups=0)
+    assert half.seconds[0] == pytest.approx(all_of_it.seconds[0], rel=0.2)
+
+
+def test_spans_that_overlap_count_once():
+    assert union([(0, 4), (2, 3), (3, 6), (10, 11)]) == 7
+    assert union([]) == 0
