@@ -76,7 +76,7 @@ def run_one(options: Options, arch: str, seed: int) -> None:
     resume = can_resume(run)
     common = {"data": options.data, "arch": arch, "minutes": options.minutes, "seed": seed}
     common |= {"fold": options.fold, "recipe": options.recipe}
-    quiet = {"tracking": "none", "divergence": "warn", "evaluate_every": 0.0}
+    quiet = {"tracking": "none", "divergence": "warn", "evaluations": 0}
     train(replace(TrainOptions(), **common, **quiet, out=run, resume=resume))
     scores = evaluate(EvaluateOptions(generator=run, network="diagnosis"))
     made = read_description(run)

@@ -20,7 +20,7 @@ from dermsynth.files import write_json
 
 LITE = "classifier.train --backbone efficientnet-lite0"
 COMMANDS = {
-    "gan.train": "gan.train --kimg 0.5 --evaluate-every 0",
+    "gan.train": "gan.train --kimg 0.5 --evaluations 0",
     "classifier.train, frozen part kept": f"{LITE} --epochs {{epochs}}",
     "classifier.train, fresh views": f"{LITE} --views 0 --epochs 1",
 }

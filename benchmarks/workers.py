@@ -79,7 +79,7 @@ def task_lists(options: Options, dataset: Dataset) -> dict[str, list[Task]]:
     place = {"data": dataset.path, "tracking": "none", **flat(options.compute)}
     inputs = {"dataset": dataset.as_input}
     classifier = replace(ClassifierOptions(), **BACKBONE, epochs=options.epochs, **place)
-    generator = replace(GanOptions(), kimg=options.kimg, evaluate_every=0.0, **place)
+    generator = replace(GanOptions(), kimg=options.kimg, evaluations=0, **place)
     counts = {"classifier": options.classifiers, "generator": options.generators}
     base: dict[str, Any] = {"classifier": classifier, "generator": generator}
     return {

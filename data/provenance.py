@@ -26,6 +26,15 @@ class ArchitectureRecord(Record):
     config: dict[str, Json]
 
 
+class ScoredRecord(Record):
+    """A score of a generator on the way, on held-out lesions of the validation fold."""
+
+    kimg: float = Field(ge=0)  # thousand real images seen until then
+    kid: float
+    spread: float = Field(ge=0)  # one standard error
+    network: str  # by whose features
+
+
 class GeneratorRecord(Record):
     """`generator.json`: where a generator comes from and what it has seen."""
 
@@ -43,6 +52,8 @@ class GeneratorRecord(Record):
     size: int = Field(ge=1)  # px
     kimg: float = Field(ge=0)  # thousand real images seen
     minutes: float = Field(ge=0)  # of training
+    scored: list[ScoredRecord] = Field(default_factory=list)  # on the way
+    shipped_kimg: float | None = None  # where the weights are from; None: the end of the training
     versions: dict[str, str]
 
 

@@ -173,7 +173,7 @@ def _smoke(experiment: Experiment) -> Experiment:
         folds=[0, 1] if not isinstance(experiment.folds, int) else experiment.folds,
         seeds=experiment.seeds[:2],
         gan_seeds=experiment.gan_seeds[:1],
-        gan=gan | {"kimg": 0.016, "batch": 8, "evaluate_every": 0.0},
+        gan=gan | {"kimg": 0.016, "batch": 8, "evaluations": 0},
         classifier=experiment.classifier | {"smoke": True},
         bootstrap=1000,
         smoke=True,

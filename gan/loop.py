@@ -2,19 +2,21 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from data.provenance import ScoredRecord
 from dermsynth import checkpoint
 from dermsynth.errors import UserError
 from dermsynth.interrupts import StopRequest, stop_request
 from dermsynth.progress import bar as progress_bar
 from dermsynth.seeds import generator
 from dermsynth.tracking import Tracker
+from gan.choice import Choice
 from gan.divergence import ADVICE, DivergenceMonitor
 from gan.pictures import save_grid, to_uint8
 from gan.trainer import Trainer
@@ -38,8 +40,9 @@ class Budget:
     minutes: float | None  # training time, over all resumes
     kimg: float | None  # or thousand real images
     stop_when_bad: bool  # end when the discriminator wins or the generator collapses, or only warn
-    evaluate_every: float  # minutes between two scores; 0: none
-    score: Callable[[torch.nn.Module], dict[str, float]]  # of a generator in eval mode
+    evaluations: int  # scores, evenly over the budget
+    # of a generator in eval mode that has seen so many thousand images; None: it cannot be scored
+    score: Callable[[torch.nn.Module, float], ScoredRecord | None]
     go_on: str  # the command that resumes the run, for messages
 
 
@@ -48,8 +51,8 @@ class Progress:
     """What the loop itself has to remember over a resume."""
 
     seconds: float = 0.0  # of training
-    scored: float = 0.0  # seconds at the last score
     counts: dict[str, int] | None = None  # of DivergenceMonitor
+    choice: Choice = field(default_factory=Choice)
 
 
 class Loop:
@@ -75,10 +78,11 @@ class Loop:
         facts: dict[str, Any],
     ) -> None:
         self.trainer, self.images, self.budget, self.tracker = trainer, images, budget, tracker
-        self.seconds_before, self.scored, self.facts = progress.seconds, progress.scored, facts
+        self.seconds_before, self.choice, self.facts = progress.seconds, progress.choice, facts
         self.monitor = DivergenceMonitor(trainer.config.loss, progress.counts)
         self.rows: list[dict[str, float]] = []  # since divergence was last looked for
         self.started = self.saved = time.monotonic()
+        self.evaluated = self._evaluations_due()
 
     @property
     def seconds(self) -> float:
@@ -103,6 +107,8 @@ class Loop:
                 order = processes.rank0_decides(self._order(stop))
                 if order == SAVE:
                     self._checkpoint()
+            if self._finished() and not stop.requested:
+                self._evaluate()
             if trainer.images_seen:
                 self._checkpoint()
                 kimg = f"{trainer.images_seen / 1000:.1f} kimg"
@@ -146,12 +152,33 @@ class Loop:
             return
         if _grid_due(trainer.images_seen, trainer.images_a_step):
             self._sample()
-        if 0 < self.budget.evaluate_every * 60 <= self.seconds - self.scored:
-            scores = self.budget.score(trainer.ema)
-            self.tracker.log(
-                step, kimg=trainer.images_seen / 1000, seconds=round(self.seconds, 1), **scores
-            )
-            self.scored = self.seconds
+        self._evaluate()
+
+    def _evaluations_due(self) -> int:
+        """How many scores the budget that is spent has room for."""
+        budget = self.budget
+        if budget.kimg is not None:
+            share = self.trainer.images_seen / (budget.kimg * 1000)
+        else:
+            assert budget.minutes is not None
+            share = self.seconds / (budget.minutes * 60)
+        return int(min(share, 1.0) * budget.evaluations)
+
+    def _evaluate(self) -> None:
+        """Score the generator where that is due, and keep it if it is the one to ship."""
+        due = self._evaluations_due()
+        if self.tracker is None or due <= self.evaluated:
+            return
+        self.evaluated = due
+        trainer = self.trainer
+        score = self.budget.score(trainer.ema, trainer.images_seen / 1000)
+        if score is None:
+            return
+        kept = self.choice.consider(trainer.ema, score)
+        name = "kid_imagenet" if "imagenet" in score.network else "kid_diagnosis"
+        found = {name: score.kid, "kept": float(kept)}
+        seconds = round(self.seconds, 1)
+        self.tracker.log(trainer.steps, kimg=score.kimg, seconds=seconds, **found)
 
     def _check_divergence(self, means: dict[str, float]) -> None:
         complaint = self.monitor.complaint(means)
@@ -189,8 +216,9 @@ class Loop:
                 f"{ADVICE['not a number']}. The last good checkpoint is in "
                 f"{self.budget.path / CHECKPOINT}"
             )
-        done = Progress(self.seconds, self.scored, self.monitor.counts)
-        checkpoint.save(self.budget.path / CHECKPOINT, state | vars(done) | self.facts)
+        done = {"seconds": self.seconds, "counts": self.monitor.counts}
+        done["choice"] = self.choice.state()
+        checkpoint.save(self.budget.path / CHECKPOINT, state | done | self.facts)
 
     def _bar(self) -> Any:
         budget, silent = self.budget, not self.trainer.processes.is_rank0

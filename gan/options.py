@@ -14,7 +14,7 @@ Fold = Annotated[int, Between(0, 999)]
 Share = Annotated[float, Between(0, 1, above=True)]
 Batch = Annotated[int, Between(1, 100_000)]
 Scored = Annotated[int, Between(LEAST_SYNTHETIC, 1_000_000)]
-Interval = Annotated[float, Between(0, 1_000_000)]
+Evaluations = Annotated[int, Between(0, 1000)]
 Budget = Annotated[float, Between(0, 1_000_000, above=True)]
 
 
@@ -52,7 +52,8 @@ class BudgetOptions:
 class MonitorOptions:
     """What is looked at on the way."""
 
-    evaluate_every: Interval = 5.0  # minutes between scores (KID) on held-out images; 0: none
+    evaluations: Evaluations = 4  # scores on held-out images, evenly over the budget; they choose
+    # which generator is shipped; 0: none, and the last is
     divergence: Literal["stop", "warn"] = "stop"  # when D wins outright or all images look the same
 
 

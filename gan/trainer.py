@@ -21,7 +21,7 @@ from gan.hyperparameters import Hyperparameters
 from gan.losses import LOSSES, PENALTIES, Heads
 from gan.networks import architecture, describe
 
-VERSION = 2  # of the checkpoint's content
+VERSION = 3  # of the checkpoint's content
 ADA_STEPS = 4  # between two changes of ADA's p
 SPREAD_SIDE = 8  # px at which the diversity of a batch is measured
 

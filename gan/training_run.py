@@ -1,6 +1,7 @@
 """One training from its options to its folder: what it needs, the loop, `generator.json`."""
 
 import contextlib
+import copy
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from data.provenance import GeneratorRecord
+from data.provenance import GeneratorRecord, ScoredRecord
 from data.store import Dataset, View
 from data.view import view
 from dermsynth import checkpoint, cli, manifest
@@ -25,9 +26,10 @@ from dermsynth.options import RunOptions, as_plain, check_bounds, refuse_without
 from dermsynth.seeds import generator
 from dermsynth.tracked import About, config_of
 from dermsynth.tracking import Tracker
+from gan.choice import Choice
 from gan.evaluation import diagnosis_network
-from gan.evaluation.features import FeatureNetwork, extract
-from gan.evaluation.metrics import kid
+from gan.evaluation.features import FeatureNetwork, extract, imagenet_network
+from gan.evaluation.metrics import kid, kid_spread
 from gan.hyperparameters import Hyperparameters
 from gan.loop import Budget, Loop, Progress
 from gan.networks import SIZES, architecture, describe, make_config
@@ -56,7 +58,7 @@ DEFAULT_MINUTES = {"cpu": 10.0}  # by device type; accelerators get the next
 DEFAULT_MINUTES_ACCELERATOR = 60.0
 SCORED = 256  # synthetic images of a score on the way
 SHOWN = 1000  # training images that a generator may begin from
-MAY_CHANGE = ("data", "minutes", "kimg", "evaluate_every", "divergence")  # on a resume
+MAY_CHANGE = ("data", "minutes", "kimg", "evaluations", "divergence")  # on a resume
 MINUTES_ROUNDED = 0.0005  # by as much as `generator.json` may round them down
 
 
@@ -129,16 +131,17 @@ def train(options: TrainOptions) -> Path:
         if folder is not None and tracker is not None:
             # what was sealed before no longer holds: a kill from here on leaves a stopped run
             manifest.begin(folder.path, KIND, folder.options, folder.inputs)
-            parts = write_generator(folder.path, trainer.ema, _record(plan, trainer, seconds))
+            shipped, choice = copy.deepcopy(trainer.ema), progress.choice
+            if choice.chosen is not None:
+                shipped.load_state_dict(choice.weights)
+            record = _record(plan, trainer, seconds, choice)
+            parts = write_generator(folder.path, shipped, record)
             kimg = trainer.images_seen / 1000
             identity = manifest.identify(KIND, parts, folder.inputs)
             tracker.made(identity, arch=model.arch, kimg=kimg, folder=str(out))
             tracker.close()  # before its folder moves
             folder.finish(parts)
-            print(
-                f"generator after {trainer.images_seen / 1000:.1f} kimg: {out}; samples in "
-                f"{out / 'samples'}"
-            )
+            print(f"{_said(record)}: {out}; samples in {out / 'samples'}")
     return out
 
 
@@ -256,7 +259,7 @@ def _run(trainer: Trainer, plan: Plan, progress: Progress, tracker: Tracker | No
         options.budget.minutes,
         options.budget.kimg,
         options.monitor.divergence == "stop",
-        options.monitor.evaluate_every,
+        options.monitor.evaluations,
         _scorer(plan, trainer.compute),
         f"the same command with `--out {plan.out} --resume`",
     )
@@ -272,7 +275,9 @@ def _some_images(plan: Plan) -> np.ndarray:
     return np.asarray(plan.dataset.images[np.sort(rows)])
 
 
-def _scorer(plan: Plan, compute: Compute) -> Callable[[torch.nn.Module], dict[str, float]]:
+def _scorer(
+    plan: Plan, compute: Compute
+) -> Callable[[torch.nn.Module, float], ScoredRecord | None]:
     """KID of a generator's malignant images against the malignant ones of the fold held out.
 
     By the diagnosis network where an earlier evaluation trained it: training does not wait for it.
@@ -281,27 +286,38 @@ def _scorer(plan: Plan, compute: Compute) -> Callable[[torch.nn.Module], dict[st
     held_out = held_out_rows(dataset, plan.fold)
 
     @functools.cache
-    def reference() -> tuple[str, FeatureNetwork | None, np.ndarray]:
-        """The score's name, the network, its features of the held-out images; at the first one."""
-        name, network = "kid_imagenet", None
+    def reference() -> tuple[FeatureNetwork, np.ndarray]:
+        """The network, its features of the held-out images; at the first score."""
+        network = imagenet_network()
         if diagnosis_network.is_ready(dataset, plan.fold):
             network, _ = diagnosis_network.load_diagnosis_network(dataset, plan.fold, compute)
-            name = "kid_diagnosis"
-        features = extract(dataset.images[held_out], compute, "held-out images", network)
-        return name, network, features
+        return network, extract(dataset.images[held_out], compute, "held-out images", network)
 
-    def score(generator: torch.nn.Module) -> dict[str, float]:
+    def score(generator: torch.nn.Module, kimg: float) -> ScoredRecord | None:
         if len(held_out) < LEAST_HELD_OUT:
-            return {}
-        name, network, features = reference()
+            return None
+        network, features = reference()
         labels = draw_labels(plan.part.classes, "malignant", SCORED, plan.seed)
         synthetic = sample(generator, SCORED, plan.seed, compute, labels)
-        return {name: kid(extract(synthetic, compute, "synthetic images", network), features)}
+        made = extract(synthetic, compute, "synthetic images", network)
+        value, spread = kid(made, features), kid_spread(made, features, plan.seed)
+        return ScoredRecord(kimg=kimg, kid=value, spread=spread, network=network.name)
 
     return score
 
 
-def _record(plan: Plan, trainer: Trainer, seconds: float) -> GeneratorRecord:
+def _said(record: GeneratorRecord) -> str:
+    """Which generator is shipped, in words."""
+    if record.shipped_kimg is None:
+        return f"generator after {record.kimg:.1f} kimg (the last: none was scored)"
+    return (
+        f"generator after {record.shipped_kimg:.1f} of {record.kimg:.1f} kimg (of "
+        f"{len(record.scored)} scored on held-out images the latest within a standard error of the "
+        "lowest KID)"
+    )
+
+
+def _record(plan: Plan, trainer: Trainer, seconds: float, choice: Choice) -> GeneratorRecord:
     """Where the generator comes from and what it has seen."""
     dataset, images = plan.dataset, plan.options.images
     return GeneratorRecord(
@@ -319,6 +335,8 @@ def _record(plan: Plan, trainer: Trainer, seconds: float) -> GeneratorRecord:
         size=dataset.size,
         kimg=trainer.images_seen / 1000,
         minutes=round(seconds / 60, 3),
+        scored=choice.scored,
+        shipped_kimg=choice.chosen.kimg if choice.chosen else None,
         versions=versions("torch"),
     )
 
@@ -342,7 +360,7 @@ def _restore(trainer: Trainer, plan: Plan, folder: RunFolder | None) -> Progress
     say(f"going on from {trainer.images_seen / 1000:.1f} kimg, {state['seconds'] / 60:.1f} minutes")
     if state["compute"] != (now := str(trainer.compute)):
         say(f"note: until here on {state['compute']}; from here on {now}: not the same bits")
-    return Progress(state["seconds"], state["scored"], state["counts"])
+    return Progress(state["seconds"], state["counts"], Choice.restored(state["choice"]))
 
 
 def _classes(options: TrainOptions) -> ClassesName:

@@ -49,7 +49,7 @@ CHAIN: dict[str, tuple[tuple[str, ...], str, str, set[str], set[str], set[str]]]
         *("oracle", "pool", {"pool"}, set(), {"images", "samples"}),
     ),
     "gan train": (
-        ("--data", "datasets/p", "--fold", "0", *GAN, "--evaluate-every", "0", "--out", "runs/g"),
+        ("--data", "datasets/p", "--fold", "0", *GAN, "--evaluations", "0", "--out", "runs/g"),
         *("g", "gan", {"generator"}, {"dataset"}, {"loss_d", "kimg", "samples"}),
     ),
     "gan generate": (

@@ -27,7 +27,7 @@ EXPERIMENT = {
     "gan_seeds": [0],
     "folds": [0],
     "bootstrap": 1000,
-    "gan": {"arch": "dcgan", "kimg": 0.016, "batch": 8, "evaluate_every": 0},
+    "gan": {"arch": "dcgan", "kimg": 0.016, "batch": 8, "evaluations": 0},
     "classifier": {
         **{"backbone": "efficientnet-lite0", "weights": "none", "frozen": 5, "epochs": 1},
         **{"size": 32, "views": 1},

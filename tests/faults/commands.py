@@ -9,13 +9,13 @@ from fault_harness import run
 from PIL import Image
 
 CLASSIFIER = "--backbone vanilla-cnn --weights none --size 32 --batch 32 --epochs 2 --tracking none"
-GAN = "--arch dcgan --recipe width=8 --batch 8 --kimg 0.032 --evaluate-every 0 --tracking none"
+GAN = "--arch dcgan --recipe width=8 --batch 8 --kimg 0.032 --evaluations 0 --tracking none"
 TOLD = {"phantom", "folder", "pool", "native", "--synthetic", "all"}
 EXPERIMENT = {
     "seeds": [0],
     "gan_seeds": [0],
     "bootstrap": 1000,
-    "gan": {"arch": "dcgan", "kimg": 0.016, "batch": 8, "evaluate_every": 0},
+    "gan": {"arch": "dcgan", "kimg": 0.016, "batch": 8, "evaluations": 0},
     "classifier": {"backbone": "vanilla-cnn", "weights": "none", "size": 32, "smoke": True},
     "arms": {"real": {}, "synthetic": {"synthetic": 0.3}},
     "comparisons": [["synthetic", "real"]],

@@ -88,6 +88,7 @@ def options(dataset, tmp_path, monkeypatch):
         device="cpu",
         precision="fp32",
         tracking="none",
+        evaluations=0,
         out=tmp_path / "run",
     )
 
@@ -100,6 +101,7 @@ def make_run():
         options = replace(
             TrainOptions(), kimg=0.024, batch=4, device="cpu", tracking="none", precision="fp32"
         )
+        options = replace(options, evaluations=0)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(gan.training_run, "make_config", narrow_config)
             return train(replace(options, out=out, **changes))

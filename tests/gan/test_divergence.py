@@ -10,6 +10,7 @@ from dermsynth.errors import UserError
 from dermsynth.options import replace
 from gan.divergence import ADVICE, PATIENCE, DivergenceMonitor
 from gan.train import train
+from gan.weights import read_description
 
 GOOD = {"loss_d": 1.2, "loss_g": 0.3, "diversity": 0.8}
 
@@ -68,15 +69,31 @@ def test_collapse_can_be_let_pass(options, monkeypatch, capsys):
     assert (options.run.out / "generator.json").exists()
 
 
-def test_kid_on_held_out_images_comes_at_intervals_and_changes_nothing(options, run, monkeypatch):
+def test_scores_come_evenly_and_the_latest_of_the_best_is_shipped(options, run, monkeypatch):
+    kids = iter([0.30, 0.10, 0.12, 0.2])
+    spreads = iter([0.05, 0.03, 0.03, 0.03])
+
+    def kid(*_):
+        return next(kids)
+
     monkeypatch.setattr(gan.training_run, "SCORED", 16)
-    train(replace(options, evaluate_every=1e-6))
+    monkeypatch.setattr(gan.training_run, "kid", kid)
+    monkeypatch.setattr(gan.training_run, "kid_spread", lambda *_: next(spreads))
+    train(replace(options, evaluations=4, kimg=0.064, batch=8))  # eight steps
     rows = [
         json.loads(line) for line in (options.run.out / "metrics.jsonl").read_text().splitlines()
     ]
     scored = [row for row in rows if "kid_imagenet" in row]
-    assert [row["step"] for row in scored] == [1, 2, 3, 4, 5, 6]
-    assert all(row["kid_imagenet"] > 0 for row in scored)
-    assert (options.run.out / "generator.safetensors").read_bytes() == (
-        run / "generator.safetensors"
-    ).read_bytes()
+    assert [(row["step"], row["kept"]) for row in scored] == [(2, 1), (4, 1), (6, 1), (8, 0)]
+    record = read_description(options.run.out)
+    assert record.shipped_kimg == pytest.approx(0.048)
+    assert [one.kid for one in record.scored] == [0.30, 0.10, 0.12, 0.2]
+
+    # it is that generator: the same as of a training that ends there
+    ended = replace(options, evaluations=0, kimg=0.048, batch=8, out=options.run.out.parent / "six")
+    train(ended)
+    shipped, six = (
+        (path / "generator.safetensors").read_bytes() for path in (options.run.out, ended.run.out)
+    )
+    assert shipped == six
+    assert read_description(ended.run.out).shipped_kimg is None
