@@ -94,13 +94,13 @@ def settle(
             for parameter in group["params"]:
                 state = optimizer.state[parameter]
                 if not state:
-                    state["step"] = torch.zeros((), device=device)
+                    state["step"] = torch.zeros((), device=device if group["capturable"] else None)
                     state["exp_avg"] = torch.zeros_like(parameter)
                     state["exp_avg_sq"] = torch.zeros_like(parameter)
                 tensors += state.values()
                 learnt.append(parameter)
     for tensor in tensors:
-        if tensor.dtype != torch.bool:
+        if tensor.device == device and tensor.dtype != torch.bool:
             tensor.mul_(1)
     for parameter in learnt:  # by Adam's operation: a result's declared type depends on it
         nothing = torch.zeros_like(parameter)

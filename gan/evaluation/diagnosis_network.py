@@ -26,6 +26,7 @@ from dermsynth import checkpoint, progress
 from dermsynth.device import Compute
 from dermsynth.errors import UserError
 from dermsynth.locks import locked
+from dermsynth.optimizers import settle
 from dermsynth.seeds import generator, seed_torch
 from dermsynth.symmetries import turn_each
 from gan.evaluation.features import BATCH as READ
@@ -277,6 +278,8 @@ def _train(
         first = state["step"]
         for name, part in parts.items():
             part.load_state_dict(state[name])
+    settle(compute.device, [optimizer], [network])
+    compute.step()
     print(
         f"evaluation network: {len(lesson.names)} diagnoses of {len(lesson.rows)} training images; "
         f"trained once, then kept in {lesson.folder}"
@@ -324,6 +327,7 @@ def _finish(network: DiagnosisNetwork, lesson: _Lesson, compute: Compute) -> Non
     rows = rng.permutation(lesson.rows)[:1000]
     pooled, _ = _see(network, lesson.dataset, rows, compute)
     network.scale.fill_(float(np.sqrt(np.square(pooled).mean())))
+    compute.step()
     facts = {
         "classes": lesson.names,
         "n_training": len(lesson.rows),
@@ -340,11 +344,19 @@ def _see(
     """Pooled features [n, 256] and probabilities [n, classes] of rows of the dataset."""
     pooled, chances = [], []
     for start in range(0, len(rows), READ):
-        images = as_input(np.asarray(dataset.images[rows[start : start + READ]]), compute)
+        batch = rows[start : start + READ]
+        images = as_input(np.asarray(dataset.images[compute.filled(batch, READ)]), compute)
         with compute.autocast():
-            pooled.append(network.pooled(images))
-            chances.append(network.head(pooled[-1]).float().softmax(1))
-    return torch.cat(pooled).cpu().numpy(), torch.cat(chances).cpu().numpy()
+            maps = network.pooled(images)
+            scores = network.head(maps).float().softmax(1)
+        compute.step()
+        pooled.append(maps)
+        chances.append(scores)
+    first, second = (
+        np.concatenate([part.cpu().numpy() for part in parts])[: len(rows)]
+        for parts in (pooled, chances)
+    )
+    return first, second
 
 
 def _auc(network: DiagnosisNetwork, lesson: _Lesson, compute: Compute) -> float | None:
