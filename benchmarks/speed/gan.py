@@ -42,6 +42,7 @@ def measure(place: Place) -> Pieces:
             *plain_ways(mine, files, few, few / steps),
         ]
         times = in_turn(ways, place.rounds, place.device)
+        del ways  # and their loaders, or their threads would be at work while ours is recorded
         what = f"{arch}, {size} px, batch {mine.trainer.config.batch}"
         images = steps * mine.trainer.images_a_step
         yield {"comparisons": [rates(f"training, {what}", images, times)]}
@@ -70,28 +71,26 @@ def of_authors(place: Place, stored: Dataset, files: list[Path]) -> Pieces:
         rows = training_part(stored, 0, "none").rows
         files = made_up.files(stored.images[rows], place.scratch / "gan-others-files")
     for name, arch in SAME.items():
-        ours_takes = make_config(arch, size).batch
-        batches = place.pick((2,), (4,), (ours_takes, authors.BATCHES[name]))
         few = place.pick(1, PERIOD if arch == "stylegan2" else 2, PERIOD)
-        ways, images = [], few * max(batches)
-        for batch in batches:
+        usual = make_config(arch, size).batch, authors.BATCHES[name]
+        for batch in place.pick((2,), (4,), usual):
             mine = Mine(place, stored, arch, size, batch)
             mine.settle()
-            steps = images // batch
-            work = lambda mine=mine, steps=steps: mine.advance(steps)  # noqa: E731
-            ways.append(Way(f"{arch}, ours, {mine.precision}, batch {batch}", work, True))
+            work = lambda mine=mine, few=few: mine.advance(few)  # noqa: E731
+            ways = [Way(f"{arch}, ours, {mine.precision}", work, True)]
             try:
-                ways += theirs(place, name, files, size, batch, few, few * batch / images)
+                ways += theirs(place, name, files, size, batch, few)
             except Exception as error:  # others' code: what fails there fails alone
                 reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
                 place.note(f"{name}, batch {batch}: not measured, {reason}")
-        times = in_turn(ways, min(place.rounds, 2), place.device, 0)  # all have begun
-        what = f"training, {size} px, beside the authors' {name}"
-        yield {"comparisons": [rates(what, images, times)]}
+            times = in_turn(ways, min(place.rounds, 2), place.device, 0)  # both have begun
+            del ways, work, mine
+            what = f"training, {name}, {size} px, batch {batch}"
+            yield {"comparisons": [rates(what, few * batch, times)]}
 
 
 def theirs(
-    place: Place, name: str, files: list[Path], size: int, batch: int, steps: int, part: float
+    place: Place, name: str, files: list[Path], size: int, batch: int, steps: int
 ) -> list[Way]:
     """The authors' training, its first step done."""
     assert place.others is not None
@@ -101,8 +100,7 @@ def theirs(
     for line in training.notes():
         place.note(f"{name}: {line}")
     work = lambda: training.advance(steps)  # noqa: E731
-    shown = f"{name}, its authors', {training.precision}, batch {batch}"
-    return [Way(shown, work, prepare=training.loader.start, part=part)]
+    return [Way(f"its authors', {training.precision}", work, prepare=training.loader.start)]
 
 
 def rates(what: str, amount: int, times: list[Times]) -> dict[str, Any]:
