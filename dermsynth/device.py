@@ -147,6 +147,24 @@ def _xla_hardware() -> str:
     return str(runtime.device_type())
 
 
+def tpu_chips() -> int:
+    """TPU chips of this machine, which are not taken hold of; 0 where torch_xla sees none.
+
+    For a process that does not compute on them itself.
+    """
+    given = os.environ.get("PJRT_DEVICE")
+    if given not in (None, "TPU"):
+        return 0
+    try:
+        tpu: Any = importlib.import_module("torch_xla._internal.tpu")
+        return int(tpu.num_available_chips())
+    except (ImportError, OSError):
+        return 0
+    finally:
+        if given is None:
+            os.environ.pop("PJRT_DEVICE", None)  # set by the import; those we start choose anew
+
+
 def _auto_precision(
     device: torch.device, cpu_auto: Literal["fp32", "bf16"]
 ) -> Literal["fp32", "bf16"]:

@@ -17,7 +17,7 @@ class ExperimentOptions:
 
     experiment: tyro.conf.Positional[Path]  # the experiment's YAML file, or the name of ours: quick
     data: Path | None = None  # a prepared dataset (default: the phantom, prepared on the way)
-    workers: Workers = 1  # trainings side by side; auto: one a GPU, without GPUs one a core
+    workers: Workers = 1  # trainings side by side; auto: one a GPU or TPU chip, else a core
     executor: Literal["local", "ray"] = "local"  # ray: the nodes of a Ray cluster (docs/guides)
     smoke: bool = False  # try an experiment out: least training, random weights, two folds at most
     plan: bool = False  # say what it costs and can see, write that down, and stop

@@ -8,7 +8,9 @@ import contextlib
 import io
 import math
 import time
+from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
+from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -170,9 +172,13 @@ def _cost(
     kinds = [task.kind for task in tasks]
     generators = [task.options for task in tasks if task.kind == GENERATOR]
     with TemporaryDirectory() as folder:
-        seconds, weights, where = _training_seconds(
-            *(dataset, trials, sizes, options), Path(folder)
-        )
+        given = dataset, trials, sizes, options, Path(folder)
+        if options.compute.device == "xla" and options.workers != 1:
+            # a process keeps the TPU that it has used once, and workers shall have it
+            with ProcessPoolExecutor(1, get_context("spawn")) as other:
+                seconds, weights, where = other.submit(_training_seconds, *given).result()
+        else:
+            seconds, weights, where = _training_seconds(*given)
     pixels = sum(sizes.values()) * dataset.size**2 * 3
     return Cost(
         n_trainings=kinds.count(CLASSIFIER),

@@ -1,4 +1,4 @@
-"""Worker processes on this machine: each with threads, a GPU and an output of its own.
+"""Worker processes on this machine: each with threads, a GPU or TPU chip and an output of its own.
 
 A worker stays from one task to the next, so that what is slow to load is loaded once. It has a
 session of its own, so that Ctrl-C reaches the runner alone, which then lets every worker write its
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 POLL = 1.0  # seconds between two looks at the workers' memory
 GRACE = 120.0  # seconds that a worker has to write its checkpoint
+# of libtpu: the process is alone, with the one chip that it sees
+ONE_CHIP = {"TPU_CHIPS_PER_PROCESS_BOUNDS": "1,1,1", "TPU_PROCESS_BOUNDS": "1,1,1"}
 FEATURES = ".features"  # in the experiment's folder: trunk features that workers share
 
 
@@ -57,11 +59,20 @@ class LocalWorkers:
     """Up to `count` tasks side by side, each in a process."""
 
     def __init__(
-        self, out: Path, run: Run, count: int, gpus: Sequence[str] = (), features: bool = True
+        self,
+        out: Path,
+        run: Run,
+        count: int,
+        gpus: Sequence[str] = (),
+        features: bool = True,
+        chips: Sequence[str] = (),
     ) -> None:
-        """`gpus` as CUDA_VISIBLE_DEVICES names them; workers take them in turn."""
+        """`gpus` as CUDA_VISIBLE_DEVICES names them, `chips` as TPU_VISIBLE_CHIPS does.
+
+        Workers take them in turn; a chip cannot be shared.
+        """
         self.side_by_side = count
-        self.gpus = gpus
+        self.gpus, self.chips = gpus, chips
         self.duty = Duty(out, run, out / FEATURES if features else None)
         self._workers: dict[int, Worker] = {}
 
@@ -114,7 +125,7 @@ class LocalWorkers:
         with its, open(log, "ab") as output:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-u", "-c", f"{begin}serve({its.fileno()})"],
-                env=environment(number, self.side_by_side, self.gpus),
+                env=environment(number, self.side_by_side, self.gpus, self.chips),
                 pass_fds=[its.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -154,8 +165,10 @@ class LocalWorkers:
         return f"{words}; that is enough, so it was killed otherwise, or took more for a moment"
 
 
-def environment(number: int, count: int, gpus: Sequence[str]) -> dict[str, str]:
-    """The variables of worker `number` of `count`: threads, GPU, and where our packages lie."""
+def environment(
+    number: int, count: int, gpus: Sequence[str], chips: Sequence[str] = ()
+) -> dict[str, str]:
+    """The variables of worker `number` of `count`: threads, GPU, chip, where our packages lie."""
     given = os.environ.get("OMP_NUM_THREADS", "")
     threads = max(1, cores() // count)
     if given.isdigit() and int(given):
@@ -164,6 +177,8 @@ def environment(number: int, count: int, gpus: Sequence[str]) -> dict[str, str]:
     variables = {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": os.pathsep.join(places)}
     if gpus:
         variables["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
+    if chips:
+        variables |= {"TPU_VISIBLE_CHIPS": chips[number % len(chips)], **ONE_CHIP}
     return os.environ | variables
 
 
@@ -174,6 +189,14 @@ def visible_gpus() -> list[str]:
     count = torch.cuda.device_count()
     named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     return named[:count] if named else [str(number) for number in range(count)]
+
+
+def visible_chips() -> list[str]:
+    """The TPU chips that workers may use, as TPU_VISIBLE_CHIPS names them."""
+    from dermsynth.device import tpu_chips  # likewise
+
+    named = [name for name in os.environ.get("TPU_VISIBLE_CHIPS", "").split(",") if name]
+    return named or [str(number) for number in range(tpu_chips())]
 
 
 def _kill_all(process: subprocess.Popen[bytes]) -> None:

@@ -1,5 +1,6 @@
 """From a list of tasks and the options to finished folders, wherever they are computed."""
 
+import os
 import shutil
 from collections.abc import Sequence
 from functools import partial
@@ -9,7 +10,7 @@ from dermsynth.errors import UserError
 from dermsynth.machine import cores
 from dermsynth.options import refuse_idle
 from experiments.executors.found import take_note, take_over
-from experiments.executors.local import FEATURES, LocalWorkers, visible_gpus
+from experiments.executors.local import FEATURES, LocalWorkers, visible_chips, visible_gpus
 from experiments.executors.running import Executor, Failure, ThisProcess, execute
 from experiments.options import ExperimentOptions
 from experiments.tasks import Task, is_done, run_task
@@ -46,18 +47,30 @@ def make_executor(out: Path, options: ExperimentOptions) -> Executor:
         from experiments.executors.ray_cluster import RayCluster  # here: Ray is an extra
 
         return RayCluster(out, run_once, options.address, options.compute.device)
-    gpus = visible_gpus() if options.compute.device in ("auto", "cuda") else []
-    workers = options.workers
-    count = (len(gpus) or cores()) if workers == "auto" else workers
-    if count > 1 and options.compute.device in ("xla", "tpu"):
-        raise UserError(
-            f"--workers {workers}: one process has all TPU cores of a machine; leave it out"
-        )
+    place, workers = options.compute.device, options.workers
+    gpus = visible_gpus() if place in ("auto", "cuda") else []
+    chips = visible_chips() if place == "xla" and workers != 1 else []
+    count = (len(gpus) or len(chips) or cores()) if workers == "auto" else workers
+    if count > 1:
+        _check_chips(options, len(chips))
     if count == 1:
         from classifier.training.trunk_cache import FeatureCache
 
         return ThisProcess(out, run_once, FeatureCache())
-    return LocalWorkers(out, run_once, count, gpus)
+    return LocalWorkers(out, run_once, count, gpus, chips=chips)
+
+
+def _check_chips(options: ExperimentOptions, chips: int) -> None:
+    """Raise UserError where several workers would want the same TPU chip."""
+    place, said = options.compute.device, f"--workers {options.workers}"
+    if place == "tpu":
+        raise UserError(f"{said}: by way of torch_tpu one process has all chips; leave it out")
+    if place != "xla" or os.environ.get("PJRT_DEVICE") == "CPU":
+        return
+    if not chips:
+        raise UserError(f"{said}: each has a TPU chip, and torch_xla finds none; leave it out")
+    if options.workers != "auto" and options.workers > chips:
+        raise UserError(f"{said}: each has a TPU chip; give --workers {chips}, there are no more")
 
 
 def run_once(task: Task, out: Path, cache: object = None) -> None:

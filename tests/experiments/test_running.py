@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from fake_tasks import FakeTask, run_fake
 
+from dermsynth.errors import UserError
+from dermsynth.options import ComputeOptions
 from experiments.executors import local
 from experiments.executors.local import LocalWorkers, environment
 from experiments.executors.run_tasks import make_executor
@@ -196,3 +198,45 @@ def test_each_worker_sees_one_card(cards, named, workers, seen, monkeypatch, tmp
         for number in range(len(seen))
     ]
     assert given == seen
+
+
+@pytest.mark.parametrize(
+    ("chips", "named", "workers", "seen"),
+    [
+        (4, None, "auto", ["0", "1", "2", "3"]),
+        (4, "1,3", "auto", ["1", "3"]),  # what the user set is shared out
+        (8, None, 2, ["0", "1"]),
+    ],
+)
+def test_each_worker_has_one_chip(chips, named, workers, seen, monkeypatch, tmp_path):
+    executor = _on_tpu(chips, named, workers, monkeypatch, tmp_path)
+    given = [
+        environment(number, executor.side_by_side, executor.gpus, executor.chips)
+        for number in range(executor.side_by_side)
+    ]
+    assert [each["TPU_VISIBLE_CHIPS"] for each in given] == seen
+    assert {each["TPU_PROCESS_BOUNDS"] for each in given} == {"1,1,1"}
+    assert {each["TPU_CHIPS_PER_PROCESS_BOUNDS"] for each in given} == {"1,1,1"}
+
+
+def test_a_chip_is_not_shared(monkeypatch, tmp_path):
+    with pytest.raises(UserError, match="--workers 5: each has a TPU chip; give --workers 4"):
+        _on_tpu(4, None, 5, monkeypatch, tmp_path)
+    with pytest.raises(UserError, match=r"--workers 2: .*finds none"):
+        _on_tpu(0, None, 2, monkeypatch, tmp_path)
+    monkeypatch.setattr("dermsynth.device.tpu_chips", lambda: pytest.fail("nobody asked"))
+    assert isinstance(_on_tpu(None, None, 1, monkeypatch, tmp_path), ThisProcess)
+
+
+def _on_tpu(chips, named, workers, monkeypatch, out):
+    """The executor of a machine with so many chips."""
+    for name in ("PJRT_DEVICE", "TPU_VISIBLE_CHIPS"):
+        monkeypatch.delenv(name, raising=False)
+    if named is not None:
+        monkeypatch.setenv("TPU_VISIBLE_CHIPS", named)
+    if chips is not None:
+        monkeypatch.setattr("dermsynth.device.tpu_chips", lambda: chips)
+    options = ExperimentOptions(
+        Path("quick"), workers=workers, compute=ComputeOptions(device="xla")
+    )
+    return make_executor(out, options)
