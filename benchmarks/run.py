@@ -102,23 +102,23 @@ def measure(options: Options) -> dict[str, Any]:
             place = Place(device, *sizes, scratch, best, options.others)
             works[part] = importlib.import_module(f"benchmarks.speed.{part}").measure(place)
             head.setdefault("parts", {})[part] = {"notes": place.notes}
-        failed = []
+        failed: dict[str, Exception] = {}
         while works:
             for part, work in list(works.items()):
                 try:
                     more = go_on(part, work, head, options.out)
-                except UserError:
-                    raise
                 except Exception as error:  # the other parts' figures are worth having
                     traceback.print_exc()
                     head["parts"][part]["notes"].append(f"cut short by an error: {error}")
-                    failed.append(part)
-                    more = False
+                    failed[part], more = error, False
                 if not more:
                     del works[part]
     write_json(options.out, head)
     if failed:
-        raise RuntimeError(f"{', '.join(failed)}: cut short; what was measured is in {options.out}")
+        said = "; ".join(f"{part} was cut short: {error}" for part, error in failed.items())
+        bad_input = all(isinstance(error, UserError) for error in failed.values())
+        kind = UserError if bad_input else RuntimeError
+        raise kind(f"{said}; what was measured is in {options.out}")
     print(f"wrote {options.out}")
     return head
 

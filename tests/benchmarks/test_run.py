@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.provenance import provenance
-from benchmarks.run import PARTS
+from benchmarks.run import PARTS, Options, main, measure
 from benchmarks.speed import figure, show
+from benchmarks.speed.place import LATER
 from dermsynth.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -93,6 +94,57 @@ def test_a_figure_is_drawn_of_tables_and_curves(tmp_path):
     report = {"machine": machine, "commit": "abc", "parts": {"gan": PART}}
     figure.draw(report, tmp_path / "pictures" / "speed.png")
     assert (tmp_path / "pictures" / "speed.png").stat().st_size > 1000
+
+
+def test_a_part_that_fails_leaves_the_others_and_is_said(tmp_path, monkeypatch):
+    order = []
+
+    def fine(place):
+        order.append("first")
+        yield {"comparisons": [TABLE]}
+        yield LATER
+        order.append("later")
+        yield {"curves": [CURVE]}
+
+    def broken(place):
+        yield {"comparisons": [TABLE]}
+        order.append("broken")
+        raise ValueError("no such thing")
+
+    monkeypatch.setattr("benchmarks.speed.data.measure", fine)
+    monkeypatch.setattr("benchmarks.speed.statistics.measure", broken)
+    out = tmp_path / "speed.json"
+    with pytest.raises(RuntimeError, match="statistics was cut short: no such thing"):
+        measure(Options(("data", "statistics"), quick=True, out=out))
+    assert order == ["first", "broken", "later"]  # what can wait waits for the others
+    parts = json.loads(out.read_text())["parts"]
+    assert parts["data"] == {"comparisons": [TABLE], "curves": [CURVE], "notes": []}
+    assert parts["statistics"]["comparisons"] == [TABLE]
+    assert "no such thing" in parts["statistics"]["notes"][0]
+
+
+def test_a_report_of_an_earlier_run_goes_into_a_page(tmp_path):
+    page, earlier = tmp_path / "speed.md", tmp_path / "speed.json"
+    page.write_text("<!-- cuda -->\n<!-- /cuda -->\n")
+    machine = {"cpu": "a processor", "cores": 2, "gpu": "a card", "flags": []}
+    busy = {"what": "b3", "seconds": 0.004, "busy_seconds": 0.003, "busy_share": 0.75}
+    table = TABLE | {"ways": [row | {"kimg_per_minute": 3.0} for row in TABLE["ways"]]}
+    report = {
+        "command": "python -m benchmarks.run", "commit": "abc", "machine": machine,
+        "versions": {"python": "3", "torch": "2"}, "load_before": 0.1, "load_after": 0.2,
+        "ceilings": {"side": 64, "flops_per_second": {"fp32": 1e11}, "bytes_per_second": 1e10},
+        "parts": {"gan": PART | {"busy": [busy], "comparisons": [table]}},
+        "options": {"device": "cuda"},
+    }  # fmt: skip
+    earlier.write_text(json.dumps(report))
+    main(Options(page=page, report=earlier))
+    text = page.read_text()
+    assert "| way | images/s | kimg/min | a CPU second |" in text
+    assert "| script | 10 | 3 | 5 | 5.00 | 5.00 |" in text
+    assert "| b3 | 4 | 3 | 75% |" in text
+    earlier.write_text("{}")
+    with pytest.raises(UserError, match="--report"):
+        main(Options(page=page, report=earlier))
 
 
 def test_provenance_names_commit_flags_and_gpu():
