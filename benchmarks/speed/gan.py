@@ -83,7 +83,8 @@ def of_authors(place: Place, stored: Dataset, files: list[Path]) -> Pieces:
             except Exception as error:  # others' code: what fails there fails alone
                 reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
                 place.note(f"{name}, batch {batch}: not measured, {reason}")
-            times = in_turn(ways, min(place.rounds, 2), place.device, 0)  # both have begun
+            rounds = place.pick(1, 1, min(place.rounds, 2))
+            times = in_turn(ways, rounds, place.device, warm_ups=0)  # both have begun
             del ways, work, mine
             what = f"training, {name}, {size} px, batch {batch}"
             yield {"comparisons": [rates(what, few * batch, times)]}
