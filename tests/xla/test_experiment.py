@@ -25,14 +25,14 @@ comparisons:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_an_experiment_has_a_verdict(xla, tmp_path):
+def test_an_experiment_of_two_workers_has_a_verdict(xla, tmp_path):
     file = tmp_path / "experiment.yaml"
     file.write_text(FILE)
     few = replace(PrepareOptions(), patients=200, size=64, folds=3, out=tmp_path / "phantom")
     options = replace(
         ExperimentOptions(experiment=file),
         **{"data": prepare(few).path, "smoke": True, "out": tmp_path / "run"},
-        **{"device": "xla", "tracking": "none"},
+        **{"device": "xla", "tracking": "none", "workers": 2},
     )
     run_experiment(options)
     (row,) = json.loads((tmp_path / "run" / "comparisons.json").read_text())

@@ -5,7 +5,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from classifier.augment import draw_views
 from dermsynth.optimizers import adam_options, set_rate
+from dermsynth.seeds import seed_torch
 
 
 @pytest.mark.parametrize(
@@ -41,6 +43,42 @@ def test_spectral_norm_stays_on_the_device(xla, counted):
     there = []
     assert counted(lambda: there.append(layer(x.to(xla.device)))).on_host == []
     torch.testing.assert_close(here, there[0].cpu(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("augment", ["rotate", "siim"])
+def test_views_that_move_images(xla, counted, augment):
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8))
+    views = draw_views(np.random.default_rng(1), 4, augment)
+    there = []
+    assert counted(lambda: there.append(views.apply_in_batch(images.to(xla.device)))).on_host == []
+    torch.testing.assert_close(there[0].cpu(), views.apply_in_batch(images), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["zeros", "border", "reflection"])
+def test_the_gradients_of_looking_up_pixels(xla, counted, mode):
+    gradients = []
+
+    def learn(place: torch.device) -> None:
+        rng = torch.Generator().manual_seed(0)
+        x = torch.randn(2, 3, 6, 5, generator=rng).to(place).requires_grad_()
+        grid = (3 * torch.rand(2, 4, 4, 2, generator=rng) - 1.5).to(place).requires_grad_()
+        y = F.grid_sample(x, grid, "bilinear", mode, align_corners=False)
+        (y * torch.linspace(0, 1, y.numel()).view(y.shape).to(place)).sum().backward()
+        gradients.append((x.grad.cpu(), grid.grad.cpu()))
+
+    learn(torch.device("cpu"))
+    assert counted(lambda: learn(xla.device)).on_host == []
+    for here, there in zip(*gradients, strict=True):
+        torch.testing.assert_close(here, there, rtol=1e-5, atol=1e-5)
+
+
+def test_seeds_reach_the_device(xla):
+    drawn = []
+    for seed in (3, 4, 3):
+        seed_torch(seed, "noise")
+        drawn.append(torch.randn(8, device=xla.device).cpu())
+    assert torch.equal(drawn[0], drawn[2])
+    assert not torch.equal(drawn[0], drawn[1])
 
 
 def test_a_rate_of_zero_leaves_weights_as_they_are(xla):

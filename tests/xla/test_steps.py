@@ -11,8 +11,10 @@ import torch
 import classifier.training.loop
 from classifier.train import TrainOptions, train
 from data.prepare import PrepareOptions, prepare
+from data.store import load_dataset
 from dermsynth.device import Compute
 from dermsynth.options import replace
+from gan.evaluation import diagnosis_network
 from gan.networks import make_config
 from gan.trainer import Trainer
 
@@ -106,3 +108,34 @@ def test_a_training_of_a_classifier(
     np.testing.assert_allclose(*scores, atol=0.02)
     assert [each.compilations for each in seen] == [1, 0, 0, 0, 0, 0]
     assert [(each.to_host, each.on_host) for each in seen] == [(0, [])] * STEPS
+
+
+def test_epochs_compile_nothing_anew(phantom, xla, counted, tmp_path):
+    """With an average of the weights, which validation exchanges for the model's own."""
+
+    def training(epochs: int) -> None:
+        options = replace(
+            TrainOptions(),
+            **{"data": phantom, "backbone": "vanilla-cnn", "weights": "none", "size": 32},
+            **{
+                "batch": 16,
+                "epochs": epochs,
+                "patience": 0,
+                "ema": 0.9,
+                "out": tmp_path / f"{epochs}",
+            },
+            **{"device": "xla", "precision": "fp32", "tracking": "none"},
+        )
+        train(options)
+
+    # what is drawn at first, the step, its losses, what it said, validation, references, a record
+    assert counted(lambda: training(1)).compilations <= 7
+    assert counted(lambda: training(2)).compilations == 0
+
+
+def test_the_evaluation_network(phantom, xla, counted, monkeypatch):
+    for name, value in {"WIDTH": 4, "LEAST_STEPS": 6, "SEEN": 1}.items():
+        monkeypatch.setattr(diagnosis_network, name, value)
+    seen = counted(lambda: diagnosis_network.load_diagnosis_network(load_dataset(phantom), 0, xla))
+    # what there is at first, the step, what it sees of images, the scale
+    assert (seen.compilations, seen.on_host) == (4, [])
