@@ -94,7 +94,7 @@ def test_the_api_pages_are_made_from_docstrings(tmp_path: Path):
     words = command[0].replace("runs/api", str(tmp_path)).split()
     subprocess.run([sys.executable, *words], check=True, cwd=ROOT, timeout=300)
     page = (tmp_path / "experiments/statistics/comparison.html").read_text(encoding="utf-8")
-    assert "Source code" in page
+    assert "View Source" in page
     assert (tmp_path / "index.html").exists()
 
 
