@@ -131,7 +131,7 @@ def join_processes(device: DeviceName) -> Processes:
         return Processes()
     if device in ("xla", "tpu"):
         raise UserError(
-            f"--device {device}: one process has all TPU cores of a machine; start the command "
+            f"--device {device}: one training computes on one chip; start the command "
             "with python, not with torchrun"
         )
     on_gpu = device != "cpu" and torch.cuda.is_available()

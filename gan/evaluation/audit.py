@@ -20,6 +20,7 @@ from data.provenance import Provenance
 from dermsynth import progress
 from dermsynth.device import Compute
 from dermsynth.group_bootstrap import clustered, count_pairs, interval, resampled
+from dermsynth.optimizers import settle
 from dermsynth.records import Record
 from dermsynth.seeds import generator, seed_torch
 from dermsynth.symmetries import COUNT, turn_each
@@ -306,6 +307,8 @@ def _train(
     network = Teller().to(compute.device, memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(network.parameters(), RATE, weight_decay=0.01)
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=STEPS + 1)
+    settle(compute.device, [optimizer], [network])
+    compute.step()
     labels = torch.arange(BATCH, device=compute.device) % 2
     for step in range(STEPS):
         rng = generator(seed, "gan/audit", "step", step)
@@ -332,8 +335,9 @@ def _scores(network: Teller, images: np.ndarray, compute: Compute, seed: int) ->
     for _ in range(VIEWS):
         crops = _crops(images, rng)
         for at in range(0, len(images), 4 * BATCH):
-            batch = as_input(crops[at : at + 4 * BATCH], compute)
-            total[at : at + 4 * BATCH] += network(batch).double().cpu().numpy()
+            rows = np.arange(at, min(at + 4 * BATCH, len(images)))
+            batch = as_input(crops[compute.filled(rows, 4 * BATCH)], compute)
+            total[rows] += network(batch).double().cpu().numpy()[: len(rows)]
     return total / VIEWS
 
 
