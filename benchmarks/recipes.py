@@ -39,6 +39,7 @@ from dermsynth.machine import machine, versions
 LITE = "--backbone efficientnet-lite2"
 FITS = {
     "default": "",
+    "other-clinics": "",
     "frozen18": f"{LITE} --frozen 15",  # five stages, as b3's 18 blocks are
     "b3-meta-cutmix": f"{LITE} --size 128",
     "b6-tta-meta-ensemble": f"{LITE} --size 128",

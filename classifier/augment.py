@@ -4,7 +4,7 @@ What happens to an image is drawn as a few numbers, and done to a whole batch wh
 computes; on a CPU by OpenCV (classifier.augment_cpu). The default, dihedral-colour: dermoscopy has
 no up and no down, so the eight symmetries of the square are exact; colour changes as between
 cameras: brightness, white balance, saturation, contrast. The others are published pipelines
-(classifier.published_augment).
+(classifier.published_augment), and one with colours of other clinics (classifier.strong_colour).
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from classifier import augment_cpu
+from classifier import augment_cpu, strong_colour
 from classifier.options import AugmentName
 from classifier.published_augment import PIPELINES, Colours, Moves, Pipeline
 from data.on_device import resized
@@ -23,8 +23,7 @@ from dermsynth.symmetries import turn_each
 from dermsynth.tensors import send
 
 BRIGHTNESS, BALANCE, SATURATION, CONTRAST = 0.15, 0.03, 0.15, 0.15
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-GREY = np.broadcast_to(LUMA, (3, 3))  # each row turns RGB into its brightness
+GREY = strong_colour.GREY
 
 VERSION = 2  # of how views come about; features that are kept of another one are not used
 
@@ -43,6 +42,8 @@ class Views:
     moves: np.ndarray | None = None  # float32 [n, 2, 3]: from a place in the new image to that in
     # the old one, -1..1 between the centres of the outermost pixels
     rim: Literal["border", "reflection"] = "border"  # what moves bring in from outside
+    balanced: np.ndarray | None = None  # bool [n]: white-balanced before its colours are changed
+    gamma: np.ndarray | None = None  # float32 [n]: at the end, the power of values in 0..1
 
     def take(self, rows: np.ndarray) -> "Views":
         """The views of some of the images."""
@@ -67,10 +68,15 @@ class Views:
         """`apply` in operations whose shapes do not depend on the views."""
         pixels = turn_each(images, self.symmetry).float().div_(255)
         pixels = pixels if self.moves is None else self._moved(pixels)
+        if self.balanced is not None:
+            gains = torch.where(send(self.balanced, images.device)[:, None], grey_gains(pixels), 1)
+            pixels = (pixels * gains[:, None, None]).clamp_(0, 1)
         if self.colour is not None:
             pixels = self._coloured(pixels)
         if self.hue is not None:
             pixels = _turn_hue(pixels, send(self.hue, images.device)[:, None, None])
+        if self.gamma is not None:
+            pixels = pixels.pow(send(self.gamma, images.device)[:, None, None, None])
         return pixels
 
     def colours(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -106,6 +112,9 @@ def draw_views(
     """Random views for n images; None where they stay as they are."""
     if name == "none":
         return None
+    if name == "strong-colour":
+        placed = _draw_published(rng, n, dataclasses.replace(PIPELINES["siim"], colours=None))
+        return dataclasses.replace(placed, **strong_colour.draw_colours(rng, n))
     if name != "dihedral-colour":
         return _draw_published(rng, n, PIPELINES[name])
     symmetry = rng.integers(8, size=n)
@@ -171,6 +180,15 @@ def _draw_moves(rng: np.random.Generator, n: int, most: Moves) -> np.ndarray:
 def _saturation(factor: np.ndarray) -> np.ndarray:
     """float32 [n, 3, 3] of factors [n, 1, 1]: distance of a colour from its grey."""
     return factor * np.eye(3, dtype=np.float32) + (1 - factor) * GREY
+
+
+def grey_gains(pixels: torch.Tensor) -> torch.Tensor:
+    """Float [n, 3] that make the light of images [n, s, s, 3] in 0..1 grey, the mean staying.
+
+    Shades of grey (Finlayson & Trezzi 2004): the light is the mean of the sixth powers' root.
+    """
+    light = pixels.square().mul(pixels).square().mean((1, 2)).pow(1 / 6).clamp(min=1e-3)
+    return light.mean(1, keepdim=True) / light
 
 
 def _turn_hue(pixels: torch.Tensor, by: torch.Tensor) -> torch.Tensor:

@@ -25,9 +25,11 @@ def apply(views: "Views", images: np.ndarray) -> np.ndarray:
             how, rim = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, RIMS[views.rim]
             image = cv2.warpAffine(image, places[at], (side, side), flags=how, borderMode=rim)
         changed[at] = image
+        if views.balanced is not None and views.balanced[at]:
+            changed[at] = np.minimum(changed[at] * _grey_gains(changed[at]), 255)
         if colours is not None:
             matrix, middle, added = (each[at] for each in colours)
-            offset = 255 * added + middle @ np.array(cv2.mean(image)[:3], np.float32)
+            offset = 255 * added + middle @ np.array(cv2.mean(changed[at])[:3], np.float32)
             changed[at] = cv2.transform(changed[at], np.column_stack([matrix, offset]))
     changed /= 255
     np.clip(changed, 0, 1, out=changed)
@@ -36,7 +38,17 @@ def apply(views: "Views", images: np.ndarray) -> np.ndarray:
             hsv = cv2.cvtColor(changed[at], cv2.COLOR_RGB2HSV)
             hsv[..., 0] = (hsv[..., 0] + 360 * by) % 360
             changed[at] = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+    if views.gamma is not None:
+        for at in np.flatnonzero(views.gamma != 1):
+            changed[at] = cv2.pow(changed[at], float(views.gamma[at]))
     return changed
+
+
+def _grey_gains(image: np.ndarray) -> np.ndarray:
+    """float32 [3]: `classifier.augment.grey_gains` of one image float32 [s, s, 3] in 0..255."""
+    squared = np.square(image / 255)
+    light = np.maximum((squared * squared * squared).mean((0, 1)) ** (1 / 6), 1e-3)
+    return (light.mean() / light).astype(np.float32)
 
 
 def _turned(image: np.ndarray, swap: bool, rows: bool, columns: bool) -> np.ndarray:

@@ -50,6 +50,7 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     from classifier.evaluation.summary import summarise
     from classifier.evaluation.tracked import track_evaluation
     from classifier.run_folder import EVALUATION, FOLDS, KIND, METADATA, open_run, read_meaning
+    from classifier.tta import view_count
     from data.store import TargetMeaning
     from dermsynth.files import write_json, write_text
     from dermsynth.folders import check_replaceable, whole_folder
@@ -69,7 +70,7 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     with whole_folder(out, EVALUATION, options.overwrite) as folder:
         summary = summarise(parts, Resampling(options.replicates, options.seed), meaning)
         shown = parts["test"] if "test" in parts else next(iter(parts.values()))
-        views = config.get("tta", 1)
+        views = view_count(config.get("tta", 1))
         with waiting("drawing the most wrong images, with heat maps"):
             gallery = error_gallery.draw_gallery(sealed, shown, views, folder, meaning)
         target = {"one": meaning.one, "zero": meaning.zero}

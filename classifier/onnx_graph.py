@@ -87,6 +87,8 @@ def about(sealed: Sealed, trained: Trained) -> dict[str, str]:
     for part in ("val", "test"):
         if (value := metrics.get(part, {}).get("auc")) is not None:
             words[f"{part}_auc"] = f"{value:.4f}"
+    if (tta := sealed.manifest.options.get("tta", 1)) != 1:
+        words["views"] = f"these figures are of means over --tta {tta}; this graph sees one view"
     if facts.leaky:
         words["leaky"] = f"its figures are no results: {facts.leaky}"
     return words

@@ -28,7 +28,7 @@ BatchNormMode = Literal["adapt", "fixed"]
 HeadName = Literal["linear", "hidden", "max", "multi-level", "metadata"]
 Flipped = Literal["mirror", "flips", "rotate", "rotate-flips"]
 Published = Literal["siim", "siim-b3", "siim-b6", "student"]
-AugmentName = Literal["none", Flipped, Published, "dihedral-colour"]
+AugmentName = Literal["none", Flipped, Published, "dihedral-colour", "strong-colour"]
 LossName = Literal["cross-entropy", "focal"]
 ScheduleName = Literal["one-cycle", "constant", "cosine", "plateau", "exponential"]
 Monitor = Literal["auc", "loss", "balanced-accuracy"]
@@ -39,6 +39,7 @@ Side = Annotated[int, Between(32, 4096)]  # px
 Blocks = Annotated[int, Between(0, 1000)]
 Views = Annotated[int, Between(0, 1000)]
 OneOrMore = Annotated[int, Between(1, 100_000)]
+TestViews = OneOrMore | Literal["clinics"]
 Epochs = Annotated[int, Between(0, 100_000)]
 Rate = Annotated[float, Between(0, 10)]  # of learning
 RateAboveZero = Annotated[float, Between(0, 10, above=True)]
@@ -109,6 +110,7 @@ class AugmentationOptions:
     augment: AugmentName = "dihedral-colour"  # how each image is varied
     cutmix: ZeroToOne = 0.0  # share of the images mixed by CutMix, each with a box of its own
     mixup: ZeroToOne = 0.0  # share of the batches mixed by MixUp
+    mixstyle: ZeroToOne = 0.0  # share of the images whose frozen features get another's style
     views: Views = 8  # fixed views an image whose trunk features are kept; 0: fresh ones each time
 
     @property
@@ -165,7 +167,7 @@ class ChoiceOptions:
     monitor: Monitor = "auc"  # validation figure that chooses the checkpoint
     patience: Epochs = 0  # epochs without a better one before it stops; 0: never
     min_delta: Large = 0.0  # smallest change of it that counts as better, in stopping and plateaus
-    tta: OneOrMore = 1  # views an image whose scores are averaged: 1, 8 (flips, turns) or more
+    tta: TestViews = 1  # views an image, averaged: 1, 8 (flips, turns), more, or clinics (8 others)
 
 
 @dataclass(frozen=True)
@@ -229,6 +231,7 @@ def check_effects(options: TrainOptions, frozen: int, splits: bool) -> None:
         "upsample_to": (options.training_set.upsample, "--upsample"),
         "external_overlap": (bool(options.training_set.external), "--external"),
         "dropout": (linear, "--head linear, max or multi-level"),
+        "mixstyle": (splits and frozen > 0, "frozen blocks (--frozen, no timm model)"),
         "views": (keeps or anew, f"{trunk}, no mixed batches, an --augment)"),
         "cache_gib": (pure, f"{trunk})"),
         "warm_up": (steps.schedule != "one-cycle", "a --schedule other than one-cycle"),

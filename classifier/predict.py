@@ -12,17 +12,17 @@ front, so that no spreadsheet takes it for a formula.
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
+from classifier.options import TestViews
 from dermsynth import cli
 from dermsynth.files import check_free, write_text
-from dermsynth.options import Between, ComputeOptions, TrackingMode, check_bounds
+from dermsynth.options import ComputeOptions, TrackingMode, check_bounds
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Operating = Literal["youden", "sensitivity_95", "specificity_95"]
-Views = Annotated[int, Between(1, 100_000)]
 
 
 # --out is a file and required, so that it is no OutputOptions
@@ -33,7 +33,7 @@ class PredictOptions:
     run: Path  # run folder of classifier.train
     data: Path  # prepared dataset, a folder of images, or an image file
     out: Path  # CSV file to write
-    tta: Views = 1  # views an image whose scores are averaged: 1, 8 (flips, turns) or more
+    tta: TestViews = 1  # views an image, averaged: 1, 8 (flips, turns), more, or clinics (8 others)
     at: Operating = "youden"  # the threshold of the calls, as chosen on validation
     on_error: Literal["fail", "skip"] = "fail"  # images that cannot be read: stop, or list them
     overwrite: bool = False  # replace the file in --out

@@ -9,7 +9,7 @@ import torch
 
 from classifier.model.classifier import Classifier, ModelSpec
 from classifier.model.metadata_inputs import MetadataInputs, load_metadata_inputs
-from classifier.options import AugmentName
+from classifier.options import AugmentName, TestViews
 from classifier.records import VERSION, ModelRecord
 from classifier.run_folder import KIND, MODEL, WEIGHTS, open_fold_runs, open_run
 from classifier.targets import Target
@@ -58,7 +58,7 @@ class Trained:
         self,
         images: np.ndarray,
         compute: Compute,
-        tta: int = 1,
+        tta: TestViews = 1,
         dataset: Dataset | None = None,
         rows: np.ndarray | None = None,
     ) -> np.ndarray:
@@ -68,7 +68,7 @@ class Trained:
         ----------
         images : uint8 [n, s, s, 3] RGB
         compute : where, and in which precision
-        tta : views an image whose scores are averaged
+        tta : views an image whose scores are averaged (classifier.tta)
         dataset, rows : where the images come from; a model that looks at metadata needs it
         """
         metadata = self.metadata(dataset, rows)

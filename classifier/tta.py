@@ -1,11 +1,15 @@
-"""Scores of images as they are, or averaged over views of them: `--tta`."""
+"""Scores of images as they are, or averaged over views of them: `--tta`.
+
+`clinics`: eight views as other clinics would have taken or stored the image: twice as it is, nearer
+by a quarter, unsquashed from 4:3, and white-balanced, each in two of the square's symmetries.
+"""
 
 import numpy as np
 import torch
 
 from classifier.augment import Views, draw_views, load_batch
 from classifier.model.classifier import Classifier
-from classifier.options import AugmentName
+from classifier.options import AugmentName, TestViews
 from classifier.targets import Target
 from dermsynth import symmetries
 from dermsynth.device import Compute
@@ -13,13 +17,28 @@ from dermsynth.errors import UserError
 from dermsynth.seeds import generator
 
 SYMMETRIES = symmetries.COUNT  # as many views are these, exactly
+AS_IT_IS, TURNED = ((1, 0), (0, 1)), ((0, 1), (-1, 0))
+MIRRORED, TRANSPOSED = ((-1, 0), (0, 1)), ((0, 1), (1, 0))
+NEARER, UNSQUASHED, BALANCED = (0.8, 0.8), (0.75, 1.0), (0.9, 0.9)
+CLINICS = (  # share of the width and height that is seen, how, and whether white-balanced
+    *(((1.0, 1.0), AS_IT_IS, False), ((1.0, 1.0), TURNED, False)),
+    *((NEARER, MIRRORED, False), (NEARER, TRANSPOSED, False)),
+    *((UNSQUASHED, AS_IT_IS, False), (UNSQUASHED, TRANSPOSED, False)),
+    *((BALANCED, TURNED, True), (BALANCED, MIRRORED, True)),
+)
 
 
-def check_tta(tta: int, augment: AugmentName) -> None:
+def view_count(tta: TestViews) -> int:
+    """Views an image."""
+    return len(CLINICS) if tta == "clinics" else tta
+
+
+def check_tta(tta: TestViews, augment: AugmentName) -> None:
     """Raises UserError for a number of views that cannot be had."""
-    if tta not in (1, SYMMETRIES) and augment == "none":
+    if tta not in (1, SYMMETRIES, "clinics") and augment == "none":
         raise UserError(
-            f"--tta {tta}: random views come from the run's --augment, which is none; use 8"
+            f"--tta {tta}: random views come from the run's --augment, which is none; use 8 or "
+            "clinics"
         )
 
 
@@ -29,7 +48,7 @@ def probabilities(
     target: Target,
     images: np.ndarray,
     compute: Compute,
-    tta: int = 1,
+    tta: TestViews = 1,
     augment: AugmentName = "dihedral-colour",
     metadata: np.ndarray | None = None,
 ) -> np.ndarray:
@@ -40,8 +59,8 @@ def probabilities(
     model, target : of a run
     images : uint8 [n, s, s, 3]
     compute : where, and in which precision
-    tta : views: 1: the image as it is; 8: the symmetries of the square; any other number: the image
-        and random views as in training, the same ones for the same batch
+    tta : views: 1: the image as it is; 8: the symmetries of the square; clinics: CLINICS; any other
+        number: the image and random views as in training, the same ones for the same batch
     augment : what random views are drawn from
     metadata : float32 [n, columns], where the model looks at it
     """
@@ -54,7 +73,7 @@ def single_and_mean(
     target: Target,
     images: np.ndarray,
     compute: Compute,
-    tta: int,
+    tta: TestViews,
     augment: AugmentName,
     metadata: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -66,20 +85,26 @@ def single_and_mean(
     columns = None if metadata is None else torch.from_numpy(metadata).to(compute.device)
     total = np.zeros((count, len(target.classes)))
     single = total
-    for number in range(tta):
+    views_in_all = view_count(tta)
+    for number in range(views_in_all):
         views = _views(number, tta, count, augment)
         x = load_batch(images, model.spec.size, views.take(rows) if views else None)
         with compute.autocast():
             logits = model(x.to(compute.device), columns)
         total = total + target.probabilities(logits)[:count]
         single = single if number else total
-    return single, total / tta
+    return single, total / views_in_all
 
 
-def _views(number: int, tta: int, n: int, augment: AugmentName) -> Views | None:
+def _views(number: int, tta: TestViews, n: int, augment: AugmentName) -> Views | None:
     """The views of n images of that number; None: as they are."""
     if number == 0:
         return None
+    if tta == "clinics":
+        seen, how, balanced = CLINICS[number]
+        move = np.column_stack([np.diag(seen) @ np.array(how), np.zeros(2)]).astype(np.float32)
+        moves = np.broadcast_to(move, (n, 2, 3))
+        return Views(np.zeros(n, int), moves=moves, balanced=np.full(n, balanced))
     if tta != SYMMETRIES:
         return draw_views(generator("tta", number), n, augment)
     return Views(np.full(n, number))

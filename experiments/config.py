@@ -34,7 +34,7 @@ THINGS = {
         *("synthetic", "oversample", "synthetic_only", *SOURCE_KEYS, "cap"),
         *("upsample", "sampler", "class_weights", "positive_weight", "miss_cost"),
     ),
-    "how training images are varied": ("augment", "cutmix", "mixup", "views"),
+    "how training images are varied": ("augment", "cutmix", "mixup", "mixstyle", "views"),
     "the network": ("backbone", "weights", "frozen", "batch_norm", "head", "dropout", "metadata"),
     "the loss": ("loss", "gamma", "alpha", "label_smoothing"),
 }

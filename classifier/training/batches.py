@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from classifier.augment import draw_views, load_batch
+from classifier.training.mixstyle import Styles, draw_styles
 from classifier.training.mixup import mix_batch
 from classifier.training.setup import TrainingSetup
 from classifier.training.training_set import BENIGN, MALIGNANT, REAL, DataOrder
@@ -27,6 +28,7 @@ class Batch:
     metadata: torch.Tensor | None  # float32 [n, columns]
     targets: torch.Tensor  # float32 [n, outputs]
     share: float  # of the step's images, over all processes
+    styles: Styles | None = None  # for --mixstyle
 
 
 class Batches:
@@ -105,7 +107,12 @@ class Batches:
         metadata = None
         if self._metadata is not None:
             metadata = self._metadata[send(positions[mine], device)]
-        return Batch(inputs, metadata, targets, len(positions) / self.options.steps.batch)
+        styles = None
+        if mixstyle := self.options.augmentation.mixstyle:
+            rng = generator(self.seed, "mixstyle", *key)
+            styles = draw_styles(rng, len(positions), mixstyle, mine, device)
+        share = len(positions) / self.options.steps.batch
+        return Batch(inputs, metadata, targets, share, styles)
 
     def _looked_at(self, positions: np.ndarray) -> np.ndarray:
         """Those of a part that this process reads: an image that is mixed may take any partner."""

@@ -15,6 +15,7 @@ from classifier.run_folder import CHECKPOINT
 from classifier.training.batches import Batch, Batches
 from classifier.training.ema import WeightAverage
 from classifier.training.losses import Loss, class_weights
+from classifier.training.mixstyle import Styles, mix_styles
 from classifier.training.schedule import Plateau, best_epoch, learning_rate
 from classifier.training.scoring import Scorer, Seen
 from classifier.training.setup import TrainingSetup
@@ -90,7 +91,8 @@ class Loop:
         weight = self.average.next_weight(device)
         if steps.accumulate == 1:
             (batch,) = self.batches.parts(step)
-            inputs = (batch.inputs, batch.metadata, batch.targets, weight)
+            styles = batch.styles or (None, None)
+            inputs = (batch.inputs, batch.metadata, batch.targets, *styles, weight)
             loss, said = self._graph(self.model.head_only, *inputs)
         else:
             loss, said = self._descend(self.batches.parts(step), weight)
@@ -104,10 +106,13 @@ class Loop:
         inputs: torch.Tensor,
         metadata: torch.Tensor | None,
         targets: torch.Tensor,
+        partner: torch.Tensor | None,
+        own: torch.Tensor | None,
         weight: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """A step on a batch in one part, as a function of tensors; as of `_descend`."""
-        return self._descend([Batch(inputs, metadata, targets, 1.0)], weight)
+        styles = None if partner is None or own is None else Styles(partner, own)
+        return self._descend([Batch(inputs, metadata, targets, 1.0, styles)], weight)
 
     def _descend(
         self, parts: Iterable[Batch], weight: torch.Tensor | None
@@ -136,6 +141,8 @@ class Loop:
         with self.compute.autocast():
             kept = self.batches.keeps
             features = batch.inputs if kept else self.trunk.from_pixels(batch.inputs)
+            if batch.styles is not None:
+                features = mix_styles(features, batch.styles, self.processes)
             return self.model.tail(features, batch.metadata).float()
 
     def run(self, start: int, tracker: Tracker | None) -> None:

@@ -14,7 +14,7 @@ from classifier.targets import UNKNOWN
 from classifier.training.losses import Loss
 from classifier.training.setup import TrainingSetup
 from classifier.training.trunk_cache import PLAIN, ImageSet, Trunk
-from classifier.tta import single_and_mean
+from classifier.tta import single_and_mean, view_count
 from data.store import Dataset
 from dermsynth import progress
 from dermsynth.device import Compute
@@ -87,7 +87,7 @@ class Scorer:
         ]
         for name, external in setup.externals.items():
             parts.append((f"external/{name}", external, setup.external_tests[name].rows))
-        frames, views = [], setup.options.choice.tta
+        frames, views = [], view_count(setup.options.choice.tta)
         total = sum(len(rows) for _, _, rows in parts)
         with progress.bar(
             total, f"scoring, {views} views" if views > 1 else "scoring", "img"

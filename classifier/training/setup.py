@@ -209,6 +209,8 @@ def _smoke(options: TrainOptions) -> TrainOptions:
     """The recipe in seconds: everything runs, nothing is learnt."""
     least = {"size": 64, "head_epochs": 1, "tta": 2, "batch": 8, "views": 1, "accumulate": 4}
     given = flat(options)
+    if options.choice.tta == "clinics":
+        del least["tta"]
     small = {name: min(given[name], value) for name, value in least.items()}
     if options.model.frozen is None:  # else nothing would be, with random weights
         small["frozen"] = default_frozen(options.model.backbone)

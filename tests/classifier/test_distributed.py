@@ -183,6 +183,7 @@ KINDS = {
     "mixed": {"cutmix": 0.5, "mixup": 0.3, "clip": 0.1, "ema": 0.5},
     "parts": {"accumulate": 4, "sampler": "balanced", "class_weights": "balanced", "tta": 8},
     "kept": {"backbone": "efficientnet-lite0", "weights": "imagenet", "frozen": 13, "views": 2},
+    "styles": {"backbone": "vanilla-cnn", "frozen": 2, "mixstyle": 0.7, "accumulate": 2},
 }
 
 

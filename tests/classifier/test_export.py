@@ -21,6 +21,7 @@ from classifier.records import (
     SpecRecord,
     TargetRecord,
 )
+from classifier.run_folder import open_run
 from classifier.targets import BINARY, Target
 from classifier.trained import load_trained
 from data.metadata import MetadataEncoder
@@ -34,7 +35,9 @@ onnx = pytest.importorskip("onnx", reason="the extra `onnx` is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
 
 
-def write_run(out, model, target, data, metrics=None, leaky=None, inputs=None, epoch=3):
+def write_run(
+    out, model, target, data, metrics=None, leaky=None, inputs=None, epoch=3, options=None
+):
     """A run's folder as classifier.train leaves it, without the training."""
     out.mkdir()
     state = {name: value.contiguous() for name, value in model.state_dict().items()}
@@ -73,7 +76,7 @@ def write_run(out, model, target, data, metrics=None, leaky=None, inputs=None, e
     write_record(out / "metrics.json", MetricsRecord(metrics or {}))
     if inputs:
         inputs.save(out)
-    seal(out, "classifier", {}, {"dataset": data.as_input})
+    seal(out, "classifier", {}, {"dataset": data.as_input}, options or {})
     return out
 
 
@@ -124,6 +127,12 @@ def test_the_file_gives_the_scores_of_predict_for_any_number_of_images(file, run
         np.testing.assert_allclose(found, trained.scores(images, compute), atol=1e-5)
     assert np.ptp(found) > 1e-3  # they are not all alike
     onnx.checker.check_model(onnx.load(file), full_check=True)
+
+
+def test_figures_of_means_over_views_are_said_to_be_those(run, tiny, tmp_path, model):
+    assert "views" not in onnx_graph.about(open_run(run), load_trained(run))
+    other = write_run(tmp_path / "run", model, BINARY, tiny, options={"tta": "clinics"})
+    assert "--tta clinics" in onnx_graph.about(open_run(other), load_trained(other))["views"]
 
 
 def test_a_run_of_several_diagnoses_gives_all_of_them(tiny, tmp_path):

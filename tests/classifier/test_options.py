@@ -26,6 +26,8 @@ def check(**values):
         ({"upsample_to": 0.7}, {"upsample": True}),
         ({"dropout": 0.5, "head": "hidden"}, {"head": "max"}),
         ({"dropout": 0.5, "head": "metadata"}, {"head": "multi-level"}),
+        ({"mixstyle": 0.5, "frozen": 0}, {"frozen": 3}),
+        ({"mixstyle": 0.5, "backbone": "timm:resnet18"}, {"backbone": "vanilla-cnn"}),
         ({"views": 4, "frozen": 0}, {"frozen": 3}),
         ({"views": 4, "frozen": 0}, {"views": 0}),
         ({"views": 4, "cutmix": 0.5}, {"cutmix": 0.0}),

@@ -125,7 +125,8 @@ def slow(*values):
     "kind",
     [
         {"oversample": "0.3"},
-        {"views": 0, "backbone": "efficientnet-b0", "weights": "none", "frozen": 14},
+        {"views": 0, "backbone": "efficientnet-b0", "weights": "none", "frozen": 14}
+        | {"augment": "strong-colour", "mixstyle": 0.5},
         slow({"batch_norm": "adapt", "epochs": 2, "views": 0}),
         slow(
             {"head_epochs": 1, "ema": 0.9, "clip": 1.0}

@@ -5,17 +5,20 @@ import pytest
 import torch
 from torch import nn
 
-from classifier.augment import draw_views, load_batch
+from classifier.augment import Views, draw_views, load_batch
 from classifier.model.classifier import Classifier, ModelSpec
 from classifier.options import AugmentationOptions
 from classifier.targets import BINARY
 from classifier.training.ema import WeightAverage
 from classifier.training.mixup import mix_batch
-from classifier.tta import check_tta, probabilities
+from classifier.tta import _views, check_tta, probabilities, view_count
 from dermsynth.device import resolve
 from dermsynth.errors import UserError
 
-PIPELINES = ("mirror", "flips", "rotate", "rotate-flips", "siim", "siim-b3", "siim-b6", "student")
+PIPELINES = (
+    *("mirror", "flips", "rotate", "rotate-flips", "student"),
+    *("siim", "siim-b3", "siim-b6", "strong-colour"),
+)
 
 
 @pytest.fixture
@@ -161,6 +164,30 @@ def test_the_published_colours():
     assert split["siim-b3"] > 0.01 > 0.006 > split["siim-b6"]
 
 
+def test_strong_colours_leave_as_many_images_as_siim_has_them():
+    """Grey stays grey but for the balance of the channels; a share is changed, both ways."""
+    grey = np.full((600, 8, 8, 3), 128, np.uint8)
+    views = drawn("strong-colour", 600)
+    x = load_batch(grey, 8, views).mean((2, 3))
+    tint = (x.amax(1) - x.amin(1)).numpy()
+    strong = views.gamma != 1
+    assert strong.mean() == pytest.approx(0.54, abs=0.06)
+    assert views.balanced.mean() == pytest.approx(0.3, abs=0.06)
+    assert tint[~strong].max() < 1e-3 < 0.02 < np.median(tint[strong])
+    assert x[strong].min() < 0.35 < 0.65 < x[strong].max()
+
+
+def test_a_balanced_image_is_lit_by_grey_and_as_bright(images):
+    lit = (images * np.array([1.0, 0.7, 0.4])).astype(np.uint8)
+    some = np.array([True, False] * 3)
+    views = Views(np.zeros(6, int), balanced=some)
+    x, before = load_batch(lit, 32, views), load_batch(lit, 32, None)
+    light = x.pow(6).mean((2, 3)).pow(1 / 6)
+    assert (light[some].amax(1) / light[some].amin(1)).max() < 1.02
+    assert (light[~some].amax(1) / light[~some].amin(1)).min() > 1.5
+    torch.testing.assert_close(x[~some], before[~some])
+
+
 def test_an_average_follows_and_leaves_the_model_as_it_was():
     model = nn.Sequential(nn.Linear(2, 1), nn.BatchNorm1d(1))
     average = WeightAverage(model, 0.5)
@@ -200,3 +227,24 @@ def test_views_that_cannot_be_had():
     with pytest.raises(UserError, match="--tta 15: random views come from the run's --augment"):
         check_tta(15, "none")
     check_tta(8, "none")
+    check_tta("clinics", "none")
+
+
+def test_views_of_other_clinics_show_the_middle_and_are_averaged():
+    """A spot in a corner is outside of the nearer views; the first view is the image as it is."""
+    assert view_count("clinics") == 8
+    image = np.full((1, 64, 64, 3), (120, 90, 60), np.uint8)
+    image[0, :4, :4] = 255
+    seen = []
+    for number in range(8):
+        x = load_batch(image, 64, _views(number, "clinics", 1, "none"))[0]
+        seen.append(bool(x.min(0).values.max() > 0.9))
+    assert seen == [True, True, *[False] * 6]
+    x = load_batch(image, 64, _views(6, "clinics", 1, "none"))[0, :, 32, 32]
+    assert x.amax() - x.amin() < 0.12 < (120 - 60) / 255  # white-balanced
+    narrow = np.zeros((1, 65, 65, 3), np.uint8)
+    narrow[0, 26:39, 26:39] = 255  # a square, which is unsquashed along the image's own width
+    for number, axis in ((4, 1), (5, 0)):
+        x = load_batch(narrow, 65, _views(number, "clinics", 1, "none"))[0, 0]
+        long, short = (x.amax(1 - a).sum().item() for a in (axis, 1 - axis))
+        assert long / short == pytest.approx(4 / 3, rel=0.06)

@@ -48,6 +48,7 @@ def steps(tiny, tmp_path, monkeypatch):
         {"backbone": "vanilla-cnn", "ema": 0.9, "clip": 1.0, "accumulate": 2},
         {"backbone": "vanilla-cnn", "mixup": 0.5},
         {"backbone": "efficientnet-lite0", "frozen": 7},
+        {"backbone": "efficientnet-lite0", "frozen": 7, "mixstyle": 0.5},
         {"backbone": "efficientnet-lite0", "frozen": 7, "views": 0},
         {"backbone": "efficientnet-lite0", "frozen": 7, "batch_norm": "adapt"},
     ],
