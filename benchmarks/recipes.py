@@ -4,6 +4,11 @@
         --out datasets/ham10000-all
     python -m benchmarks.recipes                                     all, on one fold
     python -m benchmarks.recipes --names default --names frozen18 --fold all
+    python -m benchmarks.recipes --names default --names other-clinics \\
+        --names default+other-clinics --fold all --external isic2019=datasets/isic2019
+
+A+B is the mean score of two recipes that are trained already. An external set is a second column:
+a half of it to choose by and a half to report (benchmarks.elsewhere).
 
 FITS says what is changed so that it fits: ImageNet weights that come with a package, and images of
 the dataset's size. One training at a time, each in a folder of its own under --runs: whatever is
@@ -24,11 +29,18 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 
+from benchmarks import elsewhere
 from benchmarks.provenance import read_result
 from classifier.evaluate import MARKER, EvaluateOptions, evaluate
 from classifier.model.classifier import Classifier
 from classifier.options import RECIPES, TrainOptions
-from classifier.run_folder import open_fold_runs, open_run, read_facts, read_metrics
+from classifier.run_folder import (
+    open_fold_runs,
+    open_run,
+    read_facts,
+    read_metrics,
+    read_predictions,
+)
 from classifier.training.setup import resolve
 from dermsynth import cli, device
 from dermsynth.errors import UserError
@@ -66,10 +78,11 @@ class Options:
 
 def main(options: Options) -> None:
     """Train and score what is missing; write every figure that there is."""
-    if unknown := sorted(set(options.names) - set(FITS)):
+    asked = {part for name in options.names for part in name.split("+")}
+    if unknown := sorted(asked - set(FITS)):
         raise UserError(f"--names {', '.join(unknown)}: known are {', '.join(FITS)}")
     for name in options.names or FITS:
-        run_one(options, name)
+        (mix if "+" in name else run_one)(options, name)
         cells = collect(options)
         write_json(options.out, {"cells": cells})
     print(table(cells))
@@ -99,6 +112,7 @@ def run_one(options: Options, name: str) -> None:
         if figures["classes"]:
             even = figures["classes"]["equal_prior"]["balanced_accuracy"]
             parts[part]["balanced_accuracy_equal_prior"] = even
+    predictions = read_predictions(sealed)
     cell = {
         "recipe": name,
         "fold": options.fold,
@@ -106,6 +120,7 @@ def run_one(options: Options, name: str) -> None:
         "epochs": [fold.epochs for fold in facts],
         "minutes": [round(fold.training_seconds / 60, 1) for fold in facts],
         "parts": parts,
+        "elsewhere": elsewhere.measure(predictions)["elsewhere"] if options.external else {},
         "val_mean": read_metrics(sealed).get("val_mean"),
         "as_published": as_published(options, name),
         "load_before": round(load, 1),
@@ -114,6 +129,37 @@ def run_one(options: Options, name: str) -> None:
         "threads": torch.get_num_threads(),
     }
     write_json(run / "cell.json", cell)
+
+
+def mix(options: Options, name: str) -> None:
+    """Score the mean of recipes that are trained. Raises UserError where one is not."""
+    tables, cells = [], []
+    for one in name.split("+"):
+        run = options.runs / f"{one}-fold{options.fold}"
+        if not (run / "cell.json").exists():
+            raise UserError(f"--names {name}: {run} is not finished; give --names {one} before it")
+        tables.append(read_predictions(open_run(run)))
+        cells.append(read_result(run / "cell.json"))
+    try:
+        found = elsewhere.measure(elsewhere.mixed(tables))
+    except ValueError as error:
+        raise UserError(f"--names {name}: {error}; give each the same --external") from None
+    parts = {
+        part: {key: figures[key] for key in FIGURES}
+        for part, figures in found["validation"].items()
+    }
+    cell = {
+        "recipe": name,
+        "fold": options.fold,
+        "command": " and ".join(cell["command"] for cell in cells),
+        "epochs": [number for cell in cells for number in cell["epochs"]],
+        "minutes": [number for cell in cells for number in cell["minutes"]],
+        "parts": parts,
+        "elsewhere": found["elsewhere"],
+    }
+    folder = options.runs / f"{name}-fold{options.fold}"
+    folder.mkdir(exist_ok=True)
+    write_json(folder / "cell.json", cell)
 
 
 def as_published(options: Options, name: str) -> dict[str, Any]:
@@ -164,9 +210,10 @@ def table(cells: list[dict[str, Any]]) -> str:
             for figure in figures.values()
         ]
         line = f"{cell['recipe']:<22} fold {cell['fold']:<4} " + "  ".join(words)
-        lines.append(
-            (figures["auc"]["value"], f"{line}  {cell['minutes']} min, {cell['epochs']} epochs")
-        )
+        line += f"  {cell['minutes']} min, {cell['epochs']} epochs"
+        if there := elsewhere.columns(cell):
+            line += f"\n    {there}"
+        lines.append((figures["auc"]["value"], line))
     return "\n".join(line for _, line in sorted(lines, reverse=True))
 
 
