@@ -18,7 +18,7 @@ from data.card.counts import (
     part_names,
     resolutions,
 )
-from data.card.samples import examples, pair_pictures, samples, skin_tones
+from data.card.samples import examples, pair_pictures, samples, shapes, skin_tones
 from data.card.target import definition
 from data.grouping import MEND
 from data.images import skin_tone
@@ -99,6 +99,7 @@ def _context(card: CardData, seed: int) -> dict[str, Any]:
         "conflicts": info.conflicts,
         "look": look | {"size": size},
         "resolutions": _resolutions(table, size, info.target.one),
+        "shapes": shapes(card, seed),
         "samples": samples(card, seed),
         "examples": examples(card, seed),
         "tones": skin_tones(card, seed),

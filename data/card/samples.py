@@ -9,7 +9,7 @@ from data.card import pictures
 from data.card.contents import CardData
 from data.card.counts import KINDS, breakdown
 from data.card.target import in_words
-from data.images import skin_tone
+from data.images import skin_tone, squash
 from dermsynth import progress
 from dermsynth.page import picture
 from dermsynth.seeds import generator
@@ -17,6 +17,7 @@ from dermsynth.seeds import generator
 PAIRS, SAMPLES = 12, 16  # pictures: pairs of duplicates, images of each class
 EXAMPLES = 16  # diagnoses of which one image is shown
 TONES = 4000  # images whose skin is measured
+SHAPES = 500  # images whose stretch is measured
 BATCH = 64  # images read at a time: those of a native dataset are decoded with all cores
 
 
@@ -46,6 +47,30 @@ def skin_tones(card: CardData, seed: int) -> dict[str, Any] | None:
         "bluish": int((np.abs(ita) > 90).sum()),
         "lines": lines,
         "figure": pictures.angles(ita, measured["target"].to_numpy(), card.info.target.words),
+    }
+
+
+def shapes(card: CardData, seed: int) -> dict[str, Any] | None:
+    """Whether originals are square, and whether up to SHAPES images drawn at random look squashed.
+
+    None where there are no images.
+    """
+    if card.images is None or card.table.empty:
+        return None
+    rows = np.arange(len(card.table))
+    if len(rows) > SHAPES:
+        rows = np.sort(generator(seed, "shapes").choice(rows, SHAPES, replace=False))
+    parts = [card.images[rows[start : start + BATCH]] for start in range(0, len(rows), BATCH)]
+    stretches = np.array([squash.stretch(np.asarray(image)) for part in parts for image in part])
+    known, sides = np.isfinite(stretches), card.table[["width", "height"]]
+    sides = sides[(sides > 0).all(axis=1)]
+    return {
+        "square": float((sides["width"] == sides["height"]).mean()) if len(sides) else None,
+        "measured": int(known.sum()),
+        "enough": known.sum() >= squash.LEAST,
+        "stretch": float(np.median(stretches[known])) if known.any() else None,
+        "squashed": squash.squashed(stretches),
+        "usual": squash.USUAL,
     }
 
 
