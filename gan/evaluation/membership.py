@@ -15,10 +15,11 @@ from dermsynth import checkpoint, progress
 from dermsynth.device import Compute
 from dermsynth.errors import UserError
 from dermsynth.records import Record
-from dermsynth.symmetries import COUNT, turn
+from dermsynth.seeds import seed_torch
 from gan.evaluation.audit import AucRecord, grouped_auc
 from gan.evaluation.features import BATCH, as_input
 from gan.networks import restore
+from gan.trainer import VERSION
 from gan.weights import CHECKPOINT
 
 POOL_ATTACKS = ("features", "pixels")
@@ -65,11 +66,13 @@ def membership(
 
 
 @torch.no_grad()
-def discriminator_scores(run: Path, images: np.ndarray, compute: Compute) -> np.ndarray | str:
+def discriminator_scores(
+    run: Path, images: np.ndarray, compute: Compute, seed: int = 0
+) -> np.ndarray | str:
     """What the discriminator of a run gives images: the higher, the more real it takes them for.
 
-    Mean over heads and patches of its logits, and over the eight symmetries, in eval mode: float64
-    [n] of uint8 [n, s, s, 3]; or in words why it cannot be asked.
+    Mean over heads and patches of its logits, in eval mode: float64 [n] of uint8 [n, s, s, 3]; or
+    in words why it cannot be asked. `seed`: of the crops that some discriminators take.
     """
     try:
         state = checkpoint.load(run / CHECKPOINT)
@@ -77,26 +80,27 @@ def discriminator_scores(run: Path, images: np.ndarray, compute: Compute) -> np.
         state = None
     if state is None:
         return "no checkpoint of the training is at hand, which would hold the discriminator"
-    chosen, config = restore(
-        ArchitectureRecord.model_validate(state["architecture"]), str(run / CHECKPOINT)
-    )
+    if state["version"] != VERSION:
+        return "the checkpoint was written by another version of this code"
+    described = ArchitectureRecord.model_validate(state["architecture"])
+    chosen, config = restore(described, str(run / CHECKPOINT))
     if config.classes:
         return "the discriminator is conditional on a class"
     network = chosen.discriminator(config)
     network.load_state_dict(state["discriminator"])
     network = network.to(compute.device, memory_format=torch.channels_last).eval()
-    total = np.zeros(len(images))
-    with progress.bar(COUNT * len(images), "discriminator's scores", "img") as bar:
-        for number in range(COUNT):
-            turned = turn(images, number)
-            for start in range(0, len(images), BATCH):
-                rows = np.arange(start, min(start + BATCH, len(images)))
-                batch = as_input(turned[compute.filled(rows, BATCH)], compute)
-                heads = network(2 * batch - 1)
-                means = torch.stack([head.float().flatten(1).mean(1) for head in heads]).mean(0)
-                total[rows] += means.double().cpu().numpy()[: len(rows)]
-                bar.update(len(rows))
-    return total / COUNT
+    seed_torch(seed, "gan/membership")
+    scores = np.zeros(len(images))
+    with progress.bar(len(images), "discriminator's scores", "img") as bar:
+        for start in range(0, len(images), BATCH):
+            rows = np.arange(start, min(start + BATCH, len(images)))
+            batch = as_input(images[compute.filled(rows, BATCH)], compute)
+            # twice: some heads see every other image only
+            twice = (2 * batch - 1).repeat_interleave(2, 0)
+            means = [head.float().reshape(len(batch), -1).mean(1) for head in network(twice)]
+            scores[rows] = torch.stack(means).mean(0).double().cpu().numpy()[: len(rows)]
+            bar.update(len(rows))
+    return scores
 
 
 def words(record: MembershipRecord) -> str:

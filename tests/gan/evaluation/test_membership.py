@@ -65,8 +65,37 @@ def test_a_discriminator_that_saw_its_images_too_often_gives_them_away(make_lesi
     assert "discriminator" in words(found)
 
 
+def test_the_same_seed_gives_the_same_scores(make_lesions, tmp_path):
+    config = dataclasses.replace(make_config("lesiongan", 128), ngf=4, ndf=4, mix=4)
+    checkpoint.save(tmp_path / CHECKPOINT, Trainer("lesiongan", config, 0, CPU).state())
+    images = make_lesions(3, 128)
+    one, same, other = (discriminator_scores(tmp_path, images, CPU, seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(one, same)
+    assert not np.array_equal(one, other)  # other crops
+
+
+def test_a_checkpoint_of_another_version_is_not_asked(make_lesions, tmp_path):
+    config = dataclasses.replace(make_config("dcgan", 32), width=4)
+    state = Trainer("dcgan", config, 0, CPU).state()
+    checkpoint.save(tmp_path / CHECKPOINT, state | {"version": 2})
+    assert "another version" in discriminator_scores(tmp_path, make_lesions(3, 32), CPU)
+
+
 def test_without_a_checkpoint_the_reason_is_given(make_lesions, tmp_path):
     reason = discriminator_scores(tmp_path, make_lesions(4, 32), CPU)
     found = membership(spaces(np.ones((3, 4))), reason, np.arange(4), 2)
     assert found.discriminator is None
     assert "checkpoint" in found.no_discriminator
+
+
+@pytest.mark.slow
+def test_a_training_of_fifty_images_without_augmentation_is_found_out(make_lesions, tmp_path):
+    real = make_lesions(150, 32, seed=1)
+    config = dataclasses.replace(make_config("dcgan", 32), width=16, augment="none", batch=25)
+    trainer, rng = Trainer("dcgan", config, 0, CPU), np.random.default_rng(0)
+    for _ in range(1000):  # 500 epochs
+        trainer.step(torch.from_numpy(real[rng.permutation(50)[:25]]))
+    checkpoint.save(tmp_path / CHECKPOINT, trainer.state())
+    scores = discriminator_scores(tmp_path, real, CPU)
+    found = membership(spaces(np.ones((10, 150))), scores, np.arange(150), 50)
+    assert found.discriminator.low > 0.55
