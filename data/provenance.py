@@ -7,7 +7,8 @@ from pydantic import Field
 from dermsynth.manifest import Identity
 from dermsynth.records import Json, Record, Sha256
 
-CIRCUMSTANCES = {"dataset", "minutes", "scored"}  # of GeneratorRecord: no part of what a generator is
+# of GeneratorRecord: no part of what a generator is
+CIRCUMSTANCES = {"dataset", "minutes", "scored"}
 ProvenanceKind = Literal["generator", "declared", "phantom", "unknown"]
 
 

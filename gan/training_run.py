@@ -3,8 +3,6 @@
 import contextlib
 import copy
 import dataclasses
-import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from data.provenance import GeneratorRecord, ScoredRecord
+from data.provenance import GeneratorRecord
 from data.store import Dataset, View
 from data.view import view
 from dermsynth import checkpoint, cli, manifest
-from dermsynth.device import Compute, resolve
+from dermsynth.device import resolve
 from dermsynth.distributed import check_shares, join_processes
 from dermsynth.errors import UserError
 from dermsynth.files import free_name
@@ -26,21 +24,15 @@ from dermsynth.options import RunOptions, as_plain, check_bounds, refuse_without
 from dermsynth.seeds import generator
 from dermsynth.tracked import About, config_of
 from dermsynth.tracking import Tracker
-from gan.choice import Choice
-from gan.evaluation import diagnosis_network
-from gan.evaluation.features import FeatureNetwork, extract, imagenet_network
-from gan.evaluation.metrics import kid, kid_spread
+from gan.choice import Choice, scorer
 from gan.hyperparameters import Hyperparameters
 from gan.loop import Budget, Loop, Progress
 from gan.networks import SIZES, architecture, describe, make_config
 from gan.options import ClassesName, TrainOptions
-from gan.sampling import draw_labels, sample
 from gan.trainer import Trainer
 from gan.training_images import (
-    LEAST_HELD_OUT,
     TrainingImages,
     TrainingPart,
-    held_out_rows,
     open_dataset,
     training_part,
 )
@@ -56,7 +48,6 @@ from gan.weights import (
 RUNS = Path("runs/gan")
 DEFAULT_MINUTES = {"cpu": 10.0}  # by device type; accelerators get the next
 DEFAULT_MINUTES_ACCELERATOR = 60.0
-SCORED = 256  # synthetic images of a score on the way
 SHOWN = 1000  # training images that a generator may begin from
 MAY_CHANGE = ("data", "minutes", "kimg", "evaluations", "divergence")  # on a resume
 MINUTES_ROUNDED = 0.0005  # by as much as `generator.json` may round them down
@@ -260,7 +251,7 @@ def _run(trainer: Trainer, plan: Plan, progress: Progress, tracker: Tracker | No
         options.budget.kimg,
         options.monitor.divergence == "stop",
         options.monitor.evaluations,
-        _scorer(plan, trainer.compute),
+        scorer(dataset, plan.part.classes, plan.fold, plan.seed, trainer.compute),
         f"the same command with `--out {plan.out} --resume`",
     )
     if trainer.processes.is_rank0:
@@ -273,37 +264,6 @@ def _some_images(plan: Plan) -> np.ndarray:
     """At most SHOWN training images, a random choice: uint8 [n, size, size, 3]."""
     rows = generator(plan.seed, "gan/begin").permutation(plan.part.rows)[:SHOWN]
     return np.asarray(plan.dataset.images[np.sort(rows)])
-
-
-def _scorer(
-    plan: Plan, compute: Compute
-) -> Callable[[torch.nn.Module, float], ScoredRecord | None]:
-    """KID of a generator's malignant images against the malignant ones of the fold held out.
-
-    By the diagnosis network where an earlier evaluation trained it: training does not wait for it.
-    """
-    dataset = plan.dataset
-    held_out = held_out_rows(dataset, plan.fold)
-
-    @functools.cache
-    def reference() -> tuple[FeatureNetwork, np.ndarray]:
-        """The network, its features of the held-out images; at the first score."""
-        network = imagenet_network()
-        if diagnosis_network.is_ready(dataset, plan.fold):
-            network, _ = diagnosis_network.load_diagnosis_network(dataset, plan.fold, compute)
-        return network, extract(dataset.images[held_out], compute, "held-out images", network)
-
-    def score(generator: torch.nn.Module, kimg: float) -> ScoredRecord | None:
-        if len(held_out) < LEAST_HELD_OUT:
-            return None
-        network, features = reference()
-        labels = draw_labels(plan.part.classes, "malignant", SCORED, plan.seed)
-        synthetic = sample(generator, SCORED, plan.seed, compute, labels)
-        made = extract(synthetic, compute, "synthetic images", network)
-        value, spread = kid(made, features), kid_spread(made, features, plan.seed)
-        return ScoredRecord(kimg=kimg, kid=value, spread=spread, network=network.name)
-
-    return score
 
 
 def _said(record: GeneratorRecord) -> str:
