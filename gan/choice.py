@@ -5,25 +5,13 @@ fold's, never the test fold's) say when; the rule is that of one standard error 
 1984): the latest generator whose score lies within one standard error of the lowest.
 """
 
-import functools
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
-from data.provenance import ClassRecord, ScoredRecord
-from data.store import Dataset
-from dermsynth.device import Compute
-from gan.evaluation import diagnosis_network
-from gan.evaluation.features import FeatureNetwork, extract, imagenet_network
-from gan.evaluation.metrics import kid, kid_spread
-from gan.sampling import draw_labels, sample
-from gan.training_images import LEAST_HELD_OUT, held_out_rows
-
-SCORED = 256  # synthetic images of a score
+from data.provenance import ScoredRecord
 
 
 @dataclass
@@ -67,33 +55,3 @@ class Choice:
         """From `state`."""
         scored = [ScoredRecord.model_validate(one) for one in state["scored"]]
         return cls(scored, state["kept"], state["weights"])
-
-
-def scorer(
-    dataset: Dataset, classes: list[ClassRecord], fold: int, seed: int, compute: Compute
-) -> Callable[[torch.nn.Module, float], ScoredRecord | None]:
-    """KID of a generator's malignant images against the malignant ones of the fold held out.
-
-    By the diagnosis network where an earlier evaluation trained it: training does not wait for it.
-    """
-    held_out = held_out_rows(dataset, fold)
-
-    @functools.cache
-    def reference() -> tuple[FeatureNetwork, np.ndarray]:
-        """The network, its features of the held-out images; at the first score."""
-        network = imagenet_network()
-        if diagnosis_network.is_ready(dataset, fold):
-            network, _ = diagnosis_network.load_diagnosis_network(dataset, fold, compute)
-        return network, extract(dataset.images[held_out], compute, "held-out images", network)
-
-    def score(generator: torch.nn.Module, kimg: float) -> ScoredRecord | None:
-        if len(held_out) < LEAST_HELD_OUT:
-            return None
-        network, features = reference()
-        labels = draw_labels(classes, "malignant", SCORED, seed)
-        synthetic = sample(generator, SCORED, seed, compute, labels)
-        made = extract(synthetic, compute, "synthetic images", network)
-        value, spread = kid(made, features), kid_spread(made, features, seed)
-        return ScoredRecord(kimg=kimg, kid=value, spread=spread, network=network.name)
-
-    return score

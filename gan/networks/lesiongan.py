@@ -7,13 +7,11 @@ convolution, batch norm, noise, gated linear unit (as in FastGAN, Liu et al. 202
 it; thin convolutions with fresh noise reach the full side, and the RGB picture is summed over all
 scales (skip outputs, StyleGAN2, Karras et al. 2020).
 
-The discriminator judges four times: the whole image, with the minibatch's standard deviation;
-overlapping patches; what a frozen ImageNet network makes of the image at half its side (Projected
-GAN, Sauer et al. 2021; gan.networks.frozen); and what that network makes of a crop at the image's
-own scale, where hairs and pigment network are to be seen. The frozen network takes half of a batch
-whole and half as crops, so that it costs what one view of all would. The first two verdicts share a
-trunk that folds pixels into channels (pixel unshuffle) and has spectral norm (Miyato et al. 2018)
-and batch norm, as FastGAN's.
+The discriminator judges three times: the whole image, with the minibatch's standard deviation;
+overlapping patches, for texture; and, at half the side, what a frozen ImageNet network makes of it
+(Projected GAN, Sauer et al. 2021; gan.networks.frozen). The first two share a trunk that folds
+pixels into channels (pixel unshuffle) and has spectral norm (Miyato et al. 2018) and batch norm, as
+FastGAN's.
 """
 
 import math
@@ -46,7 +44,6 @@ class Config(Hyperparameters):
     ngf: Width = 24  # generator: 8 ngf channels at 4x4, 2 ngf at 32x32
     ndf: Width = 16  # discriminator: 2 ndf channels at 32x32, 8 ndf at 4x4
     mix: Width = 32  # channels of the frozen network's finest mixture, doubled at each coarser one
-    crop: Literal[0, 64] = 64  # px of the crops that the frozen network sees; 0: whole images only
     components: Components = 12  # principal components in the first sketch; 0: random weights
     z_dim: Width = 128  # latent that decides the content; noise planes for the texture come on top
     lr_discriminator: Rate = 4e-4
@@ -162,11 +159,10 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """[n, 3, size, size] in -1..1, n above 1 -> ten heads; six below 128 px or without crops.
+    """[n, 3, size, size] in -1..1 -> six heads.
 
-    [n, 1] the whole image, [n, 1, 16, 16] patches; four of patches of the frozen features of every
-    other image, as a whole, four of those of the other ones' crops. All are conditional by
-    projection (Miyato and Koyama 2018): a class's vector times the features.
+    [n, 1] the whole image, [n, 1, 16, 16] patches, and four of patches of the frozen features. All
+    are conditional by projection (Miyato and Koyama 2018): a class's vector times the features.
     """
 
     sees: ClassVar[str] = frozen.NAME  # evaluate by a network unlike it
@@ -185,13 +181,7 @@ class Discriminator(nn.Module):
         self.judge = nn.Sequential(*normed_layers(8 * ndf + 1, 8 * ndf, 3, padding=1))
         self.last = spectral_norm(nn.Linear(8 * ndf * LOWEST**2, 1))
         self.reduction = max(min(config.size // SEEN, 2), 1)
-        mix, classes = config.mix, config.classes
-        self.frozen = frozen.FeatureHeads(config.size // self.reduction, mix, classes)
-        self.crop, self.close = config.crop if config.size > SEEN else 0, None
-        if self.crop:
-            shared = self.frozen.features
-            taps = frozen.FINE_TAPS
-            self.close = frozen.FeatureHeads(self.crop, mix, classes, taps, shared)
+        self.frozen = frozen.FeatureHeads(config.size // self.reduction, config.mix, config.classes)
         self.classes = None
         if config.classes:
             self.classes = nn.ModuleList(
@@ -207,31 +197,4 @@ class Discriminator(nn.Module):
             wholes, patches = (embedding(labels) for embedding in self.classes)
             heads[0] = heads[0] + (wholes * whole.mean((2, 3))).sum(1, keepdim=True)
             heads[1] = heads[1] + (patches[:, :, None, None] * h).sum(1, keepdim=True)
-        if self.close is None:
-            return [*heads, *self.frozen(F.avg_pool2d(x, self.reduction), labels)]
-        far, near = (None, None) if labels is None else (labels[0::2], labels[1::2])
-        whole = F.avg_pool2d(x[0::2], self.reduction)
-        crops = random_crops(x[1::2], self.crop)
-        if whole.shape[-1] == self.crop:  # in one go
-            maps = self.frozen.features(torch.cat([whole, crops]))
-            parts = [{tap: m[rows] for tap, m in maps.items()} for rows in _halves(len(whole))]
-        else:
-            parts = [self.frozen.features(view) for view in (whole, crops)]
-        return [*heads, *self.frozen.judge(parts[0], far), *self.close.judge(parts[1], near)]
-
-
-def _halves(first: int) -> tuple[slice, slice]:
-    return slice(first), slice(first, None)
-
-
-def random_crops(x: torch.Tensor, side: int) -> torch.Tensor:
-    """A square of each image [n, c, s, s] at a place of its own: [n, c, side, side].
-
-    By products with pieces of the identity: no shape and no address depends on what is drawn.
-    """
-    room = x.shape[-1] - side
-    start = (torch.rand(len(x), 2, device=x.device) * (room + 1)).long().clamp(max=room)
-    wanted = start[:, :, None] + torch.arange(side, device=x.device)
-    pick = (wanted[..., None] == torch.arange(x.shape[-1], device=x.device)).to(x.dtype)
-    rows, columns = (part[:, None] for part in pick.unbind(1))
-    return rows @ x @ columns.transpose(-1, -2)
+        return [*heads, *self.frozen(F.avg_pool2d(x, self.reduction), labels)]

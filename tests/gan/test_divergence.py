@@ -3,9 +3,9 @@ import math
 
 import pytest
 
-import gan.choice
 import gan.divergence
 import gan.loop
+import gan.scorer
 import gan.train
 from dermsynth.errors import UserError
 from dermsynth.options import replace
@@ -77,9 +77,9 @@ def test_scores_come_evenly_and_the_latest_of_the_best_is_shipped(options, run, 
     def kid(*_):
         return next(kids)
 
-    monkeypatch.setattr(gan.choice, "SCORED", 16)
-    monkeypatch.setattr(gan.choice, "kid", kid)
-    monkeypatch.setattr(gan.choice, "kid_spread", lambda *_: next(spreads))
+    monkeypatch.setattr(gan.scorer, "SCORED", 16)
+    monkeypatch.setattr(gan.scorer, "kid", kid)
+    monkeypatch.setattr(gan.scorer, "kid_spread", lambda *_: next(spreads))
     train(replace(options, evaluations=4, kimg=0.064, batch=8))  # eight steps
     rows = [
         json.loads(line) for line in (options.run.out / "metrics.jsonl").read_text().splitlines()

@@ -65,15 +65,6 @@ def test_a_discriminator_that_saw_its_images_too_often_gives_them_away(make_lesi
     assert "discriminator" in words(found)
 
 
-def test_the_same_seed_gives_the_same_scores(make_lesions, tmp_path):
-    config = dataclasses.replace(make_config("lesiongan", 128), ngf=4, ndf=4, mix=4)
-    checkpoint.save(tmp_path / CHECKPOINT, Trainer("lesiongan", config, 0, CPU).state())
-    images = make_lesions(3, 128)
-    one, same, other = (discriminator_scores(tmp_path, images, CPU, seed) for seed in (0, 0, 1))
-    np.testing.assert_array_equal(one, same)
-    assert not np.array_equal(one, other)  # other crops
-
-
 def test_a_checkpoint_of_another_version_is_not_asked(make_lesions, tmp_path):
     config = dataclasses.replace(make_config("dcgan", 32), width=4)
     state = Trainer("dcgan", config, 0, CPU).state()

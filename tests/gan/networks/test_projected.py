@@ -39,7 +39,7 @@ def package_maps(network, images):
     maps = []
     for number, block in enumerate(network._blocks):
         x = block(x)
-        if number in frozen.CHANNELS:
+        if number in frozen.TAPS:
             maps.append(x)
     return maps
 
@@ -48,9 +48,8 @@ def test_features_and_their_gradient_are_those_of_the_package(features, package_
     torch.manual_seed(0)
     ours, theirs = (torch.rand(2, 3, 128, 128) * 2 - 1).expand(2, 2, 3, 128, 128).unbind()
     ours, theirs = ours.clone().requires_grad_(), theirs.clone().requires_grad_()
-    maps, expected = list(features(ours).values()), package_maps(package_network, theirs)
+    maps, expected = features(ours), package_maps(package_network, theirs)
     assert [m.shape[1:] for m in maps] == [
-        (16, 64, 64),
         (24, 32, 32),
         (40, 16, 16),
         (112, 8, 8),
@@ -71,9 +70,9 @@ def test_features_have_nothing_to_train_to_save_or_to_switch(features):
     assert not any(isinstance(m, nn.BatchNorm2d | nn.Dropout) for m in features.modules())
     assert features.sha256 == sha256(weights_file("efficientnet-lite1"))
     x = torch.rand(2, 3, 128, 128)
-    again = {tap: m.clone() for tap, m in features.train()(x).items()}
+    again = [m.clone() for m in features.train()(x)]
     torch.testing.assert_close(again, features.eval()(x))
-    torch.testing.assert_close(again[3][:1], features(x[:1])[3], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(again[0][:1], features(x[:1])[0], atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -97,29 +96,23 @@ def test_every_size_is_made_judged_and_learned_from(size, feature_size, logits):
 
 def test_mixing_is_linear_random_by_the_seed_and_flows_from_coarse_to_fine():
     torch.manual_seed(3)
-    widths = (4, 8, 16, 32)
-    mixing = Mixing(frozen.TAPS, widths)
+    mixing = Mixing(4)
     shapes = [(24, 32), (40, 16), (112, 8), (320, 4)]
-
-    def maps():
-        made = [torch.randn(1, c, s, s) for c, s in shapes]
-        return dict(zip(frozen.TAPS, made, strict=True))
-
-    a, b = maps(), maps()
-    both = mixing({tap: x + 2 * b[tap] for tap, x in a.items()})
+    a, b = ([torch.randn(1, c, s, s) for c, s in shapes] for _ in range(2))
+    both = mixing([x + 2 * y for x, y in zip(a, b, strict=True)])
     apart = zip(mixing(a), mixing(b), strict=True)
     torch.testing.assert_close(both, [x + 2 * y for x, y in apart], atol=1e-3, rtol=1e-3)
     assert [m.shape[1:] for m in both] == [(4, 32, 32), (8, 16, 16), (16, 8, 8), (32, 4, 4)]
 
-    for level, tap in enumerate(frozen.TAPS):  # a change reaches its own scale and the finer ones
-        changed = a | {tap: a[tap] + 1}
+    for level in range(4):  # what a change of one map reaches: its own scale and the finer ones
+        changed = list(a)
+        changed[level] = changed[level] + 1
         reached = [not torch.equal(x, y) for x, y in zip(mixing(a), mixing(changed), strict=True)]
         assert reached == [finer <= level for finer in range(4)]
 
     torch.manual_seed(3)
-    torch.testing.assert_close(Mixing(frozen.TAPS, widths).state_dict(), mixing.state_dict())
-    other = Mixing(frozen.TAPS, widths)
-    assert not torch.equal(other.channels[0].weight, mixing.channels[0].weight)
+    torch.testing.assert_close(Mixing(4).state_dict(), mixing.state_dict())
+    assert not torch.equal(Mixing(4).channels[0].weight, mixing.channels[0].weight)
 
 
 def test_trained_layers_have_spectral_norm_one():
