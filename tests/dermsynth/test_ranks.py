@@ -84,5 +84,5 @@ def test_more_processes_than_gpus_are_refused(started, monkeypatch):
     started(0)
     with pytest.raises(UserError, match="--nproc-per-node 2, or the command --device cpu"):
         join_processes("auto")
-    with pytest.raises(UserError, match="--device tpu: one process has all"):
+    with pytest.raises(UserError, match="--device tpu: one training computes on one chip"):
         join_processes("tpu")

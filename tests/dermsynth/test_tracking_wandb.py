@@ -91,6 +91,7 @@ def test_a_server_that_answers_nothing_useful_is_left(tmp_path: Path):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_a_killed_and_resumed_offline_run_holds_every_step_once(tmp_path: Path):
     run(tmp_path, "offline", 1, 5, end="die")
     with open(tmp_path / "metrics.jsonl", "ab") as file:
