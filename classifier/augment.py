@@ -122,7 +122,7 @@ def draw_views(
     gain = (gain * np.exp(rng.normal(0, BALANCE, (n, 3)))).astype(np.float32)
     saturation = rng.uniform(1 - SATURATION, 1 + SATURATION, (n, 1, 1)).astype(np.float32)
     contrast = rng.uniform(1 - CONTRAST, 1 + CONTRAST, n).astype(np.float32)
-    return Views(symmetry, gain[:, :, None] * _saturation(saturation), contrast)
+    return Views(symmetry, gain[:, :, None] * strong_colour.saturated(saturation), contrast)
 
 
 def load_batch(images: np.ndarray | torch.Tensor, size: int, views: Views | None) -> torch.Tensor:
@@ -156,7 +156,7 @@ def _draw_colours(rng: np.random.Generator, n: int, most: Colours) -> dict[str, 
     brightness = np.where(changed, rng.uniform(-most.brightness, most.brightness, n), 0)
     hue = rng.uniform(-most.hue, most.hue, n).astype(np.float32) if most.hue else None
     return {
-        "colour": gain[:, None, None] * _saturation(saturation[:, None, None]),
+        "colour": gain[:, None, None] * strong_colour.saturated(saturation[:, None, None]),
         "contrast": contrast,
         "middle": gain[:, None, None] * GREY,
         "brightness": brightness.astype(np.float32),
@@ -175,11 +175,6 @@ def _draw_moves(rng: np.random.Generator, n: int, most: Moves) -> np.ndarray:
     sheared = np.stack([one, shear[:, 0], shear[:, 1], one], 1).reshape(n, 2, 2) @ turned
     back = np.linalg.inv(sheared)
     return np.concatenate([back, -back @ shift[:, :, None]], 2).astype(np.float32)
-
-
-def _saturation(factor: np.ndarray) -> np.ndarray:
-    """float32 [n, 3, 3] of factors [n, 1, 1]: distance of a colour from its grey."""
-    return factor * np.eye(3, dtype=np.float32) + (1 - factor) * GREY
 
 
 def grey_gains(pixels: torch.Tensor) -> torch.Tensor:

@@ -39,7 +39,7 @@ def draw_colours(rng: np.random.Generator, n: int) -> dict[str, np.ndarray]:
     crosstalk /= crosstalk.sum(2, keepdims=True)  # grey stays grey
     balance = np.exp(rng.normal(0, BALANCE, (n, 3, 1)))
     balance /= balance.mean(1, keepdims=True)
-    colour = _turned_hue(2 * np.pi * hue) @ _saturated(saturation)
+    colour = _turned_hue(2 * np.pi * hue) @ saturated(saturation[:, None, None])
     changes = {
         "colour": np.where(strong[:, None, None], balance * (crosstalk @ colour), colour),
         "contrast": contrast,
@@ -58,6 +58,6 @@ def _turned_hue(angle: np.ndarray) -> np.ndarray:
     return cosine * np.eye(3) + sine * AXIS + (1 - cosine) / 3
 
 
-def _saturated(factor: np.ndarray) -> np.ndarray:
-    """float64 [n, 3, 3] of factors [n]: distance of a colour from its grey."""
-    return factor[:, None, None] * np.eye(3) + (1 - factor)[:, None, None] * GREY
+def saturated(factor: np.ndarray) -> np.ndarray:
+    """float [n, 3, 3] of factors [n, 1, 1]: distance of a colour from its grey."""
+    return factor * np.eye(3, dtype=factor.dtype) + (1 - factor) * GREY

@@ -120,10 +120,15 @@ class Loop:
         return self.seconds
 
     def _finished(self) -> bool:
-        if self.budget.kimg is not None:
-            return self.trainer.images_seen >= self.budget.kimg * 1000
-        assert self.budget.minutes is not None
-        return self.seconds >= self.budget.minutes * 60
+        return self._spent() >= 1
+
+    def _spent(self) -> float:
+        """The share of the budget that is spent; may be above 1."""
+        budget = self.budget
+        if budget.kimg is not None:
+            return self.trainer.images_seen / (budget.kimg * 1000)
+        assert budget.minutes is not None
+        return self.seconds / (budget.minutes * 60)
 
     def _order(self, stop: StopRequest) -> int:
         if stop.requested or self._finished():
@@ -156,13 +161,7 @@ class Loop:
 
     def _evaluations_due(self) -> int:
         """How many scores the budget that is spent has room for."""
-        budget = self.budget
-        if budget.kimg is not None:
-            share = self.trainer.images_seen / (budget.kimg * 1000)
-        else:
-            assert budget.minutes is not None
-            share = self.seconds / (budget.minutes * 60)
-        return int(min(share, 1.0) * budget.evaluations)
+        return int(min(self._spent(), 1) * self.budget.evaluations)
 
     def _evaluate(self) -> None:
         """Score the generator where that is due, and keep it if it is the one to ship."""

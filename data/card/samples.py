@@ -1,5 +1,6 @@
 """What the dataset card shows of the images: skin tones, pairs of duplicates, samples."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -25,16 +26,7 @@ def skin_tones(card: CardData, seed: int) -> dict[str, Any] | None:
     """ITA of up to TONES images drawn at random; None where there are no images."""
     if card.images is None or card.table.empty:
         return None
-    rows = np.arange(len(card.table))
-    if len(rows) > TONES:
-        rows = np.sort(generator(seed, "skin tone").choice(rows, TONES, replace=False))
-    angles: list[float] = []
-    with progress.bar(len(rows), "skin tone", "image") as bar:
-        for start in range(0, len(rows), BATCH):
-            batch = card.images[rows[start : start + BATCH]]
-            angles += [skin_tone.ita(image) for image in batch]
-            bar.update(len(batch))
-    ita = np.array(angles)
+    rows, ita = _measured(card, seed, "skin tone", TONES, skin_tone.ita)
     measured = card.table.iloc[rows]
     names = pd.Categorical(skin_tone.bands(ita), list(skin_tone.BANDS), ordered=True)
     labels = pd.Series(names, index=measured.index)
@@ -57,11 +49,7 @@ def shapes(card: CardData, seed: int) -> dict[str, Any] | None:
     """
     if card.images is None or card.table.empty:
         return None
-    rows = np.arange(len(card.table))
-    if len(rows) > SHAPES:
-        rows = np.sort(generator(seed, "shapes").choice(rows, SHAPES, replace=False))
-    parts = [card.images[rows[start : start + BATCH]] for start in range(0, len(rows), BATCH)]
-    stretches = np.array([squash.stretch(np.asarray(image)) for part in parts for image in part])
+    _, stretches = _measured(card, seed, "shapes", SHAPES, squash.stretch)
     known, sides = np.isfinite(stretches), card.table[["width", "height"]]
     sides = sides[(sides > 0).all(axis=1)]
     return {
@@ -72,6 +60,22 @@ def shapes(card: CardData, seed: int) -> dict[str, Any] | None:
         "squashed": squash.squashed(stretches),
         "usual": squash.USUAL,
     }
+
+
+def _measured(
+    card: CardData, seed: int, what: str, most: int, measure: Callable[[np.ndarray], float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers of up to `most` images drawn at random, and a figure of each."""
+    assert card.images is not None
+    rows, values = np.arange(len(card.table)), []
+    if len(rows) > most:
+        rows = np.sort(generator(seed, what).choice(rows, most, replace=False))
+    with progress.bar(len(rows), what, "image") as bar:
+        for start in range(0, len(rows), BATCH):
+            batch = card.images[rows[start : start + BATCH]]
+            values += [measure(np.asarray(image)) for image in batch]
+            bar.update(len(batch))
+    return rows, np.array(values)
 
 
 def pair_pictures(card: CardData) -> list[dict[str, Any]]:

@@ -13,10 +13,8 @@ BLUR = 1.0  # px, against noise and the blocks of JPEG
 LEAST = 50  # images; of so many cropped ones 99% of medians lie between 0.89 and 1.02
 USUAL = (0.88, 1.07)  # of images that were not squashed
 FLAT = 1e-3  # grey levels: below any change
-BLACK, RIM = (
-    20,
-    9,
-)  # grey levels of bars and vignettes; px, of the square that keeps off their edges
+BLACK = 20  # grey levels: bars and vignettes are darker
+RIM = 9  # px, of the square that keeps off their edges
 SEEN = 0.25  # least share of the picture that is left
 
 _AXIS = np.arange(SIDE) - (SIDE - 1) / 2

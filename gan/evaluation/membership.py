@@ -5,18 +5,20 @@ attack gives photographs a score; how well it tells training images (members) fr
 other lesions is an AUC, 0.5 where nothing is learned. No attack that fails proves that none works.
 """
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from data.provenance import ArchitectureRecord
-from dermsynth import checkpoint, progress
+from dermsynth import checkpoint
 from dermsynth.device import Compute
 from dermsynth.errors import UserError
 from dermsynth.records import Record
 from gan.evaluation.audit import AucRecord, grouped_auc
-from gan.evaluation.features import BATCH, as_input
+from gan.evaluation.features import FeatureNetwork, extract
 from gan.networks import restore
 from gan.trainer import VERSION
 from gan.weights import CHECKPOINT
@@ -64,7 +66,6 @@ def membership(
     )
 
 
-@torch.no_grad()
 def discriminator_scores(run: Path, images: np.ndarray, compute: Compute) -> np.ndarray | str:
     """What the discriminator of a run gives images: the higher, the more real it takes them for.
 
@@ -85,16 +86,22 @@ def discriminator_scores(run: Path, images: np.ndarray, compute: Compute) -> np.
         return "the discriminator is conditional on a class"
     network = chosen.discriminator(config)
     network.load_state_dict(state["discriminator"])
-    network = network.to(compute.device, memory_format=torch.channels_last).eval()
-    scores = np.zeros(len(images))
-    with progress.bar(len(images), "discriminator's scores", "img") as bar:
-        for start in range(0, len(images), BATCH):
-            rows = np.arange(start, min(start + BATCH, len(images)))
-            batch = as_input(images[compute.filled(rows, BATCH)], compute)
-            means = [head.float().flatten(1).mean(1) for head in network(2 * batch - 1)]
-            scores[rows] = torch.stack(means).mean(0).double().cpu().numpy()[: len(rows)]
-            bar.update(len(rows))
-    return scores
+    judge = FeatureNetwork("discriminator", _Verdict(network).eval())
+    fp32 = dataclasses.replace(compute, precision="fp32")
+    return extract(images, fp32, "the discriminator", judge)[:, 0].astype(np.float64)
+
+
+class _Verdict(nn.Module):
+    """Images float [n, 3, s, s] in 0..1 -> [n, 1]: the mean of a discriminator's heads."""
+
+    def __init__(self, discriminator: nn.Module) -> None:
+        super().__init__()
+        self.discriminator = discriminator
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        heads = self.discriminator(2 * x - 1)
+        means = torch.stack([head.float().flatten(1).mean(1) for head in heads])
+        return means.mean(0)[:, None]
 
 
 def words(record: MembershipRecord) -> str:

@@ -52,7 +52,6 @@ class _Networks:
     chosen: NetworkName
     imagenet: FeatureNetwork  # always there: it saw neither side of the split
     diagnosis: FeatureNetwork | None
-    early: FeatureNetwork | None  # what fine detail is to it
     facts: dict[str, Any]  # about the diagnosis network
 
 
@@ -102,7 +101,7 @@ def score(options: EvaluateOptions) -> dict[str, Any]:
             "diagnosis_network": networks.facts or None,
             **_quality(subject, compute, options.seed),
             "membership": _membership(subject, near, compute),
-            "texture": texture(subject.images, networks.early, compute, options.seed).model_dump(),
+            "texture": _texture(subject.images, networks.diagnosis, compute, options.seed),
             "n_training": len(subject.images.training),
             "dataset": str(subject.dataset.path),
             "folds_hash": subject.dataset.folds_hash,
@@ -137,11 +136,10 @@ def _networks(
 ) -> _Networks:
     """The wanted network and, where that costs no training, the other one too."""
     chosen = wanted or ("diagnosis" if diagnosis_network.can_learn(dataset, fold) else "imagenet")
-    trained, early, facts = None, None, {}
+    trained, facts = None, {}
     if chosen == "diagnosis" or diagnosis_network.is_ready(dataset, fold):
         trained, facts = diagnosis_network.load_diagnosis_network(dataset, fold, compute)
-        early = diagnosis_network.early_maps(trained)
-    return _Networks(chosen, imagenet_network(), trained, early, facts)
+    return _Networks(chosen, imagenet_network(), trained, facts)
 
 
 def _independent(chosen: NetworkName, subject: Subject) -> bool | None:
@@ -307,6 +305,13 @@ def _membership(subject: Subject, near: dict[str, _Near], compute: Compute) -> d
     distances = {space: found.synthetic for space, found in near.items()}
     n = len(images.training)
     return membership.membership(distances, scores, images.groups, n).model_dump()
+
+
+def _texture(
+    images: Images, diagnosis: FeatureNetwork | None, compute: Compute, seed: int
+) -> dict[str, Any]:
+    early = diagnosis_network.early_maps(diagnosis) if diagnosis else None
+    return texture(images, early, compute, seed).model_dump()
 
 
 def _fid(images: Images, judge: torch.nn.Module, compute: Compute, seed: int) -> dict[str, float]:

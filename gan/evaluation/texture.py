@@ -57,16 +57,18 @@ def texture(
     seed : of the choice of training images, and of KID's halves
     """
     n = min(len(images.synthetic), len(images.training))
-    real = images.training[images.some("training", n, seed)]
+    rows = images.some("training", n, seed)
+    real, synthetic = images.training[rows], images.synthetic[:n]
     blurred = np.stack([cv2.GaussianBlur(image, (0, 0), BLUR) for image in real])
-    kinds = {"synthetic": images.synthetic[:n], "blurred": blurred, "real": real}
+    kinds = {"synthetic": synthetic, "blurred": blurred, "real": real}
     kids: dict[str, TextureKidRecord | None] = dict.fromkeys(kinds)
     if network is not None:
         held_out = extract(images.held_out, compute, "texture of held_out", network)
         known = extract(images.training, compute, "texture of training", network)
         features = {
-            kind: extract(some, compute, f"texture of {kind}", network)
-            for kind, some in kinds.items()
+            "synthetic": extract(synthetic, compute, "texture of synthetic", network),
+            "blurred": extract(blurred, compute, "texture of blurred", network),
+            "real": known[rows],
         }
         kids |= {kind: _kid(some, held_out, known, seed) for kind, some in features.items()}
     gaps = {f"spectrum_{kind}": spectrum_gap(some, images.held_out) for kind, some in kinds.items()}
