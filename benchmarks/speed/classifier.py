@@ -31,7 +31,7 @@ CASES = [("efficientnet-b3", 18), ("efficientnet-lite0", 7)]
 EPOCHS = 20  # of the whole trainings that are worked out
 VIEWS = 8
 FRESH, KEPT = "ours, fresh views", "ours, frozen part kept"
-ADAPTS = "ours, fresh views, batch norm of the frozen blocks adapts"
+ADAPTS = "ours, fresh views, adapting batch norm"
 TRUNK = "ours, frozen part alone, once a view"
 
 
