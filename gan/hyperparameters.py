@@ -38,6 +38,7 @@ class Hyperparameters:
     penalty_weight: Weight = 0.0  # lambda of gp; gamma of r1 and r1r2 (which halve it)
     penalty_every: Count = 1  # steps; lazy regularisation multiplies the weight by as much
     critic_steps: Count = 1  # discriminator steps before one of the generator
+    spectrum_weight: Weight = 0.0  # of the distance of power spectra (gan.spectra), in G's loss
     class_weight: Weight = 1.0  # of the cross-entropy, where a discriminator names classes (acgan)
     augment: Augment = "diffaugment"  # on real and fake, before the discriminator
     ada_target: ZeroToOne = 0.6  # ada: mean sign of the logits of real images to steer for

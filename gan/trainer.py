@@ -20,6 +20,7 @@ from gan.augment import DRAWS, diff_augment, translate
 from gan.hyperparameters import Hyperparameters
 from gan.losses import LOSSES, PENALTIES, Heads
 from gan.networks import architecture, describe
+from gan.spectra import SpectralDistance
 
 VERSION = 3  # of the checkpoint's content
 ADA_STEPS = 4  # between two changes of ADA's p
@@ -76,6 +77,7 @@ class Trainer:
             )
         )
         self.loss = LOSSES[config.loss]
+        self.spectral: SpectralDistance | None = None  # once training images were shown
         # of what was measured since `take_means`
         self.sums = {name: torch.zeros((), device=compute.device) for name in self._measures()}
         self._due: set[str] = set()  # which of them were measured since then
@@ -97,13 +99,21 @@ class Trainer:
         """Real images that the discriminator has seen."""
         return self.steps * self.images_a_step
 
-    def begin_from(self, images: np.ndarray) -> None:
-        """Before the first step: show uint8 [n, size, size, 3] training images to a generator that
-        begins from them (`begin_from`)."""
-        if hasattr(self.generator, "begin_from"):
-            self.generator.begin_from(self._to_input(torch.from_numpy(images)))
+    def begin_from(self, images: np.ndarray, labels: np.ndarray | None = None) -> None:
+        """Show training images, before the first step and after `restore`.
+
+        To a generator that begins from them (`begin_from`), and to the distance of spectra.
+        `images` uint8 [n, size, size, 3]; `labels` int64 [n], where the networks are conditional.
+        """
+        shown = self._to_input(torch.from_numpy(images))
+        classes = None if labels is None else torch.from_numpy(labels).to(shown.device)
+        if self.config.spectrum_weight:
+            self.spectral = SpectralDistance(shown)
+        if self.steps == 0 and hasattr(self.generator, "begin_from"):
+            self.generator.begin_from(shown, classes)
             self.ema.load_state_dict(self.generator.state_dict())
             self._settle()
+        self.compute.step()
 
     def step(self, real: torch.Tensor, labels: Labels = None) -> None:
         """One iteration: `critic_steps` steps of the discriminator, one of the generator.
@@ -205,6 +215,11 @@ class Trainer:
         self._note(self.accumulate, loss_g=loss)
         if classes is not None:
             loss = loss + self.config.class_weight * _cross_entropy(classes, labels)
+        if self.config.spectrum_weight:
+            assert self.spectral is not None, "begin_from comes before the first step"
+            distance = self.spectral(fake)
+            loss = loss + self.config.spectrum_weight * distance
+            self._note(self.accumulate, spectrum=distance)
         return loss
 
     def _fakes(self, count: int, labels: Labels) -> torch.Tensor:
@@ -269,7 +284,7 @@ class Trainer:
         names += ["loss_class"] * hasattr(network, "forward_with_classes")
         names += ["loss_reconstruction"] * hasattr(network, "forward_with_reconstruction")
         names += ["penalty"] * (self.config.penalty != "none")
-        return [*names, "loss_g"]
+        return [*names, "loss_g", *["spectrum"] * (self.config.spectrum_weight > 0)]
 
     def take_means(self, steps: int) -> dict[str, float]:
         """Means over the last `steps` steps; starts over. Waits for the device.

@@ -49,7 +49,7 @@ from gan.weights import (
 RUNS = Path("runs/gan")
 DEFAULT_MINUTES = {"cpu": 10.0}  # by device type; accelerators get the next
 DEFAULT_MINUTES_ACCELERATOR = 60.0
-SHOWN = 1000  # training images that a generator may begin from
+SHOWN = 1000  # training images that a generator may begin from, and spectra are compared with
 MAY_CHANGE = ("data", "minutes", "kimg", "evaluations", "divergence")  # on a resume
 MINUTES_ROUNDED = 0.0005  # by as much as `generator.json` may round them down
 
@@ -114,8 +114,7 @@ def train(options: TrainOptions) -> Path:
         trainer = Trainer(model.arch, config, model.seed, compute, model.accumulate, processes)
         with processes.rank0_first():
             progress = _restore(trainer, plan, folder) if run.resume else Progress()
-        if trainer.steps == 0:
-            trainer.begin_from(_some_images(plan))
+        trainer.begin_from(*_some_images(plan))
 
         # --- the training
         tracker = stack.enter_context(_tracker(trainer, plan, folder)) if folder else None
@@ -261,10 +260,17 @@ def _run(trainer: Trainer, plan: Plan, progress: Progress, tracker: Tracker | No
     return Loop(trainer, images, budget, tracker, progress, facts).run()
 
 
-def _some_images(plan: Plan) -> np.ndarray:
-    """At most SHOWN training images, a random choice: uint8 [n, size, size, 3]."""
-    rows = generator(plan.seed, "gan/begin").permutation(plan.part.rows)[:SHOWN]
-    return np.asarray(plan.dataset.images[np.sort(rows)])
+def _some_images(plan: Plan) -> tuple[np.ndarray, np.ndarray | None]:
+    """At most SHOWN training images, uint8 [n, size, size, 3], a random choice of each class.
+
+    And their labels, int64 [n], where there are classes; these have as many each, if they can.
+    """
+    part, classes = plan.part, range(max(len(plan.part.classes), 1))
+    order = generator(plan.seed, "gan/begin").permutation(len(part.rows))
+    most = SHOWN // len(classes)
+    chosen = np.sort(np.concatenate([order[part.labels[order] == one][:most] for one in classes]))
+    labels = part.labels[chosen] if part.classes else None
+    return np.asarray(plan.dataset.images[part.rows[chosen]]), labels
 
 
 def _said(record: GeneratorRecord) -> str:

@@ -25,6 +25,7 @@ from gan.augment import DRAWS, diff_augment, translate
 from gan.hyperparameters import Hyperparameters
 from gan.losses import LOSSES
 from gan.networks import architecture
+from gan.spectra import SpectralDistance
 
 WORKERS = min(cores(), 8)  # processes of a DataLoader; PyTorch warns above the number of cores
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -281,6 +282,7 @@ class PlainGan:
         )
         self.optimizer_d = torch.optim.Adam(learning, config.lr_discriminator, betas=betas)
         self.loss = LOSSES[config.loss]
+        self.spectral: SpectralDistance | None = None
 
     def epoch(
         self, pairs: Iterator[tuple[torch.Tensor, torch.Tensor]], bf16: bool = False
@@ -301,6 +303,8 @@ class PlainGan:
                 self.optimizer_g.zero_grad()
                 fake = self.generator(self.latents(len(real)))
                 loss_g = self.loss.generator(self.discriminator(self.augmented(fake)), None)
+                if self.spectral is not None:
+                    loss_g = loss_g + self.config.spectrum_weight * self.spectral(fake)
                 loss_g.backward()
                 self.optimizer_g.step()
             with torch.no_grad():
@@ -312,9 +316,12 @@ class PlainGan:
         return losses
 
     def begin_from(self, images: torch.Tensor) -> None:
-        """Show a generator that begins from images, float [n, 3, size, size] in -1..1, some."""
+        """Show float [n, 3, size, size] images in -1..1, some, to whatever begins from them."""
+        shown = images[:MOST_SHOWN].to(self.device)
+        if self.config.spectrum_weight:
+            self.spectral = SpectralDistance(shown)
         if hasattr(self.generator, "begin_from"):
-            self.generator.begin_from(images[:MOST_SHOWN].to(self.device))
+            self.generator.begin_from(shown)
 
     def latents(self, count: int) -> torch.Tensor:
         """float [count, latent_dim]."""

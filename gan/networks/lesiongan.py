@@ -24,7 +24,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from dermsynth.options import Between
-from gan.hyperparameters import Augment, Hyperparameters, Rate, Width
+from gan.hyperparameters import Augment, Hyperparameters, Rate, Weight, Width
 from gan.networks import frozen
 from gan.networks.layers import DownBlock, double, glu, normed_conv, normed_layers, with_spread
 
@@ -48,6 +48,7 @@ class Config(Hyperparameters):
     z_dim: Width = 128  # latent that decides the content; noise planes for the texture come on top
     lr_discriminator: Rate = 4e-4
     augment: Augment = "translation"
+    spectrum_weight: Weight = 1.0
 
 
 class Noise(nn.Module):
@@ -95,7 +96,7 @@ class Generator(nn.Module):
     """z [n, latent_dim] from N(0, 1) -> [n, 3, size, size] float32 in -1..1.
 
     The first `z_dim` numbers of z decide the content, the rest are noise planes, one a scale. A
-    class is a learned vector beside the content.
+    class is a learned vector beside the content, and has sketches of its own.
     """
 
     def __init__(self, config: Config) -> None:
@@ -106,7 +107,7 @@ class Generator(nn.Module):
         self.latent_dim, self.content_dim = sum(self.split), config.z_dim
         self.classes = nn.Embedding(config.classes, config.z_dim) if config.classes else None
         self.components = config.components
-        self.sketch = nn.Linear(config.z_dim, 3 * SKETCH**2)
+        self.sketch = nn.Linear(config.z_dim, max(config.classes, 1) * 3 * SKETCH**2)
         self.from_sketch = nn.Conv2d(3, 4 * ngf, 3, padding=1)
         content = (2 if config.classes else 1) * config.z_dim
         self.first = nn.Linear(content, 2 * 8 * ngf * LOWEST**2, bias=False)
@@ -121,8 +122,11 @@ class Generator(nn.Module):
 
     def forward(self, z: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
         z, *noise = z.split(self.split, 1)
-        sketch = self.sketch(z).unflatten(1, (3, SKETCH, SKETCH))
-        sketch = sketch.contiguous(memory_format=torch.channels_last)
+        sketch = self.sketch(z).unflatten(1, (-1, 3, SKETCH, SKETCH))
+        if self.classes is not None:
+            one = labels[:, None] == torch.arange(sketch.shape[1], device=z.device)
+            sketch = sketch * one[:, :, None, None, None]
+        sketch = sketch.sum(1).contiguous(memory_format=torch.channels_last)
         if self.classes is not None:
             z = torch.cat([z, self.classes(labels)], 1)
         planes = [plane.unflatten(1, (1, math.isqrt(plane.shape[1]), -1)) for plane in noise]
@@ -141,21 +145,30 @@ class Generator(nn.Module):
         return rgb.tanh()
 
     @torch.no_grad()
-    def begin_from(self, images: torch.Tensor) -> None:
+    def begin_from(self, images: torch.Tensor, labels: torch.Tensor | None = None) -> None:
         """Let the sketch draw the principal components of the training images, over a normal z.
 
-        `images` float [n, 3, size, size] in -1..1, n >= 2; all eight symmetries of each count.
+        `images` float [n, 3, size, size] in -1..1, two or more of each class, which are drawn each
+        by its own images; all eight symmetries of each count.
         """
         if not self.components:
             return
-        small = F.adaptive_avg_pool2d(images, SKETCH).clamp(-LEVEL, LEVEL).atanh()
-        eight = [view.rot90(k, (2, 3)) for view in (small, small.flip(3)) for k in range(4)]
-        vectors = torch.cat(eight).flatten(1).double()
-        mean = vectors.mean(0)
-        variance, direction = torch.linalg.eigh((vectors - mean).T.cov(correction=0))
-        most = direction[:, -self.components :] * variance[-self.components :].clamp(min=0).sqrt()
-        self.sketch.bias.copy_(mean)
-        self.sketch.weight.zero_()[:, : self.components] = most.flip(1)
+        weights = self.sketch.weight.zero_().unflatten(0, (-1, 3 * SKETCH**2))
+        biases = self.sketch.bias.unflatten(0, (-1, 3 * SKETCH**2))
+        for number, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+            mean, most = _principal(images if labels is None else images[labels == number])
+            bias.copy_(mean)
+            weight[:, : self.components] = most[:, : self.components]
+
+
+def _principal(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean [d] and components [d, d], the largest first and as long as they vary, of sketches."""
+    small = F.adaptive_avg_pool2d(images, SKETCH).clamp(-LEVEL, LEVEL).atanh()
+    eight = [view.rot90(k, (2, 3)) for view in (small, small.flip(3)) for k in range(4)]
+    vectors = torch.cat(eight).flatten(1).double()
+    mean = vectors.mean(0)
+    variance, direction = torch.linalg.eigh((vectors - mean).T.cov(correction=0))
+    return mean, (direction * variance.clamp(min=0).sqrt()).flip(1)
 
 
 class Discriminator(nn.Module):

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
@@ -23,6 +24,11 @@ def reals(trainer):
 
 def play(trainer, steps, record=True):
     trainer._graph.record = record
+    if trainer.spectral is None:
+        shown, labels = reals(trainer).cpu().numpy(), None
+        if trainer.config.classes:
+            labels = np.arange(len(shown)) % 2
+        trainer.begin_from(shown, labels)
     for _ in range(steps):
         labels = None
         if trainer.config.classes:

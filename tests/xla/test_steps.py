@@ -32,6 +32,7 @@ def _play(
     config = dataclasses.replace(make_config(arch, 32), batch=4, **NARROW[arch], **settings)
     trainer, rows, seen = Trainer(arch, config, 0, compute), [], []
     rng = np.random.default_rng(0)
+    trainer.begin_from(rng.integers(0, 256, (20, 32, 32, 3), dtype=np.uint8))
     for step in range(1, STEPS + 1):
         real = torch.from_numpy(rng.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8))
         if counted is not None:

@@ -53,6 +53,18 @@ def test_a_new_generator_varies_in_colour_and_size_as_the_images_do(images):
     assert spread(12) > 1.5 * spread(0)
 
 
+def test_every_class_begins_from_its_own_images(images):
+    torch.manual_seed(0)
+    generator = Generator(Config(**NARROW, classes=2)).eval()
+    labels = torch.arange(40) % 2
+    generator.begin_from(torch.where(labels[:, None, None, None] == 1, images, -images), labels)
+    with torch.no_grad():
+        z = torch.randn(100, generator.latent_dim)
+        ones, noughts = (generator(z, torch.full((100,), label)).mean() for label in (1, 0))
+    assert ones.item() == pytest.approx(images[1::2].mean().item(), abs=0.1)
+    assert noughts.item() == pytest.approx(-images[::2].mean().item(), abs=0.1)
+
+
 def test_few_images_are_enough_to_begin_from(images):
     generator = Generator(Config(**NARROW))
     generator.begin_from(images[:2])
@@ -71,13 +83,20 @@ def test_a_game_begins_both_generators_from_the_images(make_lesions):
 
 def test_a_run_begins_from_its_training_images(options, monkeypatch):
     shown = []
-    monkeypatch.setattr(Trainer, "begin_from", lambda trainer, images: shown.append(images.copy()))
+    begin_from = Trainer.begin_from
+
+    def begin(trainer, images, labels):
+        shown.append((trainer.steps, images.copy(), labels))
+        begin_from(trainer, images, labels)
+
+    monkeypatch.setattr(Trainer, "begin_from", begin)
     train(options)
     data = open_dataset(options.images.data)
     wanted = data.images[training_rows(data, options.images.fold)]
-    np.testing.assert_array_equal(shown[0], wanted)
     train(replace(options, kimg=0.032, resume=True))
-    assert len(shown) == 1
+    assert [(steps > 0, labels) for steps, _, labels in shown] == [(False, None), (True, None)]
+    for _, images, _ in shown:
+        np.testing.assert_array_equal(images, wanted)
     assert load_generator(options.run.out)[1].kimg == 0.032
 
 
@@ -92,6 +111,7 @@ def test_the_frozen_network_sees_half_the_side_of_large_images_and_never_learns(
     assert seen == {32: 32, 64: 64, 128: 64, 256: 128}
 
     trainer = Trainer("lesiongan", Config(**NARROW, batch=4), 0, CPU)
+    trainer.begin_from(np.full((4, 64, 64, 3), 99, np.uint8))
     fixed = [b.clone() for b in trainer.discriminator.frozen.features.buffers()]
     mixing = [p.clone() for p in trainer.discriminator.frozen.mixing.parameters()]
     trainer.step(torch.randint(256, (4, 64, 64, 3)).to(torch.uint8))
