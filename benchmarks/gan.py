@@ -12,6 +12,7 @@ pieces; a killed run goes on from its last checkpoint. Every architecture has it
 with the same DiffAugment and average (StyleGAN2 has its own ADA).
 """
 
+import functools
 import os
 import time
 from dataclasses import dataclass
@@ -36,6 +37,13 @@ from gan.sampling import draw_labels, sample
 from gan.train import TrainOptions, train
 from gan.weights import load_generator, read_description
 
+# of the fine detail: names in the cell, where they stand in an evaluation's result
+NEAR = {
+    "texture_kid": ("texture", "synthetic", "kid"),
+    "texture_kid_std": ("texture", "synthetic", "kid_std"),
+    "spectrum_gap": ("texture", "spectrum_synthetic"),
+    "told_apart": ("audit", "synthetic", "auc"),
+}
 KEPT = ("kid", "kid_std", "kid_floor", "precision", "recall", "density", "coverage", "memorisation")
 MADE = 512  # images whose making is timed
 
@@ -88,6 +96,10 @@ def run_one(options: Options, arch: str, seed: int) -> None:
         "images_per_second": round(1000 * made.kimg / (60 * made.minutes), 1),
         "generated_per_second": generation_rate(run),
         **{key: scores[key] for key in KEPT},
+        **{
+            name: functools.reduce(lambda part, key: part[key], place, scores)
+            for name, place in NEAR.items()
+        },
         "memorisation_flagged": scores["memorisation_flagged"],
         "evaluation_network": scores["evaluation_network"],
         "kid_other": scores.get("kid_other"),
