@@ -8,9 +8,29 @@ recompiles on accelerators and no gradient goes through slow indexing.
 
 import torch
 
+from gan.ada import DRAWS as ADA_DRAWS
+from gan.ada import ada
+from gan.hyperparameters import Augment
+
 DRAWS = 7  # uniform numbers that one image's changes take
 BRIGHTNESS, SATURATION, CONTRAST = 0.2, 1.0, 0.5  # reach, for images in -1..1
 SHIFT, CUTOUT = 0.125, 0.5  # shares of the side
+
+
+def augmented(images: torch.Tensor, how: Augment, ada_p: torch.Tensor | None) -> torch.Tensor:
+    """Float [n, 3, s, s] images in -1..1 as the discriminator sees them; same shape back.
+
+    `ada_p`: ADA's probability, a scalar tensor, where it acts (gan.ada); None: it does not.
+    """
+
+    def draws(count: int) -> torch.Tensor:
+        return torch.rand(len(images), count, device=images.device)
+
+    if how == "diffaugment":
+        return diff_augment(images, draws(DRAWS))
+    if how in ("translation", "adaptive"):
+        images = translate(images, draws(2))
+    return images if ada_p is None else ada(images, ada_p, draws(ADA_DRAWS))
 
 
 def diff_augment(images: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:

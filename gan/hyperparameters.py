@@ -11,7 +11,8 @@ from dermsynth.options import Between, ZeroToBelowOne, ZeroToOne
 
 Loss = Literal["hinge", "non-saturating", "wasserstein", "relativistic"]
 Penalty = Literal["none", "gp", "r1", "r1r2"]
-Augment = Literal["diffaugment", "translation", "ada", "none"]
+# adaptive: translation, and ADA besides once the discriminator learns its images by heart
+Augment = Literal["diffaugment", "translation", "ada", "adaptive", "none"]
 
 Width = Annotated[int, Between(1, 4096)]  # of a layer or a latent
 Count = Annotated[int, Between(1, 100_000)]
@@ -41,8 +42,10 @@ class Hyperparameters:
     spectrum_weight: Weight = 0.0  # of the distance of power spectra (gan.spectra), in G's loss
     class_weight: Weight = 1.0  # of the cross-entropy, where a discriminator names classes (acgan)
     augment: Augment = "diffaugment"  # on real and fake, before the discriminator
-    ada_target: ZeroToOne = 0.6  # ada: mean sign of the logits of real images to steer for
-    ada_kimg: Kimg = 500.0  # ada: thousand real images in which its p may go from 0 to 1
+    ada_target: ZeroToOne = (
+        0.6  # ada, adaptive: mean sign of the logits of real images to steer for
+    )
+    ada_kimg: Kimg = 500.0  # ada, adaptive: thousand real images in which its p may go from 0 to 1
     ema_kimg: Kimg = 10.0  # half-life of the generator's average, thousand images,
     ema_share: ZeroToOne = 0.1  # but at most this share of the images seen so far
 

@@ -145,7 +145,13 @@ class Loop:
     def _record(self) -> None:
         trainer, step = self.trainer, self.trainer.steps
         if step == 1 or step % LOG_STEPS == 0:
+            acted = trainer.ada_acts
             means = trainer.take_means(_steps_since_row(step))
+            if trainer.ada_acts and not acted and trainer.processes.is_rank0:
+                print(
+                    f"note: after {trainer.images_seen / 1000:.1f} kimg the discriminator learns "
+                    "its images by heart: from here on they are changed more (ADA)"
+                )
             self.rows.append(means)
             if self.tracker is not None:
                 if step % WATCHED_STEPS == 0:

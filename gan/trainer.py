@@ -16,14 +16,16 @@ from dermsynth.optimizers import Adam, adam_options, load_optimizer, move_averag
 from dermsynth.seeds import seed_torch
 from dermsynth.tensors import send
 from gan import ada
-from gan.augment import DRAWS, diff_augment, translate
+from gan.augment import augmented
 from gan.hyperparameters import Hyperparameters
 from gan.losses import LOSSES, PENALTIES, Heads
 from gan.networks import architecture, describe
 from gan.spectra import SpectralDistance
 
-VERSION = 3  # of the checkpoint's content
+VERSION = 4  # of the checkpoint's content
 ADA_STEPS = 4  # between two changes of ADA's p
+ADAPTIVE = ("ada", "adaptive")  # augmentations with a p that follows the discriminator
+TAKES_OVER = 0.02  # p from which adaptive augmentation changes images; below, it would cost time
 SPREAD_SIDE = 8  # px at which the diversity of a batch is measured
 
 Labels = torch.Tensor | None
@@ -83,10 +85,11 @@ class Trainer:
         self._due: set[str] = set()  # which of them were measured since then
         self._measured: dict[Hashable, set[str]] = {}  # by each kind of step
         self._noting: set[str] = set()  # by the step that runs
-        self._penalised = False  # in it
+        self._penalised = self._changed = False  # in it
         self._graph = Graphed(self._iterate, "gan", record=self.processes.count == 1)
         self.ada_p = torch.zeros((), device=compute.device)
         self.ada_signs = torch.zeros((), device=compute.device)  # mean since the last change of p
+        self.ada_acts = config.augment == "ada"  # whether images are changed by it
         self._settle()
 
     @property
@@ -125,22 +128,26 @@ class Trainer:
         alone, config, device = self.processes.count == 1, self.config, self.compute.device
         seed_torch(self.seed, "gan/step", self.steps, *([] if alone else [self.processes.rank]))
         penalised = config.penalty != "none" and self.steps % config.penalty_every == 0
-        adjusted = config.augment == "ada" and self.steps % ADA_STEPS == ADA_STEPS - 1
+        adjusted = config.augment in ADAPTIVE and self.steps % ADA_STEPS == ADA_STEPS - 1
         half_life = config.ema_share * (self.images_seen + self.images_a_step)
         half_life = max(min(config.ema_kimg * 1000, half_life), 1e-8)
         weight = send(np.array([1 - 0.5 ** (self.images_a_step / half_life)], np.float32), device)
         labels = None if labels is None else labels.to(device)
-        kind = (penalised, adjusted)
+        kind = (penalised, adjusted, self.ada_acts)
         self._graph(kind, real.to(device), labels, weight[0])
         self._due |= self._measured[kind]
         self.steps += 1
         self.compute.step()
 
     def _iterate(
-        self, kind: tuple[bool, bool], real: torch.Tensor, labels: Labels, weight: torch.Tensor
+        self,
+        kind: tuple[bool, bool, bool],
+        real: torch.Tensor,
+        labels: Labels,
+        weight: torch.Tensor,
     ) -> None:
-        """One iteration. `kind`: whether gradients are penalised, whether ADA's p is adjusted."""
-        self._penalised, adjusted = kind
+        """One iteration. `kind`: are gradients penalised, ADA's p adjusted, images changed?"""
+        self._penalised, adjusted, self._changed = kind
         self._noting = self._measured.setdefault(kind, set())
         turns = list(_split(self._to_input(real), labels, self.config.critic_steps))
 
@@ -197,7 +204,7 @@ class Trainer:
             penalty = PENALTIES[config.penalty](lambda x: self.discriminator(x, labels), *seen)
             loss = loss + config.penalty_strength * config.penalty_every * penalty
             self._note(share, penalty=penalty * config.penalty_every)
-        if config.augment == "ada":
+        if config.augment in ADAPTIVE:
             signs = torch.stack([head.detach().float().sign().mean() for head in on_real]).mean()
             self.ada_signs += signs / (share * ADA_STEPS)
         return loss
@@ -240,14 +247,7 @@ class Trainer:
         return network(images, labels), None, None
 
     def _augment(self, images: torch.Tensor) -> torch.Tensor:
-        if self.config.augment == "none":
-            return images
-        if self.config.augment == "ada":
-            draws = torch.rand(len(images), ada.DRAWS, device=images.device)
-            return ada.ada(images, self.ada_p, draws)
-        if self.config.augment == "translation":
-            return translate(images, torch.rand(len(images), 2, device=images.device))
-        return diff_augment(images, torch.rand(len(images), DRAWS, device=images.device))
+        return augmented(images, self.config.augment, self.ada_p if self._changed else None)
 
     def _descend(self, optimizer: torch.optim.Optimizer) -> None:
         self.processes.mean_gradients(optimizer.param_groups[0]["params"])
@@ -289,7 +289,8 @@ class Trainer:
     def take_means(self, steps: int) -> dict[str, float]:
         """Means over the last `steps` steps; starts over. Waits for the device.
 
-        `diversity`: the spread of a batch of fakes over that of reals; `augment_p`: ADA's p now.
+        `diversity`: the spread of a batch of fakes over that of reals; `augment_p`: ADA's p now,
+        from which it follows whether adaptive augmentation acts from here on.
         """
         sums = self._measured_sums()
         self.processes.mean_(sums.values())
@@ -301,8 +302,9 @@ class Trainer:
         self._due = set()
         spread_real, spread_fake = means.pop("spread_real"), means.pop("spread_fake")
         means["diversity"] = spread_fake / max(spread_real, 1e-8)
-        if self.config.augment == "ada":
+        if self.config.augment in ADAPTIVE:
             means["augment_p"] = float(self.ada_p)
+            self.ada_acts = self.config.augment == "ada" or means["augment_p"] >= TAKES_OVER
         return means
 
     def _measured_sums(self) -> dict[str, torch.Tensor]:
@@ -321,7 +323,7 @@ class Trainer:
         self.processes.mean_(sums.values())
         states = {name: part.state_dict() for name, part in self._parts().items()}
         own = {"step": self.steps, "sums": sums, "version": VERSION}
-        ada = {"ada_p": self.ada_p, "ada_signs": self.ada_signs}
+        ada = {"ada_p": self.ada_p, "ada_signs": self.ada_signs, "ada_acts": self.ada_acts}
         return states | own | ada | {"architecture": self._architecture()}
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -338,6 +340,7 @@ class Trainer:
             value.copy_(state["sums"].get(name, torch.zeros(())))
         self._due = set(state["sums"])
         self.ada_p, self.ada_signs = state["ada_p"].to(device), state["ada_signs"].to(device)
+        self.ada_acts = state["ada_acts"]
         self._settle()
 
     def _settle(self) -> None:

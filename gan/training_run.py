@@ -30,7 +30,7 @@ from gan.loop import Budget, Loop, Progress
 from gan.networks import SIZES, architecture, describe, make_config
 from gan.options import ClassesName, TrainOptions
 from gan.scorer import scorer
-from gan.trainer import Trainer
+from gan.trainer import ADAPTIVE, Trainer
 from gan.training_images import (
     TrainingImages,
     TrainingPart,
@@ -212,7 +212,7 @@ def resolve_config(options: TrainOptions, size: int, classes: int) -> Any:
 def _refuse_idle(arch: str, config: Hyperparameters, changes: dict[str, Any]) -> None:
     """Refuse hyperparameters that do nothing beside the others."""
     penalised = config.penalty != "none", "--recipe penalty=gp, r1 or r1r2"
-    adaptive = config.augment == "ada", "--recipe augment=ada"
+    adaptive = config.augment in ADAPTIVE, "--recipe augment=ada or adaptive"
     names_classes = hasattr(architecture(arch).discriminator, "forward_with_classes")
     needs = {
         "penalty_weight": penalised,

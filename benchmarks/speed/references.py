@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from dermsynth.machine import cores
 from dermsynth.vision import library
-from gan.augment import DRAWS, diff_augment, translate
+from gan.augment import augmented
 from gan.hyperparameters import Hyperparameters
 from gan.losses import LOSSES
 from gan.networks import architecture
@@ -328,12 +328,8 @@ class PlainGan:
         return torch.randn(count, self.generator.latent_dim, device=self.device)
 
     def augmented(self, images: torch.Tensor) -> torch.Tensor:
-        """By the architecture's augmentation."""
-        if self.config.augment == "diffaugment":
-            return diff_augment(images, torch.rand(len(images), DRAWS, device=self.device))
-        if self.config.augment == "translation":
-            return translate(images, torch.rand(len(images), 2, device=self.device))
-        return images
+        """By the architecture's augmentation; nothing is learned by heart here."""
+        return augmented(images, self.config.augment, None)
 
 
 @torch.no_grad()

@@ -24,7 +24,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from dermsynth.options import Between
-from gan.hyperparameters import Augment, Hyperparameters, Rate, Weight, Width
+from gan.hyperparameters import Augment, Hyperparameters, Kimg, Rate, Weight, Width
 from gan.networks import frozen
 from gan.networks.layers import DownBlock, double, glu, normed_conv, normed_layers, with_spread
 
@@ -48,6 +48,7 @@ class Config(Hyperparameters):
     z_dim: Width = 128  # latent that decides the content; noise planes for the texture come on top
     lr_discriminator: Rate = 4e-4
     augment: Augment = "translation"
+    ada_kimg: Kimg = 50.0  # its trainings are short
     spectrum_weight: Weight = 1.0
 
 

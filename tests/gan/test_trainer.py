@@ -12,7 +12,7 @@ from dermsynth.device import Compute
 from dermsynth.errors import UserError
 from gan.hyperparameters import Hyperparameters
 from gan.networks import ARCHITECTURES, Architecture, make_config
-from gan.trainer import Trainer
+from gan.trainer import ADA_STEPS, ADAPTIVE, TAKES_OVER, Trainer
 
 CPU = Compute(torch.device("cpu"), "fp32")
 
@@ -187,7 +187,7 @@ def test_a_state_that_went_through_a_file_continues_to_the_same_bits(arch, narro
         config = dataclasses.replace(config, classes=2)
     if config.penalty != "none":
         config = dataclasses.replace(config, penalty_every=2)
-    if config.augment == "ada":
+    if config.augment in ADAPTIVE:
         config = dataclasses.replace(config, ada_target=-1.5, ada_kimg=0.04)  # p goes up at once
     labels = torch.arange(4 * config.critic_steps) % 2 if config.classes else None
 
@@ -258,6 +258,43 @@ def test_ada_moves_its_p_with_the_signs_of_real_logits(plain):
         trainer._adjust_ada()
         assert trainer.ada_p.item() == pytest.approx(expected, abs=1e-6)
         assert trainer.ada_signs.item() == 0
+
+
+def test_adaptive_augmentation_leaves_images_alone_until_the_discriminator_overfits(
+    plain, monkeypatch
+):
+    seen = []
+    augmented = gan.trainer.augmented
+    monkeypatch.setattr(
+        gan.trainer,
+        "augmented",
+        lambda images, how, p: seen.append((how, p is not None)) or augmented(images, how, p),
+    )
+    config = dataclasses.replace(plain, augment="adaptive", ada_target=1.0, ada_kimg=1.0)
+    trainer = Trainer("plain", config, 0, CPU)
+
+    def rows(target, count):
+        trainer.config = dataclasses.replace(config, ada_target=target)
+        for _ in range(count):
+            for _ in range(ADA_STEPS):
+                trainer.step(reals(trainer.images_a_step, 32, trainer.steps))
+            yield trainer.take_means(ADA_STEPS)["augment_p"]
+
+    assert all(p == 0 for p in rows(1.0, 3))  # never so sure of its real images
+    assert set(seen) == {("adaptive", False)}
+    *_, p = rows(-1.5, 3)  # always surer
+    assert p == pytest.approx(3 * ADA_STEPS * trainer.images_a_step / 1000)
+    assert trainer.ada_acts == (p >= TAKES_OVER)
+    *_, p = rows(-1.5, math.ceil(TAKES_OVER * 1000 / ADA_STEPS / trainer.images_a_step))
+    seen.clear()
+    *_, p = rows(-1.5, 1)
+    assert set(seen) == {("adaptive", True)}
+    later = Trainer("plain", trainer.config, 0, CPU)
+    later.restore(trainer.state())
+    assert later.ada_acts
+    *_, p = rows(1.5, 100)  # and back
+    assert p == 0
+    assert not trainer.ada_acts
 
 
 def test_make_config_is_the_recipe_of_every_architecture():
