@@ -4,8 +4,10 @@ Nearly all arithmetic happens at 32x32 px and below. The generator begins with a
 linear in the latent, and before training so that it draws the principal components of the training
 images. Colours and sizes are then varied from the first step on, and stay so. Blocks of upsample,
 convolution, batch norm, noise, gated linear unit (as in FastGAN, Liu et al. 2021) make a lesion of
-it; thin convolutions with fresh noise reach the full side, and the RGB picture is summed over all
-scales (skip outputs, StyleGAN2, Karras et al. 2020).
+it; thin convolutions with fresh noise, gated by the coarsest features, reach the full side, and the
+RGB picture is summed over all scales (skip outputs, StyleGAN2, Karras et al. 2020). How strong the
+finest detail is, and of what colour, it learns from the power spectra of the training images beside
+the discriminator (gan.spectra).
 
 The discriminator judges three times: the whole image, with the minibatch's standard deviation;
 overlapping patches, for texture; and, at half the side, what a frozen ImageNet network makes of it
@@ -16,6 +18,7 @@ FastGAN's.
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -80,17 +83,28 @@ class UpBlock(nn.Module):
 
 
 class DetailBlock(nn.Module):
-    """[n, inner, s, s] -> [n, outer, 2s, 2s]: conv, bilinear upsample, noise, thin conv."""
+    """[n, inner, s, s] -> [n, outer, 2s, 2s]: conv, bilinear upsample, noise, thin conv, gate.
 
-    def __init__(self, inner: int, outer: int) -> None:
+    The gate scales each channel of an image by 0 to 2, as its coarsest features [n, coarse, 8, 8]
+    say (skip-layer excitation, Liu et al. 2021): how strong detail is differs from image to image.
+    """
+
+    def __init__(self, inner: int, outer: int, coarse: int) -> None:
         super().__init__()
         self.narrow = nn.Conv2d(inner, outer, 3, padding=1)
         self.noise = Noise(outer)
         self.refine = nn.Conv2d(outer, outer, 3, padding=1)
+        self.gate = nn.Sequential(
+            nn.AvgPool2d(2),
+            nn.Conv2d(coarse, outer, LOWEST),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(outer, outer, 1),
+        )
 
-    def forward(self, x: torch.Tensor, plane: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, plane: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:
         x = self.noise(double(self.narrow(x)), plane)
-        return F.leaky_relu(self.refine(F.leaky_relu(x, 0.2)), 0.2, inplace=True)
+        x = F.leaky_relu(self.refine(F.leaky_relu(x, 0.2)), 0.2, inplace=True)
+        return x * (2 * self.gate(coarse).sigmoid())
 
 
 class Generator(nn.Module):
@@ -118,7 +132,7 @@ class Generator(nn.Module):
         )
         # whole vector registers: 12 channels take longer than 16
         thin = [2 * ngf, *(16 * math.ceil(ngf / 8 / 2**i) for i in range(1, len(sides) - 2))]
-        self.detail = nn.ModuleList(map(DetailBlock, thin[:-1], thin[1:]))
+        self.detail = nn.ModuleList(DetailBlock(*ends, 8 * ngf) for ends in pairwise(thin))
         self.to_rgb = nn.ModuleList([nn.Conv2d(width, 3, 1) for width in thin])
 
     def forward(self, z: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
@@ -133,7 +147,8 @@ class Generator(nn.Module):
         planes = [plane.unflatten(1, (1, math.isqrt(plane.shape[1]), -1)) for plane in noise]
         h = self.first(z).unflatten(1, (-1, LOWEST, LOWEST))
         h = glu(self.norm(h.contiguous(memory_format=torch.channels_last)))
-        for block, plane in zip(self.up, planes, strict=False):
+        coarse = h = self.up[0](h, planes[0])
+        for block, plane in zip(self.up[1:], planes[1:], strict=False):
             h = block(h, plane)
             if h.shape[-1] == SKETCH:
                 h = h + self.from_sketch(sketch)
@@ -141,7 +156,7 @@ class Generator(nn.Module):
         for block, to_rgb, plane in zip(
             self.detail, self.to_rgb[1:], planes[len(self.up) :], strict=True
         ):
-            h = block(h, plane)
+            h = block(h, plane, coarse)
             rgb = double(rgb) + to_rgb(h).float()
         return rgb.tanh()
 
