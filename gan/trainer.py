@@ -108,10 +108,11 @@ class Trainer:
         To a generator that begins from them (`begin_from`), and to the distance of spectra.
         `images` uint8 [n, size, size, 3]; `labels` int64 [n], where the networks are conditional.
         """
-        shown = self._to_input(torch.from_numpy(images))
-        classes = None if labels is None else torch.from_numpy(labels).to(shown.device)
+        # on the CPU: components that vary alike could be turned otherwise on another device
+        shown = _scaled(torch.from_numpy(images))
+        classes = None if labels is None else torch.from_numpy(labels)
         if self.config.spectrum_weight:
-            self.spectral = SpectralDistance(shown)
+            self.spectral = SpectralDistance(shown).to(self.compute.device)
         if self.steps == 0 and hasattr(self.generator, "begin_from"):
             self.generator.begin_from(shown, classes)
             self.ema.load_state_dict(self.generator.state_dict())
@@ -387,10 +388,14 @@ class Trainer:
 
     def _to_input(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 [n, size, size, 3] -> float [n, 3, size, size] in -1..1 on the device."""
-        return images.to(self.compute.device).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+        return _scaled(images.to(self.compute.device))
 
     def _place(self, network: nn.Module) -> nn.Module:
         return network.to(self.compute.device, memory_format=torch.channels_last)
+
+
+def _scaled(images: torch.Tensor) -> torch.Tensor:
+    return images.permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
 def _learn(parameters: list[nn.Parameter], learn: bool) -> None:

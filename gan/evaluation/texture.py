@@ -1,8 +1,9 @@
 """Texture at the images' own scale: what KID of whole-image features does not see.
 
-Three figures, none of a relative of any discriminator, each beside that of real images and of real
-images that were blurred a little: what the first stage of the diagnosis network makes of fine
-detail, the power spectrum, and (gan.evaluation.audit) how well a small network tells crops apart.
+Three figures, each beside that of real images and of real images that were blurred a little: what
+the first stage of the diagnosis network makes of fine detail and (gan.evaluation.audit) how well a
+small network tells crops apart, neither of a relative of any discriminator; and the power spectrum,
+which a generator may have been trained on (gan.spectra): then it is no independent figure.
 """
 
 from typing import TYPE_CHECKING

@@ -8,8 +8,8 @@ Every `gan/networks/NAME.py` has three classes:
   [n] below `config.classes`, to float32 [n, 3, size, size] in -1..1. A function of its arguments
   alone: noise planes are part of z. Where they are, `content_dim` counts the numbers before them.
   One that truncates in another place than z takes `truncation=1.0` too. It may have
-  `begin_from(images, labels=None)`, float as it makes them: called before the first step with
-  training images, as many of each class.
+  `begin_from(images, labels=None)`, float as it makes them, on the CPU: called before the first
+  step with training images, as many of each class.
 - `Discriminator(config)(x, labels=None)`: float [n, 3, size, size] in -1..1, to a list of logit
   tensors [n, ...], one a head. It may have
 
