@@ -117,7 +117,6 @@ class Trainer:
             self.generator.begin_from(shown, classes)
             self.ema.load_state_dict(self.generator.state_dict())
             self._settle()
-        self.compute.step()
 
     def step(self, real: torch.Tensor, labels: Labels = None) -> None:
         """One iteration: `critic_steps` steps of the discriminator, one of the generator.

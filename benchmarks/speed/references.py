@@ -317,9 +317,9 @@ class PlainGan:
 
     def begin_from(self, images: torch.Tensor) -> None:
         """Show float [n, 3, size, size] images in -1..1, some, to whatever begins from them."""
-        shown = images[:MOST_SHOWN].to(self.device)
+        shown = images[:MOST_SHOWN]
         if self.config.spectrum_weight:
-            self.spectral = SpectralDistance(shown)
+            self.spectral = SpectralDistance(shown).to(self.device)
         if hasattr(self.generator, "begin_from"):
             self.generator.begin_from(shown)
 
