@@ -58,6 +58,8 @@ class Worker:
 class LocalWorkers:
     """Up to `count` tasks side by side, each in a process."""
 
+    here = False
+
     def __init__(
         self,
         out: Path,

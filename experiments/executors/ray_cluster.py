@@ -43,6 +43,8 @@ _cache: dict[str, Any] = {}  # of a worker process: trunk features, from one tas
 class RayCluster:
     """As many tasks side by side as the cluster has room for."""
 
+    here = False
+
     def __init__(self, out: Path, run: Run, address: str | None, device: str) -> None:
         """Connect. Raises UserError where that cannot be, or a node does not see `out`."""
         self.ray, self._is_ours = connect(address)

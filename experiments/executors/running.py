@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from dermsynth.interrupts import StopRequest, stop_request
 from dermsynth.leaving import DISK_FULL
 from dermsynth.progress import bar
 
@@ -51,6 +52,7 @@ class Executor(Protocol):
     """Computes tasks. Used in a `with` block; what runs at its end is stopped, to be resumed."""
 
     side_by_side: int  # tasks that can be computed at the same time
+    here: bool  # whether tasks are computed in this process, where Ctrl-C reaches them
 
     def has_room(self) -> bool:
         """Whether another task may be started now."""
@@ -69,6 +71,7 @@ class ThisProcess:
     """One task after another, here; Ctrl-C reaches it, its progress bars are shown."""
 
     side_by_side = 1
+    here = True
 
     def __init__(self, out: Path, run: Run, cache: Any = None) -> None:
         """`cache` is handed to every task (FeatureCache)."""
@@ -112,8 +115,14 @@ def execute(
     on_done : called in this process after a task was computed
     """
     schedule = Schedule(tasks)
-    with contextlib.closing(executor), Progress(len(tasks), executor.side_by_side) as progress:
+    # Of tasks elsewhere a handler that raises would do for the first Ctrl-C, but what is raised in
+    # a callback of the garbage collector is lost; a request is not.
+    stopping = contextlib.nullcontext(StopRequest()) if executor.here else stop_request()
+    shown = Progress(len(tasks), executor.side_by_side)
+    with stopping as stop, contextlib.closing(executor), shown as progress:
         while schedule.is_open:
+            if stop.requested:
+                raise KeyboardInterrupt
             while executor.has_room() and (task := schedule.next()) is not None:
                 if (why := settled(task)) is not None:
                     schedule.done(task)

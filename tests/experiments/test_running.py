@@ -1,5 +1,6 @@
 """Tasks in this process and in workers: order, second tries, what is left out, what stops all."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -127,6 +128,27 @@ def test_ctrl_c_lets_workers_write_their_checkpoint(tmp_path: Path):
         execute([FakeTask("x", (), "checkpoint"), FakeTask("y", (), "checkpoint")], workers)
     assert (tmp_path / "x.checkpoint").exists()
     assert (tmp_path / "y.checkpoint").exists()
+
+
+def test_ctrl_c_in_a_garbage_collection_is_not_lost(tmp_path: Path, monkeypatch):
+    """What a callback of the collector raises is only printed; hypothesis has such a callback."""
+
+    def interrupt(phase: str, info: dict[str, int]) -> None:
+        gc.callbacks.remove(interrupt)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def collect(pid: int) -> int:
+        if (tmp_path / "calls").exists() and not collected:
+            collected.append(gc.callbacks.append(interrupt))
+            gc.collect()
+        return 0
+
+    collected: list[None] = []
+    monkeypatch.setattr(local, "memory_of", collect)
+    workers = LocalWorkers(tmp_path, run_fake, 1, features=False)
+    with pytest.raises(KeyboardInterrupt):
+        execute([FakeTask("x", (), "slow"), FakeTask("y", ("x",), "slow")], workers)
+    assert collected
 
 
 RUNNER = """
