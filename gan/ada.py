@@ -12,10 +12,18 @@ upsampling in between.
 
 import functools
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 
+from dermsynth.distributed import Processes
+from gan.hyperparameters import Hyperparameters
+from gan.losses import Heads
+
+ADAPTIVE = ("ada", "adaptive")  # augmentations with a p that follows the discriminator
+STEPS = 4  # between two changes of p
+TAKES_OVER = 0.02  # p from which "adaptive" changes images; below, it would cost time
 # Standard deviations and reaches of appendix B
 SHIFT = 0.125  # of the side: the farthest translation by whole pixels
 SCALE = ANISOTROPY = 0.2  # of the binary logarithm
@@ -60,6 +68,57 @@ def adjust(
     ada_kimg : thousand images in which p would go from 0 to 1
     """
     return (p + torch.sign(sign_mean - target) * (batch / (ada_kimg * 1000))).clamp(0, 1)
+
+
+class AdaptiveP:
+    """p, a scalar tensor, as a training's discriminator moves it; never waits for the device.
+
+    `acts`: whether images are changed by it. "ada" always does, "adaptive" once p is large enough.
+    """
+
+    def __init__(self, config: Hyperparameters, device: torch.device) -> None:
+        self.config, self.device = config, device
+        self.p = torch.zeros((), device=device)
+        self._signs = torch.zeros((), device=device)  # mean since the last change of p
+        self.acts = config.augment == "ada"
+
+    @property
+    def tensors(self) -> list[torch.Tensor]:
+        """All that moves on the device."""
+        return [self.p, self._signs]
+
+    def is_due(self, step: int) -> bool:
+        """Whether p moves at the end of a step."""
+        return self.config.augment in ADAPTIVE and step % STEPS == STEPS - 1
+
+    def note(self, on_real: Heads, share: int) -> None:
+        """Take note of the logits of one of `share` equal parts of a step's real images."""
+        if self.config.augment in ADAPTIVE:
+            signs = [head.detach().float().sign().mean() for head in on_real]
+            self._signs += torch.stack(signs).mean() / (share * STEPS)
+
+    def move(self, images_a_step: int, processes: Processes) -> None:
+        """Towards the target."""
+        processes.mean_([self._signs])
+        images, config = STEPS * images_a_step, self.config
+        p = adjust(self.p, self._signs, images, config.ada_target, config.ada_kimg)
+        self.p.copy_(p)
+        self._signs.zero_()
+
+    def read(self) -> float:
+        """p now, from which it follows whether it acts from here on. Waits for the device."""
+        p = float(self.p)
+        self.acts = self.config.augment == "ada" or p >= TAKES_OVER
+        return p
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {"ada_p": self.p, "ada_signs": self._signs, "ada_acts": self.acts}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """As `state` had it."""
+        self.p, self._signs = (state[name].to(self.device) for name in ("ada_p", "ada_signs"))
+        self.acts = state["ada_acts"]
 
 
 def _geometry(coins: torch.Tensor, p: torch.Tensor, draws: torch.Tensor, side: int) -> torch.Tensor:

@@ -145,9 +145,9 @@ class Loop:
     def _record(self) -> None:
         trainer, step = self.trainer, self.trainer.steps
         if step == 1 or step % LOG_STEPS == 0:
-            acted = trainer.ada_acts
+            acted = trainer.ada.acts
             means = trainer.take_means(_steps_since_row(step))
-            if trainer.ada_acts and not acted and trainer.processes.is_rank0:
+            if trainer.ada.acts and not acted and trainer.processes.is_rank0:
                 print(
                     f"note: after {trainer.images_seen / 1000:.1f} kimg the discriminator learns "
                     "its images by heart: from here on they are changed more (ADA)"

@@ -15,7 +15,7 @@ from dermsynth.errors import UserError
 from dermsynth.optimizers import Adam, adam_options, load_optimizer, move_average, settle
 from dermsynth.seeds import seed_torch
 from dermsynth.tensors import send
-from gan import ada
+from gan.ada import ADAPTIVE, AdaptiveP
 from gan.augment import augmented
 from gan.hyperparameters import Hyperparameters
 from gan.losses import LOSSES, PENALTIES, Heads
@@ -23,9 +23,6 @@ from gan.networks import architecture, describe
 from gan.spectra import SpectralDistance
 
 VERSION = 4  # of the checkpoint's content
-ADA_STEPS = 4  # between two changes of ADA's p
-ADAPTIVE = ("ada", "adaptive")  # augmentations with a p that follows the discriminator
-TAKES_OVER = 0.02  # p from which adaptive augmentation changes images; below, it would cost time
 SPREAD_SIDE = 8  # px at which the diversity of a batch is measured
 
 Labels = torch.Tensor | None
@@ -87,9 +84,7 @@ class Trainer:
         self._noting: set[str] = set()  # by the step that runs
         self._penalised = self._changed = False  # in it
         self._graph = Graphed(self._iterate, "gan", record=self.processes.count == 1)
-        self.ada_p = torch.zeros((), device=compute.device)
-        self.ada_signs = torch.zeros((), device=compute.device)  # mean since the last change of p
-        self.ada_acts = config.augment == "ada"  # whether images are changed by it
+        self.ada = AdaptiveP(config, compute.device)
         self._settle()
 
     @property
@@ -128,12 +123,11 @@ class Trainer:
         alone, config, device = self.processes.count == 1, self.config, self.compute.device
         seed_torch(self.seed, "gan/step", self.steps, *([] if alone else [self.processes.rank]))
         penalised = config.penalty != "none" and self.steps % config.penalty_every == 0
-        adjusted = config.augment in ADAPTIVE and self.steps % ADA_STEPS == ADA_STEPS - 1
         half_life = config.ema_share * (self.images_seen + self.images_a_step)
         half_life = max(min(config.ema_kimg * 1000, half_life), 1e-8)
         weight = send(np.array([1 - 0.5 ** (self.images_a_step / half_life)], np.float32), device)
         labels = None if labels is None else labels.to(device)
-        kind = (penalised, adjusted, self.ada_acts)
+        kind = (penalised, self.ada.is_due(self.steps), self.ada.acts)
         self._graph(kind, real.to(device), labels, weight[0])
         self._due |= self._measured[kind]
         self.steps += 1
@@ -177,7 +171,7 @@ class Trainer:
 
         # --- augmentation's strength and the average
         if adjusted:
-            self._adjust_ada()
+            self.ada.move(self.images_a_step, self.processes)
         self._average(weight)
 
     def _discriminator_loss(
@@ -204,9 +198,7 @@ class Trainer:
             penalty = PENALTIES[config.penalty](lambda x: self.discriminator(x, labels), *seen)
             loss = loss + config.penalty_strength * config.penalty_every * penalty
             self._note(share, penalty=penalty * config.penalty_every)
-        if config.augment in ADAPTIVE:
-            signs = torch.stack([head.detach().float().sign().mean() for head in on_real]).mean()
-            self.ada_signs += signs / (share * ADA_STEPS)
+        self.ada.note(on_real, share)
         return loss
 
     def _generator_loss(
@@ -247,19 +239,11 @@ class Trainer:
         return network(images, labels), None, None
 
     def _augment(self, images: torch.Tensor) -> torch.Tensor:
-        return augmented(images, self.config.augment, self.ada_p if self._changed else None)
+        return augmented(images, self.config.augment, self.ada.p if self._changed else None)
 
     def _descend(self, optimizer: torch.optim.Optimizer) -> None:
         self.processes.mean_gradients(optimizer.param_groups[0]["params"])
         optimizer.step()
-
-    def _adjust_ada(self) -> None:
-        """Move ADA's p towards the target, on the device."""
-        self.processes.mean_([self.ada_signs])
-        images = ADA_STEPS * self.images_a_step
-        target = self.config.ada_target, self.config.ada_kimg
-        self.ada_p.copy_(ada.adjust(self.ada_p, self.ada_signs, images, *target))
-        self.ada_signs.zero_()
 
     @torch.no_grad()
     def _average(self, weight: torch.Tensor) -> None:
@@ -303,8 +287,7 @@ class Trainer:
         spread_real, spread_fake = means.pop("spread_real"), means.pop("spread_fake")
         means["diversity"] = spread_fake / max(spread_real, 1e-8)
         if self.config.augment in ADAPTIVE:
-            means["augment_p"] = float(self.ada_p)
-            self.ada_acts = self.config.augment == "ada" or means["augment_p"] >= TAKES_OVER
+            means["augment_p"] = self.ada.read()
         return means
 
     def _measured_sums(self) -> dict[str, torch.Tensor]:
@@ -323,13 +306,11 @@ class Trainer:
         self.processes.mean_(sums.values())
         states = {name: part.state_dict() for name, part in self._parts().items()}
         own = {"step": self.steps, "sums": sums, "version": VERSION}
-        ada = {"ada_p": self.ada_p, "ada_signs": self.ada_signs, "ada_acts": self.ada_acts}
-        return states | own | ada | {"architecture": self._architecture()}
+        return states | own | self.ada.state() | {"architecture": self._architecture()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from `state`. Raises UserError for one of another version or architecture."""
         self._check_fits(state)
-        device = self.compute.device
         for name, part in self._parts().items():
             if isinstance(part, torch.optim.Optimizer):
                 load_optimizer(part, state[name])
@@ -339,15 +320,14 @@ class Trainer:
         for name, value in self.sums.items():
             value.copy_(state["sums"].get(name, torch.zeros(())))
         self._due = set(state["sums"])
-        self.ada_p, self.ada_signs = state["ada_p"].to(device), state["ada_signs"].to(device)
-        self.ada_acts = state["ada_acts"]
+        self.ada.restore(state)
         self._settle()
 
     def _settle(self) -> None:
         """Before a first step, new or resumed."""
         networks = self.generator, self.discriminator, self.ema
         optimizers = self.generator_optimizer, self.discriminator_optimizer
-        others = [*self.sums.values(), self.ada_p, self.ada_signs]
+        others = [*self.sums.values(), *self.ada.tensors]
         settle(self.compute.device, optimizers, networks, others)
         self.compute.step()
 

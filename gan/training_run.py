@@ -24,13 +24,14 @@ from dermsynth.options import RunOptions, as_plain, check_bounds, refuse_without
 from dermsynth.seeds import generator
 from dermsynth.tracked import About, config_of
 from dermsynth.tracking import Tracker
+from gan.ada import ADAPTIVE
 from gan.choice import Choice
 from gan.hyperparameters import Hyperparameters
 from gan.loop import Budget, Loop, Progress
 from gan.networks import SIZES, architecture, describe, make_config
 from gan.options import ClassesName, TrainOptions
 from gan.scorer import scorer
-from gan.trainer import ADAPTIVE, Trainer
+from gan.trainer import Trainer
 from gan.training_images import (
     TrainingImages,
     TrainingPart,

@@ -11,10 +11,11 @@ import torch
 from torch.optim import adam
 
 from dermsynth.device import Compute
+from gan.ada import ADAPTIVE, STEPS
 from gan.hyperparameters import Hyperparameters
 from gan.networks import ARCHITECTURES
 from gan.spectra import SpectralDistance
-from gan.trainer import ADA_STEPS, ADAPTIVE, Trainer
+from gan.trainer import Trainer
 
 META = Compute(torch.device("meta"), "fp32")
 
@@ -33,7 +34,7 @@ def _step(
     trainer = Trainer(arch, config, 0, META)
     if config.spectrum_weight:  # what else begins from images is computed once
         trainer.spectral = SpectralDistance(torch.zeros(8, 3, 32, 32, device="meta"))
-    for _ in range(ADA_STEPS if config.augment in ADAPTIVE else 1):
+    for _ in range(STEPS if config.augment in ADAPTIVE else 1):
         images = torch.zeros(trainer.images_a_step, 32, 32, 3, dtype=torch.uint8)
         trainer.step(images, labels)
     return trainer

@@ -9,10 +9,12 @@ from torch import nn
 import gan.trainer
 from dermsynth import checkpoint
 from dermsynth.device import Compute
+from dermsynth.distributed import Processes
 from dermsynth.errors import UserError
+from gan.ada import ADAPTIVE, STEPS, TAKES_OVER, AdaptiveP
 from gan.hyperparameters import Hyperparameters
 from gan.networks import ARCHITECTURES, Architecture, make_config
-from gan.trainer import ADA_STEPS, ADAPTIVE, TAKES_OVER, Trainer
+from gan.trainer import Trainer
 
 CPU = Compute(torch.device("cpu"), "fp32")
 
@@ -251,13 +253,14 @@ def test_the_class_loss_is_of_logits(narrow):
 
 
 def test_ada_moves_its_p_with_the_signs_of_real_logits(plain):
-    config = dataclasses.replace(plain, ada_target=0.6, ada_kimg=0.16)
-    trainer = Trainer("plain", config, 0, CPU)
+    config = dataclasses.replace(plain, augment="ada", ada_target=0.6, ada_kimg=0.16)
+    follows = AdaptiveP(config, CPU.device)
     for signs, expected in ((1.0, 0.1), (1.0, 0.2), (0.5, 0.1), (-1.0, 0.0), (-1.0, 0.0)):
-        trainer.ada_signs = torch.tensor(signs)
-        trainer._adjust_ada()
-        assert trainer.ada_p.item() == pytest.approx(expected, abs=1e-6)
-        assert trainer.ada_signs.item() == 0
+        logits = torch.full((4,), -1.0).masked_fill(torch.arange(4) < 2 + 2 * signs, 1.0)
+        for _ in range(STEPS):
+            follows.note([logits], 1)
+        follows.move(4, Processes())
+        assert follows.p.item() == pytest.approx(expected, abs=1e-6)
 
 
 def test_adaptive_augmentation_leaves_images_alone_until_the_discriminator_overfits(
@@ -274,27 +277,27 @@ def test_adaptive_augmentation_leaves_images_alone_until_the_discriminator_overf
     trainer = Trainer("plain", config, 0, CPU)
 
     def rows(target, count):
-        trainer.config = dataclasses.replace(config, ada_target=target)
+        trainer.ada.config = dataclasses.replace(config, ada_target=target)
         for _ in range(count):
-            for _ in range(ADA_STEPS):
+            for _ in range(STEPS):
                 trainer.step(reals(trainer.images_a_step, 32, trainer.steps))
-            yield trainer.take_means(ADA_STEPS)["augment_p"]
+            yield trainer.take_means(STEPS)["augment_p"]
 
     assert all(p == 0 for p in rows(1.0, 3))  # never so sure of its real images
     assert set(seen) == {("adaptive", False)}
     *_, p = rows(-1.5, 3)  # always surer
-    assert p == pytest.approx(3 * ADA_STEPS * trainer.images_a_step / 1000)
-    assert trainer.ada_acts == (p >= TAKES_OVER)
-    *_, p = rows(-1.5, math.ceil(TAKES_OVER * 1000 / ADA_STEPS / trainer.images_a_step))
+    assert p == pytest.approx(3 * STEPS * trainer.images_a_step / 1000)
+    assert trainer.ada.acts == (p >= TAKES_OVER)
+    *_, p = rows(-1.5, math.ceil(TAKES_OVER * 1000 / STEPS / trainer.images_a_step))
     seen.clear()
     *_, p = rows(-1.5, 1)
     assert set(seen) == {("adaptive", True)}
-    later = Trainer("plain", trainer.config, 0, CPU)
+    later = Trainer("plain", config, 0, CPU)
     later.restore(trainer.state())
-    assert later.ada_acts
+    assert later.ada.acts
     *_, p = rows(1.5, 100)  # and back
     assert p == 0
-    assert not trainer.ada_acts
+    assert not trainer.ada.acts
 
 
 def test_make_config_is_the_recipe_of_every_architecture():
