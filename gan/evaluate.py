@@ -4,7 +4,8 @@ Writes evaluation.json and one page, evaluation.html, into the folder evaluation
 pool, in place of an earlier one: KID beside a real-against-real floor, precision, recall, density,
 coverage; whether synthetic images are copies of training images; what drifts (colour, size, hair,
 frames, sharpness); how alike nearest pairs are. The held-out images are the malignant ones of the
-fold's validation part; the test part is not touched. The first evaluation of a dataset and fold
+fold's validation part (with --label benign, and of a benign pool, the benign ones); the test part
+is not touched. The first evaluation of a dataset and fold
 trains its evaluation network, a minute or two.
 """
 

@@ -8,6 +8,7 @@ from dermsynth.cli import Repeatable
 from dermsynth.options import Between, ComputeOptions, RunOptions, Seed, TrackingMode
 
 ClassesName = Literal["none", "target", "diagnosis"]
+LabelName = Literal["malignant", "benign"]
 NetworkName = Literal["diagnosis", "imagenet"]
 LEAST_SYNTHETIC = 10  # images that an evaluation needs
 Fold = Annotated[int, Between(0, 999)]
@@ -78,6 +79,8 @@ class EvaluateOptions:
     data: Path | None = None  # prepared dataset; default the one that the generator was trained on
     fold: Fold | None = None  # whose validation part is held out; default the generator's
     test_fold: Fold | None = None  # the fold that is the test part; default as the generator's
+    label: LabelName | None = None  # of a conditional generator: its benign images, or (default)
+    # its malignant ones; a pool is scored as what it is
     count: Scored = 500  # synthetic images to score, at most
     network: NetworkName | None = None  # default diagnosis; imagenet where none are told apart
     out: Path | None = None  # folder to write, replaced; default evaluation/ in the run or pool

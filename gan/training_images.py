@@ -35,27 +35,27 @@ def open_dataset(path: Path | None) -> Dataset:
     return load_dataset(path or default_dataset())
 
 
-def training_rows(dataset: Dataset, fold: int) -> np.ndarray:
-    """Row numbers of the malignant images in the training part of `fold`.
+def training_rows(dataset: Dataset, fold: int, target: int = 1) -> np.ndarray:
+    """Row numbers of the malignant (target 1) or benign images in the training part of `fold`.
 
     Raises UserError with fewer than 8; warns with fewer than 50.
     """
     rows = dataset.rows("train", fold)
-    rows, one = rows[dataset.targets(rows) == 1], dataset.info.target.one
+    rows, named = rows[dataset.targets(rows) == target], dataset.info.target.words[target]
     if len(rows) < LEAST_IMAGES:
         raise UserError(
-            f"{dataset.path}: {len(rows)} {one} images in the training part of fold {fold}; "
+            f"{dataset.path}: {len(rows)} {named} images in the training part of fold {fold}; "
             f"a GAN needs {LEAST_IMAGES} at the very least, some hundreds to be of use"
         )
     if len(rows) < FEW_IMAGES:
-        print(f"warning: only {len(rows)} {one} images to learn from: expect copies of them")
+        print(f"warning: only {len(rows)} {named} images to learn from: expect copies of them")
     return rows
 
 
-def held_out_rows(dataset: Dataset, fold: int) -> np.ndarray:
-    """Row numbers of the malignant images in the validation part of `fold`."""
+def held_out_rows(dataset: Dataset, fold: int, target: int = 1) -> np.ndarray:
+    """Row numbers of the malignant (target 1) or benign images in the validation part of `fold`."""
     rows = dataset.rows("val", fold)
-    return rows[dataset.targets(rows) == 1]
+    return rows[dataset.targets(rows) == target]
 
 
 def training_part(dataset: Dataset, fold: int, classes: ClassesName) -> TrainingPart:

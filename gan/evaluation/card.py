@@ -13,7 +13,7 @@ from data.images import skin_tone
 from dermsynth.page import templates
 from gan.evaluation import card_pictures as pictures
 from gan.evaluation.drift import ATTRIBUTES, SMALL
-from gan.evaluation.subject import Subject
+from gan.evaluation.subject import TARGETS, Subject
 
 SAMPLES, COLUMNS = 64, 8  # pictures in a grid
 FEW = 200  # training images, below which that is a failing of its own
@@ -53,7 +53,6 @@ COMPARED = {  # attribute: sentence where there is less of it, where there is mo
     "noise": ("The finest detail is missing", "Too much of the finest detail: noise"),
     "sharpness": ("Images are blurred", "Images are too sharp or too rough"),
 }
-TARGETS = ("benign", "malignant")  # as generator.json calls the classes of target 0 and 1
 HOW = {  # keys of generator.json: name
     "targets": "learned",
     "kimg": "thousand images seen",

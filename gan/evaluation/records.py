@@ -13,8 +13,10 @@ from dermsynth.records import Record
 from gan.evaluation.audit import AuditRecord
 from gan.evaluation.membership import MembershipRecord
 from gan.evaluation.texture import TextureRecord
+from gan.options import LabelName
 
 KIND, FOLDER, HEADER = "generator-evaluation", "evaluation", "evaluation.json"
+FOLDER_BENIGN = "evaluation-benign"  # of a generator's benign images
 PAGE, CLOSEST = "evaluation.html", "memorisation.png"
 MEND = "evaluate again"
 
@@ -127,6 +129,7 @@ class EvaluationRecord(Record):
     quality: QualityRecord | None = None
 
     # --- of what
+    label: LabelName = "malignant"  # all images, synthetic and real
     n_training: int
     dataset: str  # where it lay: a hint for people
     folds_hash: str

@@ -80,7 +80,8 @@ def score(options: EvaluateOptions) -> dict[str, Any]:
     judge = inception(options.inception) if options.inception else None
     compute = resolve(options.compute.device, options.compute.precision, cpu_auto="bf16")
     source = open_source(options)
-    out = options.out or source.path / records.FOLDER
+    benign = source.is_generator and options.label == "benign"
+    out = options.out or source.path / (records.FOLDER_BENIGN if benign else records.FOLDER)
     with whole_folder(out, records.KIND, overwrite=True) as folder:
         subject = open_subject(options, source, compute)
         networks = _networks(options.network, subject.dataset, subject.fold, compute)
@@ -102,6 +103,7 @@ def score(options: EvaluateOptions) -> dict[str, Any]:
             **_quality(subject, compute, options.seed),
             "membership": _membership(subject, near, compute),
             "texture": _texture(subject.images, networks.diagnosis, compute, options.seed),
+            "label": subject.label,
             "n_training": len(subject.images.training),
             "dataset": str(subject.dataset.path),
             "folds_hash": subject.dataset.folds_hash,

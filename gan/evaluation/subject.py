@@ -14,7 +14,7 @@ from dermsynth.errors import UserError
 from dermsynth.manifest import Input, Sealed, check_same
 from dermsynth.seeds import generator as random_generator
 from gan.networks import ARCHITECTURES
-from gan.options import LEAST_SYNTHETIC, EvaluateOptions
+from gan.options import LEAST_SYNTHETIC, EvaluateOptions, LabelName
 from gan.sampling import draw_labels, sample
 from gan.training_images import (
     LEAST_HELD_OUT,
@@ -24,10 +24,12 @@ from gan.training_images import (
 )
 from gan.weights import DESCRIPTION, load_generator, open_generator
 
+TARGETS: dict[LabelName, int] = {"benign": 0, "malignant": 1}
+
 
 @dataclass(frozen=True)
 class Images:
-    """All uint8 [n, size, size, 3], RGB; the real ones are malignant."""
+    """All uint8 [n, size, size, 3], RGB, of one target."""
 
     synthetic: np.ndarray
     training: np.ndarray  # of the fold's training part
@@ -69,7 +71,13 @@ class Subject:
     provenance: Provenance
     dataset: Dataset
     fold: int
+    label: LabelName  # what all images are
     images: Images
+
+    @property
+    def meant(self) -> str:
+        """What all images are, in the dataset's words."""
+        return self.dataset.info.target.words[TARGETS[self.label]]
 
     @property
     def generator(self) -> GeneratorRecord | None:
@@ -104,25 +112,30 @@ def open_subject(options: EvaluateOptions, source: Source, compute: Compute) -> 
     """Open everything, check that it belongs together, and only then make the images.
 
     Raises UserError for what is missing or damaged, too few images, another image size, another
-    dataset than the generator was trained on, one that has seen what is held out, and a pool that
-    is not malignant.
+    dataset than the generator was trained on, one that has seen what is held out, and images that
+    are neither malignant nor benign.
     """
     record = source.provenance.generator
     whole = _dataset(options, source)
-    _check_malignant(source, whole)
+    label = _label(options, source, whole)
     fold = options.fold if options.fold is not None else record.fold if record else 0
     tested = record.test_fold if record and options.test_fold is None else options.test_fold
     dataset = view(whole, fold, tested)
     learnt_from = view(whole, fold, tested, record.malignant_share if record else 1.0)
-    training, held_out = training_rows(learnt_from, fold), held_out_rows(dataset, fold)
+    target = TARGETS[label]
+    training, held_out = (
+        training_rows(learnt_from, fold, target),
+        held_out_rows(dataset, fold, target),
+    )
     if len(held_out) < LEAST_HELD_OUT:
+        named = dataset.info.target.words[target]
         raise UserError(
-            f"{dataset.path}: {len(held_out)} {dataset.info.target.one} images in the validation "
-            f"part of fold {fold}; a comparison needs {LEAST_HELD_OUT} at the very least"
+            f"{dataset.path}: {len(held_out)} {named} images in the validation part of fold "
+            f"{fold}; a comparison needs {LEAST_HELD_OUT} at the very least"
         )
     if record is not None:
         _check_unseen(record, dataset, held_out, fold)
-    synthetic = _synthetic(options, source, compute)
+    synthetic = _synthetic(options, source, label, compute)
     if synthetic.shape[1] != dataset.size or len(synthetic) < LEAST_SYNTHETIC:
         raise UserError(
             f"{len(synthetic)} synthetic images of {synthetic.shape[1]} px against real ones of "
@@ -132,7 +145,9 @@ def open_subject(options: EvaluateOptions, source: Source, compute: Compute) -> 
     groups = dataset.table["group"].to_numpy()[np.concatenate([training, held_out])]
     real = (np.asarray(dataset.images[rows]) for rows in (training, held_out))
     images = Images(synthetic, *real, groups)
-    return Subject(source.path, source.is_generator, source.provenance, dataset, fold, images)
+    return Subject(
+        source.path, source.is_generator, source.provenance, dataset, fold, label, images
+    )
 
 
 def _dataset(options: EvaluateOptions, source: Source) -> Dataset:
@@ -150,21 +165,36 @@ def _dataset(options: EvaluateOptions, source: Source) -> Dataset:
     return dataset
 
 
-def _synthetic(options: EvaluateOptions, source: Source, compute: Compute) -> np.ndarray:
+def _synthetic(
+    options: EvaluateOptions, source: Source, label: LabelName, compute: Compute
+) -> np.ndarray:
     if isinstance(source.opened, Pool):
         return source.opened.images[: options.count]
     network, record = load_generator(source.opened)
-    labels = draw_labels(record.classes, "malignant", options.count, options.seed)
+    labels = draw_labels(record.classes, label, options.count, options.seed)
     return sample(network, options.count, options.seed, compute, labels)
 
 
-def _check_malignant(source: Source, dataset: Dataset) -> None:
-    if not is_malignant(source.provenance, dataset):
-        one, label = dataset.info.target.one, source.provenance.label
+def _label(options: EvaluateOptions, source: Source, dataset: Dataset) -> LabelName:
+    """What the images are."""
+    generator = source.provenance.generator
+    if source.is_generator and generator is not None:
+        label = options.label or "malignant"
+        draw_labels(generator.classes, label, 1, 0)  # whether it makes such images
+        return label
+    said = source.provenance.label
+    label = "malignant" if is_malignant(source.provenance, dataset) else "benign"
+    if label == "benign" and said != label:
         raise UserError(
-            f"{source.path}: its images are {label}, and would be compared with {one} ones; "
-            "evaluate a malignant pool of the same generator, or the generator's run"
+            f"{source.path}: its images are {said}, and would be compared with all benign ones; "
+            "make a pool with --label benign or malignant, or evaluate the generator's run"
         )
+    if options.label not in (None, label):
+        raise UserError(
+            f"--label {options.label}: the images of {source.path} are {said}; leave it out, a "
+            "pool is scored as what it is"
+        )
+    return label
 
 
 def _check_unseen(

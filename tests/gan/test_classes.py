@@ -6,6 +6,9 @@ import pytest
 from data.pool import load_pool
 from dermsynth.errors import UserError
 from dermsynth.options import replace
+from gan.evaluate import EvaluateOptions, evaluate
+from gan.evaluation import records
+from gan.evaluation.records import read_evaluation
 from gan.generate import GenerateOptions, generate
 from gan.sampling import draw_labels
 from gan.train import train
@@ -127,6 +130,19 @@ def test_labels_of_a_target_are_drawn_as_often_as_they_were_seen(conditional):
         counts["nv"] / (counts["nv"] + counts["df"]), abs=0.05
     )
     assert (draw_labels(classes, "benign", 10, 0) == labels[:10]).all()
+
+
+@pytest.mark.slow
+def test_benign_images_are_scored_beside_the_malignant_ones(conditional, classes_dataset, capsys):
+    run, fold = conditional["target"], classes_dataset.rows("val", 0)
+    options = replace(EvaluateOptions(), generator=run, device="cpu", precision="fp32", count=12)
+    results = {label: evaluate(replace(options, label=label)) for label in ("malignant", "benign")}
+    for target, label in enumerate(("benign", "malignant")):
+        assert results[label]["label"] == label
+        assert results[label]["n_real"] == (classes_dataset.targets(fold) == target).sum()
+    read = [read_evaluation(run), read_evaluation(run, run / records.FOLDER_BENIGN)]
+    assert [one.model_dump() for one in read] == list(results.values())
+    assert "not malignant" in (run / records.FOLDER_BENIGN / records.PAGE).read_text()
 
 
 def test_unknown_labels_are_refused(conditional, run, tmp_path):

@@ -10,6 +10,7 @@ from PIL import Image
 import gan.evaluation.diagnosis_network
 from data.pool import write_pool
 from data.provenance import Provenance
+from dermsynth.device import resolve
 from dermsynth.errors import UserError
 from dermsynth.options import ComputeOptions, replace
 from dermsynth.symmetries import turn as symmetry
@@ -17,10 +18,13 @@ from dermsynth.verify import verify
 from gan.evaluate import EvaluateOptions, evaluate
 from gan.evaluation import records
 from gan.evaluation.records import open_evaluation, read_evaluation
+from gan.evaluation.subject import open_source, open_subject
 from gan.networks import ARCHITECTURES
 from gan.training_images import training_rows
 
 UNKNOWN = Provenance(kind="unknown")
+BENIGN = Provenance(kind="declared", statement="drawn", label="benign")
+CPU = resolve("cpu", "fp32")
 CONTRACT = {
     *("kid", "kid_std", "kid_floor", "precision", "recall", "density", "coverage"),
     *("memorisation", "evaluation_network", "n_real", "n_synthetic"),
@@ -165,6 +169,21 @@ def test_a_run_is_scored_on_its_own_dataset_and_fold(run, tmp_path):
     assert evaluate(options) == result
 
 
+@pytest.mark.parametrize(("provenance", "target"), [(UNKNOWN, 1), (BENIGN, 0)])
+def test_a_pool_is_compared_with_real_images_of_its_own_target(
+    provenance, target, make_dataset, tmp_path
+):
+    targets = [int(i // 6 % 2) for i in range(96)]
+    dataset = make_dataset(tmp_path / "both", 96, 32, target=targets, folds=3)
+    pool = write_pool(tmp_path / "pool", np.array(dataset.images[:12]), provenance)
+    options = replace(EvaluateOptions(), pool=pool.path, data=dataset.path)
+    subject = open_subject(options, open_source(options), CPU)
+    assert subject.meant == dataset.info.target.words[target]
+    for part, images in (("train", subject.images.training), ("val", subject.images.held_out)):
+        rows = dataset.rows(part, 0)
+        assert (images == dataset.images[rows[dataset.targets(rows) == target]]).all()
+
+
 def test_bad_input_is_refused(run, blobs, dataset, make_dataset, tmp_path):
     base = replace(EvaluateOptions(), generator=run, device="cpu")
 
@@ -187,9 +206,13 @@ def test_bad_input_is_refused(run, blobs, dataset, make_dataset, tmp_path):
     benign = make_dataset(tmp_path / "benign", 60, 32, target=target)
     refused("0 malignant images in the validation part", pool=pool.path, generator=None,
             data=benign.path)  # fmt: skip
-    naevi = Provenance(kind="declared", statement="drawn", label="benign")
+    naevi = Provenance(kind="declared", statement="drawn", label="nv")
     pool = write_pool(tmp_path / "naevi", np.array(dataset.images[:12]), naevi)
-    refused("its images are benign", generator=None, pool=pool.path, data=dataset.path)
+    refused("its images are nv", generator=None, pool=pool.path, data=dataset.path)
+    pool = write_pool(tmp_path / "benign-pool", np.array(dataset.images[:12]), BENIGN)
+    refused("--label malignant: the images of .* are benign", generator=None, pool=pool.path,
+            data=dataset.path, label="malignant")  # fmt: skip
+    refused("--label benign: this generator makes malignant images only", label="benign")
     assert not (run / "evaluation").exists()
 
 

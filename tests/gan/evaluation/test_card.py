@@ -109,7 +109,7 @@ def test_the_page_escapes_names_and_says_where_images_come_from(
     lesions = make_lesions(64, 32)
     images = Images(lesions, lesions, lesions, np.arange(128))
     provenance = Provenance(kind="declared", statement="drawn by <script>somebody</script>")
-    subject = Subject(tmp_path / "<u>pool", False, provenance, dataset, 0, images)
+    subject = Subject(tmp_path / "<u>pool", False, provenance, dataset, 0, "malignant", images)
     page = card.render(subject, result, measured, lesions[0], {})
     for tag in ("<b>", "<i>here", "<u>", "<script>somebody"):
         assert tag not in page
@@ -126,7 +126,7 @@ def test_the_page_calls_the_target_what_the_dataset_calls_it(
     dataset, lesions = dataclasses.replace(dataset, info=info), make_lesions(64, 32)
     images = Images(lesions, lesions, lesions, np.arange(128))
     provenance = Provenance(kind="declared", statement="drawn by hand")
-    subject = Subject(tmp_path / "pool", False, provenance, dataset, 0, images)
+    subject = Subject(tmp_path / "pool", False, provenance, dataset, 0, "malignant", images)
     page = card.render(subject, result, measured, lesions[0], {})
     assert "40 synthetic lesions, meant as melanoma, made by" in page
     assert "Real (melanoma), held out" in page
