@@ -5,6 +5,8 @@
     python -m benchmarks.gan                                      all eight, 10 minutes, two seeds
     python -m benchmarks.gan --minutes 30 --archs lesiongan --archs projected --archs sngan
     python -m benchmarks.gan --archs projected --archs sngan --recipe augment=translation
+    python -m benchmarks.gan --archs lesiongan --minutes 60 --share 0.056 --evaluations 6
+                                                     of 50 melanomas, how it goes on the way
 
 Nothing else may run on the machine meanwhile. One trained generator at a time, each in a folder of
 its own under --runs: whatever is finished is not done again, so that the benchmark can be run in
@@ -57,6 +59,8 @@ class Options:
     minutes: float = 10.0  # of training, each
     seeds: int = 2  # runs of each architecture
     fold: int = 0  # whose validation part is held out
+    share: float = 1.0  # of the malignant training groups
+    evaluations: int = 0  # scores on the way, which choose what is shipped; 0: none, the last is
     recipe: Repeatable = ()  # NAME=VALUE, repeatable: what all of them are to have otherwise
     runs: Path = Path("runs/benchmark-gan")  # where the generators go
     out: Path = Path("benchmarks/results/gan.json")  # where the figures go
@@ -77,14 +81,15 @@ def run_one(options: Options, arch: str, seed: int) -> None:
     """Train, score and time one generator, unless its cell.json says that this is done."""
     changed = "".join(f"-{word}" for word in options.recipe)
     changed += f"-fold{options.fold}" if options.fold else ""
+    changed += f"-share{options.share:g}" if options.share < 1 else ""
     run = options.runs / f"{arch}{changed}-{options.minutes:g}min-seed{seed}"
     if (run / "cell.json").exists():
         return
     load = os.getloadavg()[0]
     resume = can_resume(run)
     common = {"data": options.data, "arch": arch, "minutes": options.minutes, "seed": seed}
-    common |= {"fold": options.fold, "recipe": options.recipe}
-    quiet = {"tracking": "none", "divergence": "warn", "evaluations": 0}
+    common |= {"fold": options.fold, "recipe": options.recipe, "malignant_share": options.share}
+    quiet = {"tracking": "none", "divergence": "warn", "evaluations": options.evaluations}
     train(replace(TrainOptions(), **common, **quiet, out=run, resume=resume))
     scores = evaluate(EvaluateOptions(generator=run, network="diagnosis"))
     made = read_description(run)
@@ -93,6 +98,9 @@ def run_one(options: Options, arch: str, seed: int) -> None:
         "seed": seed,
         "minutes": made.minutes,
         "kimg": made.kimg,
+        "shipped_kimg": made.shipped_kimg,
+        "scored": [one.model_dump() for one in made.scored],
+        "training_images": len(made.training_ids),
         "images_per_second": round(1000 * made.kimg / (60 * made.minutes), 1),
         "generated_per_second": generation_rate(run),
         **{key: scores[key] for key in KEPT},
