@@ -9,7 +9,7 @@ from dermsynth.manifest import Sealed, read_manifest
 from dermsynth.options import TrackedOptions
 from dermsynth.tracked import About, config_of
 from dermsynth.tracking import Report, harmless, sheet
-from gan.evaluation.records import CLOSEST, FOLDER, MEND, PAGE
+from gan.evaluation.records import CLOSEST, FOLDER, FOLDER_BENIGN, MEND, PAGE, place
 from gan.options import EvaluateOptions
 
 FIGURES = (
@@ -43,11 +43,12 @@ def track_evaluation(options: EvaluateOptions, result: dict[str, Any]) -> None:
     """A run of the finished evaluation: its figures, its page and the closest pairs."""
     subject = options.generator or options.pool
     assert subject is not None
-    out = options.out or subject / FOLDER
-    name = subject.absolute().name
+    out, name = place(options), subject.absolute().name
     inputs = read_manifest(out, MEND).inputs
     labels = {"subject": name, "fold": result["fold"], "seed": options.seed}
-    about = About("evaluate", config_of(options), f"evaluation-{name}", labels, None, inputs)
+    labels["label"] = result["label"]
+    of = FOLDER_BENIGN if result["label"] == "benign" else FOLDER
+    about = About("evaluate", config_of(options), f"{of}-{name}", labels, None, inputs)
     with Report(out, options.tracking, about) as report:
         quality = result.get("quality") or {}
         report.summary(**{key: result.get(key) for key in FIGURES})

@@ -13,7 +13,7 @@ from dermsynth.records import Record
 from gan.evaluation.audit import AuditRecord
 from gan.evaluation.membership import MembershipRecord
 from gan.evaluation.texture import TextureRecord
-from gan.options import LabelName
+from gan.options import EvaluateOptions, LabelName
 
 KIND, FOLDER, HEADER = "generator-evaluation", "evaluation", "evaluation.json"
 FOLDER_BENIGN = "evaluation-benign"  # of a generator's benign images
@@ -135,6 +135,14 @@ class EvaluationRecord(Record):
     folds_hash: str
     fold: int
     seed: int
+
+
+def place(options: EvaluateOptions) -> Path:
+    """The folder that an evaluation is written to."""
+    subject = options.generator or options.pool
+    assert subject is not None
+    benign = options.generator is not None and options.label == "benign"
+    return options.out or subject / (FOLDER_BENIGN if benign else FOLDER)
 
 
 def open_evaluation(subject: Path, folder: Path | None = None) -> Sealed:

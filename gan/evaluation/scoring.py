@@ -80,8 +80,7 @@ def score(options: EvaluateOptions) -> dict[str, Any]:
     judge = inception(options.inception) if options.inception else None
     compute = resolve(options.compute.device, options.compute.precision, cpu_auto="bf16")
     source = open_source(options)
-    benign = source.is_generator and options.label == "benign"
-    out = options.out or source.path / (records.FOLDER_BENIGN if benign else records.FOLDER)
+    out = records.place(options)
     with whole_folder(out, records.KIND, overwrite=True) as folder:
         subject = open_subject(options, source, compute)
         networks = _networks(options.network, subject.dataset, subject.fold, compute)

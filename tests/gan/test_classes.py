@@ -136,12 +136,15 @@ def test_labels_of_a_target_are_drawn_as_often_as_they_were_seen(conditional):
 def test_benign_images_are_scored_beside_the_malignant_ones(conditional, classes_dataset, capsys):
     run, fold = conditional["target"], classes_dataset.rows("val", 0)
     options = replace(EvaluateOptions(), generator=run, device="cpu", precision="fp32", count=12)
+    options = replace(options, tracking="offline")
     results = {label: evaluate(replace(options, label=label)) for label in ("malignant", "benign")}
     for target, label in enumerate(("benign", "malignant")):
         assert results[label]["label"] == label
         assert results[label]["n_real"] == (classes_dataset.targets(fold) == target).sum()
     read = [read_evaluation(run), read_evaluation(run, run / records.FOLDER_BENIGN)]
     assert [one.model_dump() for one in read] == list(results.values())
+    for folder in (records.FOLDER, records.FOLDER_BENIGN):
+        assert list((run / folder).glob("wandb/offline-run-*")), folder
     assert "not malignant" in (run / records.FOLDER_BENIGN / records.PAGE).read_text()
 
 
