@@ -5,8 +5,8 @@ pool, in place of an earlier one: KID beside a real-against-real floor, precisio
 coverage; whether synthetic images are copies of training images; what drifts (colour, size, hair,
 frames, sharpness); how alike nearest pairs are. The held-out images are the malignant ones of the
 fold's validation part (with --label benign, and of a benign pool, the benign ones); the test part
-is not touched. The first evaluation of a dataset and fold
-trains its evaluation network, a minute or two.
+is not touched. The first evaluation of a dataset and fold trains its evaluation network, a minute
+or two.
 """
 
 import shlex
@@ -38,11 +38,12 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
 
 def main(options: EvaluateOptions) -> None:
     """Score, and name what comes next."""
-    evaluate(options)
+    label = evaluate(options)["label"]
     if options.generator is not None:
         run = shlex.quote(str(options.generator))
-        cli.say_next(f"python -m gan.generate --generator {run} --count 1000")
-    else:
+        which = " --label benign" if label == "benign" else ""
+        cli.say_next(f"python -m gan.generate --generator {run} --count 1000{which}")
+    elif label == "malignant":  # a benign pool alone is nothing that a classifier takes
         cli.say_next(
             f"python -m classifier.train --synthetic 0.3 --pool {shlex.quote(str(options.pool))}"
         )

@@ -45,8 +45,8 @@ def track_evaluation(options: EvaluateOptions, result: dict[str, Any]) -> None:
     assert subject is not None
     out, name = place(options), subject.absolute().name
     inputs = read_manifest(out, MEND).inputs
-    labels = {"subject": name, "fold": result["fold"], "seed": options.seed}
-    labels["label"] = result["label"]
+    seen = {"label": result["label"], "fold": result["fold"]}
+    labels = {"subject": name, **seen, "seed": options.seed}
     of = FOLDER_BENIGN if result["label"] == "benign" else FOLDER
     about = About("evaluate", config_of(options), f"{of}-{name}", labels, None, inputs)
     with Report(out, options.tracking, about) as report:

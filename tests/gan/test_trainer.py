@@ -261,6 +261,7 @@ def test_ada_moves_its_p_with_the_signs_of_real_logits(plain):
             follows.note([logits], 1)
         follows.move(4, Processes())
         assert follows.p.item() == pytest.approx(expected, abs=1e-6)
+        assert follows.state()["ada_signs"].item() == 0
 
 
 def test_adaptive_augmentation_leaves_images_alone_until_the_discriminator_overfits(
