@@ -44,6 +44,7 @@ NEAR = {
     "texture_kid": ("texture", "synthetic", "kid"),
     "texture_kid_std": ("texture", "synthetic", "kid_std"),
     "spectrum_gap": ("texture", "spectrum_synthetic"),
+    "weave": ("texture", "weave_synthetic"),
     "told_apart": ("audit", "synthetic", "auc"),
 }
 KEPT = ("kid", "kid_std", "kid_floor", "precision", "recall", "density", "coverage", "memorisation")

@@ -25,6 +25,7 @@ from dermsynth.records import Record
 from dermsynth.seeds import generator, seed_torch
 from dermsynth.symmetries import COUNT, turn_each
 from gan.evaluation.features import as_input
+from gan.evaluation.power import SpectrumRecord, spectrum
 
 CROP = 64  # px: at native scale, since a shortcut is in texture as often as in shape
 WIDTH = 16  # channels of the first layer
@@ -34,7 +35,6 @@ LEAST = 30  # held-out, training-half and unseen synthetic images that an AUC ne
 MOST = 1000  # images of a kind, at most
 BLUR = 1.0  # px, standard deviation of the blur that stands for a poor generator
 REPLICATES, ALPHA = 1000, 0.05
-BINS = 16  # of the power spectrum, up to half a cycle a pixel
 
 
 class AucRecord(Record):
@@ -45,14 +45,6 @@ class AucRecord(Record):
     high: float | None
     n_real: int  # images that it was measured on
     n_other: int  # synthetic, blurred, or real of the other half
-
-
-class SpectrumRecord(Record):
-    """Power by spatial frequency, as a difference to training images in dB, low to high."""
-
-    frequency: list[float]  # cycles a pixel, middles of the bins
-    synthetic: list[float]
-    held_out: list[float]  # real against real: what chance does
 
 
 class AuditRecord(Record):
@@ -184,36 +176,6 @@ def benign_words(provenance: Provenance | None) -> str:
     if provenance is not None and provenance.generator is not None:
         return "this generator makes none (--classes target trains one that does)"
     return "what made these images is not known to make any"
-
-
-def spectrum(synthetic: np.ndarray, training: np.ndarray, held_out: np.ndarray) -> SpectrumRecord:
-    """Power by radius: mean over images of log power, synthetic and held-out against training.
-
-    uint8 [n, s, s, 3] each, of one size. GANs leave too little or too much at the finest
-    frequencies (Durall et al. 2020).
-    """
-    ours, known, unseen = (_power(images) for images in (synthetic, training, held_out))
-    return SpectrumRecord(
-        frequency=[round((i + 0.5) / (2 * BINS), 5) for i in range(BINS)],
-        synthetic=[round(float(value), 2) for value in ours - known],
-        held_out=[round(float(value), 2) for value in unseen - known],
-    )
-
-
-def _power(images: np.ndarray) -> np.ndarray:
-    """Mean log power of grey levels by radius, in dB: float [BINS]."""
-    side = images.shape[1]
-    window = np.hanning(side)[:, None] * np.hanning(side)[None]
-    frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.fftfreq(side)[None])
-    ring = np.minimum((frequency * 2 * BINS).astype(int), BINS)  # corners beyond 1/2: the last
-    sizes = np.bincount(ring.ravel(), minlength=BINS + 1)[:BINS]
-    total = np.zeros(BINS)
-    for image in images:
-        grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY).astype(np.float64)
-        power = np.abs(np.fft.fft2((grey - grey.mean()) * window)) ** 2
-        sums = np.bincount(ring.ravel(), power.ravel(), minlength=BINS + 1)[:BINS]
-        total += 10 * np.log10(sums / np.maximum(sizes, 1) + 1e-3)
-    return total / len(images)
 
 
 # --- which images --------------------------------------------------------------------------------

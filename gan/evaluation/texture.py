@@ -1,9 +1,10 @@
 """Texture at the images' own scale: what KID of whole-image features does not see.
 
-Three figures, each beside that of real images and of real images that were blurred a little: what
+Four figures, each beside that of real images and of real images that were blurred a little: what
 the first stage of the diagnosis network makes of fine detail and (gan.evaluation.audit) how well a
-small network tells crops apart, neither of a relative of any discriminator; and the power spectrum,
-which a generator may have been trained on (gan.spectra): then it is no independent figure.
+small network tells crops apart, neither of a relative of any discriminator; the power spectrum,
+which a generator may have been trained on (gan.spectra): then it is no independent figure; and the
+weave along the axes, which the eye sees before all others and none of these does.
 """
 
 from typing import TYPE_CHECKING
@@ -13,9 +14,9 @@ import numpy as np
 
 from dermsynth.device import Compute
 from dermsynth.records import Record
-from gan.evaluation.audit import spectrum
 from gan.evaluation.features import FeatureNetwork, extract
 from gan.evaluation.metrics import kid, kid_spread
+from gan.evaluation.power import gaps
 
 if TYPE_CHECKING:
     from gan.evaluation.subject import Images
@@ -43,6 +44,10 @@ class TextureRecord(Record):
     spectrum_synthetic: float
     spectrum_blurred: float
     spectrum_real: float
+    # largest difference to held-out images in power along the axes less between them, dB;
+    # None: of an evaluation before there was this figure
+    weave_synthetic: float | None = None
+    weave_real: float | None = None
 
 
 def texture(
@@ -53,7 +58,7 @@ def texture(
     Parameters
     ----------
     images : synthetic, training and held-out ones
-    network : of early maps (diagnosis_network.EarlyMaps); None: the spectrum alone
+    network : of early maps (diagnosis_network.EarlyMaps); None: the spectra alone
     compute : where
     seed : of the choice of training images, and of KID's halves
     """
@@ -72,14 +77,18 @@ def texture(
             "real": known[rows],
         }
         kids |= {kind: _kid(some, held_out, known, seed) for kind, some in features.items()}
-    gaps = {f"spectrum_{kind}": spectrum_gap(some, images.held_out) for kind, some in kinds.items()}
+    power, weave = {}, {}
+    for kind, some in kinds.items():
+        power[f"spectrum_{kind}"], weave[kind] = gaps(some, images.held_out)
     name = network.name if network is not None else None
-    return TextureRecord(network=name, blur=BLUR, **kids, **gaps)
-
-
-def spectrum_gap(images: np.ndarray, real: np.ndarray) -> float:
-    """Mean absolute difference of two power spectra by radius, dB; uint8 [n, s, s, 3] each."""
-    return float(np.abs(spectrum(images, real, real).synthetic).mean())
+    return TextureRecord(
+        network=name,
+        blur=BLUR,
+        **kids,
+        **power,
+        weave_synthetic=weave["synthetic"],
+        weave_real=weave["real"],
+    )
 
 
 def _kid(some: np.ndarray, held_out: np.ndarray, known: np.ndarray, seed: int) -> TextureKidRecord:
@@ -98,8 +107,11 @@ def words(record: TextureRecord) -> list[str]:
             f"{1000 * record.synthetic.kid_std:,.0f} (real {1000 * record.real.kid:,.0f}, blurred "
             f"by {record.blur:g} px {1000 * record.blurred.kid:,.0f})"
         )
-    return [
-        *lines,
+    spectrum = (
         f"power spectrum: {record.spectrum_synthetic:.1f} dB from real (real "
-        f"{record.spectrum_real:.1f}, blurred {record.spectrum_blurred:.1f})",
-    ]
+        f"{record.spectrum_real:.1f}, blurred {record.spectrum_blurred:.1f})"
+    )
+    if record.weave_synthetic is None:
+        return [*lines, spectrum]
+    weave = f"{record.weave_synthetic:.1f} dB (real {record.weave_real:.1f}"
+    return [*lines, f"{spectrum}; weave along the axes: {weave})"]

@@ -7,7 +7,7 @@ from dermsynth.device import resolve
 from gan.evaluation.diagnosis_network import DiagnosisNetwork, early_maps
 from gan.evaluation.features import FeatureNetwork, extract
 from gan.evaluation.subject import Images
-from gan.evaluation.texture import spectrum_gap, texture, words
+from gan.evaluation.texture import texture, words
 
 CPU = resolve("cpu", "fp32")
 
@@ -37,6 +37,12 @@ def test_a_blur_of_a_pixel_is_seen_and_new_lesions_are_as_real_ones(make_lesions
     assert poor.synthetic.kid == pytest.approx(poor.blurred.kid, rel=0.5)
     assert good.spectrum_synthetic < 0.5 < 3 < poor.spectrum_synthetic
     assert "texture" in words(good)[0]
+    assert 0 < good.weave_real < 3
+    assert words(good)[1].endswith(
+        f"weave along the axes: {good.weave_synthetic:.1f} dB (real {good.weave_real:.1f})"
+    )
+    older = good.model_copy(update={"weave_synthetic": None, "weave_real": None})
+    assert "weave" not in words(older)[1]
 
 
 def test_colours_and_outlines_alone_are_no_texture(make_lesions, network):
@@ -52,10 +58,3 @@ def test_without_a_diagnosis_network_the_spectrum_is_left(make_lesions):
     found = texture(some(make_lesions, make_lesions(40, 64, seed=2)), None, CPU, 0)
     assert (found.network, found.synthetic, found.real, found.blurred) == (None,) * 4
     assert len(words(found)) == 1
-
-
-def test_the_gap_is_what_a_gain_adds():
-    noise = np.random.default_rng(0).integers(100, 150, (20, 64, 64, 3), np.uint8)
-    half = (125 + (noise.astype(float) - 125) / 2).astype(np.uint8)
-    assert spectrum_gap(half, noise) == pytest.approx(20 * np.log10(2), abs=0.3)
-    assert spectrum_gap(noise, noise) == 0
