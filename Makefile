@@ -18,8 +18,12 @@ setup: .venv/ready
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: setup
-	$(BIN)/python -m experiments.run experiments/configs/demo.yaml --out runs/exp/demo --resume
+demo: datasets/demo/manifest.json
+	$(BIN)/python -m experiments.run demo --data datasets/demo --out runs/exp/demo --resume
+
+# A thousand patients, of whom the most are tested: few real malignant images to learn from.
+datasets/demo/manifest.json: | .venv/ready
+	$(BIN)/python -m data.prepare --source phantom --patients 1000 --test-fraction 0.85 --out datasets/demo
 
 test: setup
 	$(BIN)/ruff check .

@@ -9,12 +9,8 @@ from experiments.config import SAMPLERS, Trial
 from experiments.records import GeneratorFacts
 from experiments.statistics.comparison import Row
 from experiments.tasks import pool_names
+from experiments.wording import DRAWN
 from gan.evaluation.records import EvaluationRecord
-
-DRAWN = {  # by the phantom's sampler, by its quality
-    "oracle": "drawn by the phantom's own sampler, a perfect generator and no GAN",
-    "broken": "degraded images of the phantom's sampler, which must not help",
-}
 
 
 def add_origins(

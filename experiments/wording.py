@@ -14,6 +14,10 @@ VERBS = {
     "inconclusive": "neither measurably helped nor hurt",
 }
 DIRECTIONS = {"gain": "mde_helps", "loss": "mde_hurts"}
+DRAWN = {  # by the phantom's sampler, by its quality: what made an arm's images
+    "oracle": "drawn by the phantom's own sampler, a perfect generator and no GAN",
+    "broken": "degraded images of the phantom's sampler, which must not help",
+}
 AGAINST_DUPLICATES = {  # what the control found, what it means where the arm beat `real`
     "helps": ("better than duplicates", "so class counts alone do not explain the gain"),
     "hurts": ("worse than duplicates", "which would have been the better choice"),
@@ -36,8 +40,8 @@ def summary(
 
     The first sentence is the verdict and begins with its word (after a warning where `leaky`); the
     next one says what "inconclusive" means where that is the word. Then come warnings of the data,
-    then the control, then what weakens or widens the verdict: what it holds for, the models alone,
-    external test sets.
+    then the control and what perfect images do, then what weakens or widens the verdict: what it
+    holds for, the models alone, external test sets.
 
     Parameters
     ----------
@@ -61,6 +65,7 @@ def summary(
     sentences += [f"Warning: {one}." for one in data_warnings]
     if _is_synthetic(primary) and not primary["reference"].startswith(CONTROL):
         sentences.append(_control(primary, comparisons))
+    sentences += filter(None, [_perfect(primary, comparisons)])
     sentences += filter(None, [_holds_for(primary), _models_alone(primary), primary.get("note")])
     pair = (primary["arm"], primary["reference"])
     elsewhere = [c for c in comparisons[1:] if (c["arm"], c["reference"]) == pair]
@@ -195,6 +200,23 @@ def _control(primary: dict[str, Any], comparisons: Sequence[dict[str, Any]]) -> 
         )
     tail = f"{finding}, {if_gained}" if primary["verdict"] == "helps" else finding
     return f"Against as many duplicated real lesions ({c['reference']}): {_numbers(c)}, {tail}."
+
+
+def _perfect(primary: dict[str, Any], comparisons: Sequence[dict[str, Any]]) -> str | None:
+    """What images that no generator can better do in their place, where the phantom draws them."""
+    alike = [primary[key] for key in ("reference", "test_set")]
+    rows = [c for c in comparisons[1:] if [c["reference"], c["test_set"]] == alike]
+    rows = [c for c in rows if c.get("made_by") == DRAWN["oracle"] and c["delta_auc"] is not None]
+    if not rows:
+        return None
+    c = rows[0]
+    told = f"Perfect lesions in their place ({c['arm']}, {c['made_by']}): {_numbers(c)} "
+    told += f"({c['verdict']})"
+    if c["verdict"] == "inconclusive":
+        return f"{told}: not even these were seen to help, so no generator can be judged by it."
+    if c["verdict"] == "helps" != primary["verdict"]:
+        return f"{told}: there is a gain to be had, and these images were not seen to bring it."
+    return f"{told}."
 
 
 def _holds_for(c: dict[str, Any]) -> str | None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
 from data.prepare import PrepareOptions, prepare
 from dermsynth.options import replace
@@ -25,7 +26,8 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.yaml")))
 def test_it_runs(phantom: Path, tmp_path: Path, name: str):
     text = (CONFIGS / f"{name}.yaml").read_text()
-    data = phantom.with_name("rotated") if "folds: rotate" in text else phantom
+    rotated = yaml.safe_load(text).get("folds") == "rotate"
+    data = phantom.with_name("rotated") if rotated else phantom
     if "read_size" in text:
         data = native(phantom, tmp_path)
     options = ExperimentOptions(Path(name), data=data, smoke=True)

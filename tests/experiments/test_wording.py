@@ -1,7 +1,7 @@
 import pytest
 from comparison_rows import comparison
 
-from experiments.wording import power, summary
+from experiments.wording import DRAWN, power, summary
 
 
 def compared(**changes):
@@ -196,6 +196,26 @@ def test_the_control_obeys_the_corrected_p():
     worse = control | {"delta_auc": -0.022, "ci_low": -0.044, "ci_high": -0.001}
     rows = [compared(**HELPS), compared(reference="real_oversampled", **worse)]
     assert "worse than duplicates by an interval" in summary(rows)[1]
+
+
+@pytest.mark.parametrize(
+    ("primary", "perfect", "expected"),
+    [
+        ({}, HELPS, "(helps): there is a gain to be had, and these images were not seen to"),
+        (HELPS, HELPS, "[+0.012, +0.036] (helps)."),
+        ({}, {}, "(inconclusive): not even these were seen to help, so no generator"),
+        (HURTS, {"verdict": "equivalent"}, "(equivalent)."),
+    ],
+)
+def test_perfect_images_stand_beside_the_generators(primary, perfect, expected):
+    oracle = compared(arm="oracle", made_by=DRAWN["oracle"], **perfect)
+    sentence = summary([compared(**primary), oracle])[-1]
+    assert sentence.startswith("Perfect lesions in their place (oracle, drawn by the phantom's")
+    assert expected in sentence
+    elsewhere = oracle | {"test_set": "external/clinic"}
+    for other in (compared(arm="oracle"), oracle | {"reference": "real_oversampled"}, elsewhere):
+        assert not any("Perfect" in one for one in summary([compared(**primary), other]))
+    assert not any("Perfect" in one for one in summary([oracle, compared()]))
 
 
 def test_summary_says_what_weakens_it():
