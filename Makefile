@@ -18,7 +18,7 @@ setup: .venv/ready
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: datasets/demo/manifest.json
+demo: setup datasets/demo/manifest.json
 	$(BIN)/python -m experiments.run demo --data datasets/demo --out runs/exp/demo --resume
 
 # A thousand patients, of whom the most are tested: few real malignant images to learn from.
