@@ -72,9 +72,6 @@ def resolve(
     place = _device(device)
     if place.type == "cpu":
         _keep_freed_memory()
-    if place.type == "cuda":
-        # shapes repeat; what cuDNN takes unmeasured can be a kernel a channel: 80 ms a GAN step
-        torch.backends.cudnn.benchmark = True
     if precision == "auto":
         precision = _auto_precision(place, cpu_auto)
     return Compute(place, precision)

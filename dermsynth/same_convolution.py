@@ -52,6 +52,8 @@ class SameConv2d(nn.Conv2d):
             return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), self.bias).permute(0, 3, 1, 2)
         if learns and self._is_small(x):
             return _SmallDepthwise.apply(x, weight, self.stride[0], self.before, self.after)
+        if self._starts_a_kernel_a_channel(x):
+            return self._by_torch(x)
         if self.before == self.after:
             return super().forward(x)
         # a graph that is written to a file takes the plain way, too
@@ -73,6 +75,22 @@ class SameConv2d(nn.Conv2d):
             *(x, weight, self.bias, [self.after] * 2, list(self.stride), [1, 1], self.groups),
             *("swish", [], ""),
         )
+
+    def _starts_a_kernel_a_channel(self, x: torch.Tensor) -> bool:
+        """Whether cuDNN would do so in the gradient of x: of frozen weights, with channels last."""
+        frozen = self.depthwise and not self.weight.requires_grad
+        return frozen and x.device.type == "cuda" and torch.is_grad_enabled()
+
+    def _by_torch(self, x: torch.Tensor) -> torch.Tensor:
+        """By torch's own kernels, which it takes where channels come first, also of the weight."""
+        height, width = self.kernel_size
+        own = (height * width, height * width, width, 1)
+        weight = self.weight.as_strided(self.weight.shape, own)
+        padding = self.after
+        if self.before != self.after:
+            x, padding = F.pad(x, (self.before, self.after, self.before, self.after)), 0
+        x = F.conv2d(x.contiguous(), weight, self.bias, self.stride, padding, 1, self.groups)
+        return x.contiguous(memory_format=torch.channels_last)
 
     def _is_small(self, x: torch.Tensor) -> bool:
         """Whether products give the gradient of the weight sooner."""
