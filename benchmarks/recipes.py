@@ -3,11 +3,12 @@
     python -m data.prepare --source ham10000 --root DIR --test-fraction 0 \\
         --out datasets/ham10000-all
     python -m benchmarks.recipes                                     all, on one fold
-    python -m benchmarks.recipes --names default --names frozen18 --fold all
-    python -m benchmarks.recipes --names default --names other-clinics \\
-        --names default+other-clinics --fold all --external isic2019=datasets/isic2019
+    python -m benchmarks.recipes --names own-clinic --names frozen18 --fold all
+    python -m benchmarks.recipes --names own-clinic --names other-clinics \\
+        --names own-clinic+other-clinics --fold all --external isic2019=datasets/isic2019
 
-A+B is the mean score of two recipes that are trained already. An external set is a second column:
+A+B is the mean score of two recipes that are trained already: own-clinic+other-clinics is what
+`default` comes to, without training both again. An external set is a second column:
 a half of it to choose by and a half to report (benchmarks.elsewhere).
 
 FITS says what is changed so that it fits: ImageNet weights that come with a package, and images of
@@ -35,7 +36,7 @@ from classifier.evaluate import MARKER, EvaluateOptions, evaluate
 from classifier.model.classifier import Classifier
 from classifier.options import RECIPES, TrainOptions
 from classifier.run_folder import (
-    open_fold_runs,
+    open_networks,
     open_run,
     read_facts,
     read_metrics,
@@ -51,6 +52,7 @@ from dermsynth.machine import machine, versions
 LITE = "--backbone efficientnet-lite2"
 FITS = {
     "default": "",
+    "own-clinic": "",
     "other-clinics": "",
     "frozen18": f"{LITE} --frozen 15",  # five stages, as b3's 18 blocks are
     "b3-meta-cutmix": f"{LITE} --size 128",
@@ -105,7 +107,7 @@ def run_one(options: Options, name: str) -> None:
         evaluate(EvaluateOptions(run=run))
     evaluated = read_result(run / "evaluation" / MARKER)["parts"]
     sealed = open_run(run)
-    facts = [read_facts(fold) for fold in open_fold_runs(sealed).values() or [sealed]]
+    facts = [read_facts(network) for network in open_networks(sealed)]
     parts = {}
     for part, figures in evaluated.items():
         parts[part] = {key: figures[key] for key in FIGURES}

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from dermsynth.cli import Repeatable
+from dermsynth.cli import Repeatable, from_mapping
 from dermsynth.errors import UserError
 from dermsynth.options import (
     HOLDS_PATH,
@@ -16,12 +16,16 @@ from dermsynth.options import (
     Seed,
     ZeroToBelowOne,
     ZeroToOne,
+    as_plain,
     changed,
     check_bounds,
     flag,
+    flat,
     refuse_idle,
+    replace,
 )
 
+NETWORKS = ("first", "second")  # of --beside: folders of their runs
 RECIPES = Path(__file__).parent / "recipes"  # published pipelines, for --config
 TargetName = Literal["binary", "diagnosis"]
 BatchNormMode = Literal["adapt", "fixed"]
@@ -168,6 +172,7 @@ class ChoiceOptions:
     patience: Epochs = 0  # epochs without a better one before it stops; 0: never
     min_delta: Large = 0.0  # smallest change of it that counts as better, in stopping and plateaus
     tta: TestViews = 1  # views an image, averaged: 1, 8 (flips, turns), more, or clinics (8 others)
+    beside: Repeatable = ()  # NAME=VALUE: a second network that differs in these; scores: the mean
 
 
 @dataclass(frozen=True)
@@ -198,6 +203,33 @@ class TrainOptions:
     choice: ChoiceOptions = field(default_factory=ChoiceOptions)
     compute: TrainComputeOptions = field(default_factory=TrainComputeOptions)
     run: TrainRunOptions = field(default_factory=TrainRunOptions)
+
+
+def pair(options: TrainOptions) -> dict[str, TrainOptions]:
+    """Options of both networks where there is one `beside`, by the names of their folders.
+
+    Raises UserError for what a second network cannot differ in, and where it differs in nothing.
+    """
+    first = replace(options, beside=())
+    groups = (options.augmentation, options.objective, options.steps, options.choice)
+    known = {name for group in groups for name in flat(group)} - {"beside"}
+    values: dict[str, str] = {}
+    for text in options.choice.beside:
+        name, equals, value = text.partition("=")
+        name = name.replace("-", "_")
+        if not equals or name not in known or name in values:
+            raise UserError(
+                f"--beside {text}: expected NAME=VALUE, each name once, of "
+                f"{', '.join(sorted(known))}"
+            )
+        values[name] = value
+    second = from_mapping(TrainOptions, as_plain(first) | values, "--beside")
+    if second == first:
+        raise UserError(
+            f"--beside {' '.join(options.choice.beside)}: the first network has that already, so "
+            "both would be alike; leave it out"
+        )
+    return dict(zip(NETWORKS, (first, second), strict=True))
 
 
 def check_values(options: TrainOptions) -> None:

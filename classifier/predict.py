@@ -33,7 +33,8 @@ class PredictOptions:
     run: Path  # run folder of classifier.train
     data: Path  # prepared dataset, a folder of images, or an image file
     out: Path  # CSV file to write
-    tta: TestViews = 1  # views an image, averaged: 1, 8 (flips, turns), more, or clinics (8 others)
+    tta: TestViews | Literal["tested"] = "tested"  # views an image, averaged: 1, 8 (flips, turns),
+    # more, clinics (8 others), or as the run was tested
     at: Operating = "youden"  # the threshold of the calls, as chosen on validation
     on_error: Literal["fail", "skip"] = "fail"  # images that cannot be read: stop, or list them
     overwrite: bool = False  # replace the file in --out
@@ -86,24 +87,29 @@ def predict(options: PredictOptions) -> "pd.DataFrame":
     if options.on_error == "skip":
         check_free(list_of_skipped, options.overwrite)
     models = load_folds(options.run)
-    check_tta(options.tta, models[0].augment)
+    networks = [network for model in models for network in model.networks]
+    for trained in networks:
+        tta = trained.tested if options.tta == "tested" else options.tta
+        check_tta(tta, trained.augment)
     compute = device.resolve(options.compute.device, options.compute.precision)
-    for trained in models:
+    for trained in networks:
         trained.model.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    inputs = read_batches(options.data, models[0], options.on_error)
-    spec, folds = models[0].model.spec, f" of {len(models)} folds" if len(models) > 1 else ""
+    inputs = read_batches(options.data, networks[0], options.on_error)
+    spec = networks[0].model.spec
+    folds = f" of {len(models)} folds" if len(models) > 1 else ""
+    folds += ", two networks" if len(networks) > len(models) else ""
     print(
         f"{options.run}: {spec.backbone}{folds}, {spec.size} px; {inputs.count:,} images; {compute}"
     )
     names: list[str] = []
     scores: list[np.ndarray] = []  # of every batch, float64 [folds, n]
-    comparison = Comparison(load_references(options.run), [trained.model for trained in models])
+    references = load_references(options.run)
+    comparison = Comparison(references, [trained.model for trained in networks])
     with progress.bar(inputs.count, "predicting", "img") as bar:
         for some_names, images, dataset, rows, sides in inputs.batches:
             with comparison.batch(images, sides):
                 by_fold = [
-                    trained.scores(images, compute, options.tta, dataset, rows)
-                    for trained in models
+                    model.scores(images, compute, options.tta, dataset, rows) for model in models
                 ]
             scores.append(np.stack(by_fold))
             names += some_names
@@ -126,7 +132,7 @@ def predict(options: PredictOptions) -> "pd.DataFrame":
         print(f"warning: {what_is_wrong(inputs)}\nall of them, without a score: {list_of_skipped}")
     print(f"{len(table):,} rows, mean {table['target'].mean():.3f}: {options.out}")
     if called is not None:
-        one = models[0].target.meaning.one
+        one = networks[0].target.meaning.one
         n = int((called["call"] == one).sum())
         print(f"{n:,} called {one} at the threshold of {options.at}: {calls}")
     print(likeness)

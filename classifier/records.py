@@ -76,6 +76,13 @@ class LikenessFacts(Record):
     side: float | None  # median of the shorter side as stored, px
 
 
+class DecisionsRecord(Record):
+    """`decisions.json` of two networks' mean score, as a ModelRecord has them of one's."""
+
+    temperature: float | None
+    thresholds: Thresholds | None
+
+
 class ModelRecord(Record):
     """`model.json`: all that a model needs to see an image as in training, but for its weights.
 

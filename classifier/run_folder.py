@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from classifier.options import NETWORKS
 from classifier.records import (
     VERSION,
     Figures,
@@ -20,9 +21,11 @@ from dermsynth import manifest
 from dermsynth.errors import UserError
 from dermsynth.manifest import Sealed, open_sealed
 
-KIND, FOLDS, METADATA = "classifier", "classifier-folds", "metadata-classifier"
+KIND, METADATA = "classifier", "metadata-classifier"
+FOLDS, PAIR = "classifier-folds", "classifier-pair"  # made of runs: a fold each, two networks
 EVALUATION = "classifier-evaluation"
 WEIGHTS, MODEL, METRICS, RUN = "model.safetensors", "model.json", "metrics.json", "run.json"
+DECISIONS = "decisions.json"  # of two networks, what model.json has of one
 REFERENCES = "likeness.safetensors"  # features of some training images
 PREDICTIONS, CHECKPOINT = "predictions.parquet", "checkpoint"
 COLUMNS = ("image_id", "group", "fold", "part", "target", "score")  # of PREDICTIONS, at least
@@ -31,34 +34,53 @@ VALIDATION = ("val", "oof")  # its part that models are not trained on; oof: out
 MEND = "train it again"
 
 
-def open_run(run: Path, kinds: tuple[str, ...] = (KIND, FOLDS)) -> Sealed:
+def open_run(run: Path, kinds: tuple[str, ...] = (KIND, PAIR, FOLDS)) -> Sealed:
     """The folder of a finished run. Raises UserError where there is none of these kinds."""
     absent = f"--run {run}: no finished run there; train one: `python -m classifier.train`"
     if (run / manifest.NAME).exists():
         there, train = manifest.read_manifest(run, MEND), "`python -m classifier.train"
         absent = f"Give the folder of a run, or train one: {train}`"
-        if there.kind in (KIND, FOLDS) and not there.finished:
+        if there.kind in (KIND, PAIR, FOLDS) and not there.finished:
             absent = f"Go on with {train} --config {run}/config.yaml --out {run} --resume`"
     return open_sealed(run, kinds, absent, MEND)
 
 
+def fold_name(fold: int) -> str:
+    """The folder of one fold's run in that of all."""
+    return f"fold{fold}"
+
+
 def open_fold_runs(sealed: Sealed) -> dict[int, Sealed]:
-    """The runs of a run with `--fold all`, by fold; none of another run.
+    """The runs of a run with `--fold all`, by fold: of one network, or of two; none of another run.
 
     Raises UserError where one is missing, damaged, or not the one that belongs there.
     """
     if sealed.manifest.kind != FOLDS:
         return {}
     folds = {}
-    for name, content in sealed.manifest.parts.items():
+    for name in sealed.manifest.parts:
         if (number := name.removeprefix("fold")) != name and number.isdecimal():
-            fold = open_run(sealed.path / name, (KIND,))
-            if fold.identity.id != content:
-                raise UserError(
-                    f"{fold.path}: is not the run that was trained with {sealed.path}; {MEND}"
-                )
-            folds[int(number)] = fold
+            folds[int(number)] = _open_part(sealed, name, (KIND, PAIR))
     return dict(sorted(folds.items()))
+
+
+def open_networks(sealed: Sealed) -> list[Sealed]:
+    """The runs of one network that a run is made of, fold by fold; itself where it is one.
+
+    Raises UserError as `open_fold_runs`.
+    """
+    if folds := open_fold_runs(sealed):
+        return [network for fold in folds.values() for network in open_networks(fold)]
+    if sealed.manifest.kind == PAIR:
+        return [_open_part(sealed, name, (KIND,)) for name in NETWORKS]
+    return [sealed]
+
+
+def _open_part(sealed: Sealed, name: str, kinds: tuple[str, ...]) -> Sealed:
+    part = open_run(sealed.path / name, kinds)
+    if part.identity.id != sealed.manifest.parts.get(name):
+        raise UserError(f"{part.path}: is not the run that was trained with {sealed.path}; {MEND}")
+    return part
 
 
 def read_metrics(sealed: Sealed) -> dict[str, Figures]:
@@ -76,7 +98,7 @@ def read_meaning(sealed: Sealed) -> TargetMeaning | None:
 
     Raises UserError where its record is damaged.
     """
-    one = next(iter(open_fold_runs(sealed).values()), sealed)
+    one = open_networks(sealed)[0]
     record: MetadataRunRecord | TargetRecord
     if sealed.manifest.kind == METADATA:
         record = sealed.record(RUN, MetadataRunRecord)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -10,8 +11,17 @@ import torch
 from classifier.model.classifier import Classifier, ModelSpec
 from classifier.model.metadata_inputs import MetadataInputs, load_metadata_inputs
 from classifier.options import AugmentName, TestViews
-from classifier.records import VERSION, ModelRecord
-from classifier.run_folder import KIND, MODEL, WEIGHTS, open_fold_runs, open_run
+from classifier.records import VERSION, DecisionsRecord, ModelRecord
+from classifier.run_folder import (
+    DECISIONS,
+    KIND,
+    MODEL,
+    PAIR,
+    WEIGHTS,
+    open_fold_runs,
+    open_networks,
+    open_run,
+)
 from classifier.targets import Target
 from classifier.tta import probabilities
 from data.images.decoding import Preprocessing
@@ -29,6 +39,7 @@ class Trained:
     target: Target
     about: ModelRecord
     metadata_inputs: MetadataInputs | None  # where the model looks at metadata
+    tested: TestViews = 1  # the views that its run was tested in
 
     @property
     def augment(self) -> AugmentName:
@@ -58,7 +69,7 @@ class Trained:
         self,
         images: np.ndarray,
         compute: Compute,
-        tta: TestViews = 1,
+        tta: TestViews | Literal["tested"] = 1,
         dataset: Dataset | None = None,
         rows: np.ndarray | None = None,
     ) -> np.ndarray:
@@ -68,25 +79,58 @@ class Trained:
         ----------
         images : uint8 [n, s, s, 3] RGB
         compute : where, and in which precision
-        tta : views an image whose scores are averaged (classifier.tta)
+        tta : views an image whose scores are averaged (classifier.tta); tested: as in its run
         dataset, rows : where the images come from; a model that looks at metadata needs it
         """
         metadata = self.metadata(dataset, rows)
+        tta = self.tested if tta == "tested" else tta
         args = (self._fast_model, self.target, images, compute, tta, self.augment, metadata)
         return self.target.scores(probabilities(*args))
 
 
-def load_folds(run: Path) -> list[Trained]:
+@dataclass(frozen=True)
+class FoldModel:
+    """What scores the images of one fold: a network, or two whose mean counts.
+
+    `decisions` were chosen on that score of validation images.
+    """
+
+    networks: list[Trained]
+    decisions: DecisionsRecord
+
+    def scores(
+        self,
+        images: np.ndarray,
+        compute: Compute,
+        tta: TestViews | Literal["tested"],
+        dataset: Dataset | None = None,
+        rows: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Probability of target 1, float64 [n]; arguments as of `Trained.scores`."""
+        every = [each.scores(images, compute, tta, dataset, rows) for each in self.networks]
+        return np.mean(every, axis=0)
+
+
+def load_folds(run: Path) -> list[FoldModel]:
     """The model of a run, or those of all folds of a run with `--fold all`.
 
     Raises UserError where the run is not finished or a model damaged.
     """
     sealed = open_run(run)
-    return [load_trained(fold) for fold in open_fold_runs(sealed).values() or [sealed]]
+    return [_load_fold(fold) for fold in open_fold_runs(sealed).values() or [sealed]]
+
+
+def _load_fold(sealed: Sealed) -> FoldModel:
+    networks = [load_trained(network) for network in open_networks(sealed)]
+    if sealed.manifest.kind == PAIR:
+        return FoldModel(networks, sealed.record(DECISIONS, DecisionsRecord))
+    about = networks[0].about
+    alone = DecisionsRecord(temperature=about.temperature, thresholds=about.thresholds)
+    return FoldModel(networks, alone)
 
 
 def load_trained(run: Path | Sealed) -> Trained:
-    """The model of one fold's run. Raises UserError where it is not finished or damaged."""
+    """The model of a run of one network. Raises UserError where it is not finished or damaged."""
     sealed = run if isinstance(run, Sealed) else open_run(run, (KIND,))
     about = sealed.record(MODEL, ModelRecord, VERSION)
     model = Classifier(ModelSpec(**about.spec.model_dump()))
@@ -106,4 +150,5 @@ def load_trained(run: Path | Sealed) -> Trained:
     inputs = load_metadata_inputs(sealed) if model.spec.columns else None
     of = about.target
     target = Target(of.name, of.classes, of.malignant, of.meaning)
-    return Trained(model.eval(), target, about, inputs)
+    tested = sealed.manifest.options.get("tta", 1)
+    return Trained(model.eval(), target, about, inputs, tested)  # type: ignore[arg-type]

@@ -232,6 +232,11 @@ def _arm(path: Path, experiment: Experiment, name: str, shared: dict[str, Any]) 
     _refuse(path, f"arm {name}", own)
     given = {key: own.pop(key) for key in SOURCE_KEYS if key in own}
     options = from_mapping(ClassifierOptions, shared | own, where)
+    if options.choice.beside:
+        raise UserError(
+            f"{where}: beside: a training of an experiment is of one network; leave it out, or "
+            "take the recipe of one of the two (own-clinic or other-clinics in place of default)"
+        )
     if parse_share(f"{where}: synthetic", options.training_set.synthetic) == 0:
         if given:
             raise UserError(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from classifier.run_folder import FOLDS, METADATA
+from classifier.run_folder import FOLDS, METADATA, PAIR
 from classifier.run_folder import KIND as CLASSIFIER
 from data import pool, store
 from dermsynth.errors import UserError
@@ -21,7 +21,12 @@ from gan.evaluation import records as evaluations
 
 GENERATOR = "generator"  # gan.weights.KIND, whose module loads torch
 POOL, DATASET = pool.KIND, store.KIND
-CLASSIFIERS = {CLASSIFIER: "one fold", FOLDS: "all folds", METADATA: "metadata alone"}
+CLASSIFIERS = {
+    CLASSIFIER: "one fold",
+    PAIR: "one fold, two networks",
+    FOLDS: "all folds",
+    METADATA: "metadata alone",
+}
 MEND = "make it again"
 TESTED = ("test", "oof", "val_mean", "val")  # parts of metrics.json: the first that is there counts
 Reader = Callable[[Sealed], dict[str, Any]]

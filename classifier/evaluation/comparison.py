@@ -27,7 +27,7 @@ from classifier.run_folder import (
     MODEL,
     REFERENCES,
     RUN,
-    open_fold_runs,
+    open_networks,
     open_run,
     read_facts,
 )
@@ -37,7 +37,7 @@ from dermsynth.manifest import Sealed
 
 
 class Comparison:
-    """Images as they come, compared with those of the training of one model, or of all folds'."""
+    """Images as they come, compared with those of the training of one network, or of several."""
 
     def __init__(self, references: list[Reference | None], models: list[Classifier]) -> None:
         self._references = [each for each in references if each is not None]
@@ -100,13 +100,12 @@ def write_comparison(comparison: Comparison, names: list[str], out: Path) -> str
 
 
 def load_references(run: Path) -> list[Reference | None]:
-    """Of a finished run, or of all folds of a run with `--fold all`, as `load_reference`."""
-    sealed = open_run(run)
-    return [load_reference(fold) for fold in open_fold_runs(sealed).values() or [sealed]]
+    """Of every network of a finished run, as `load_reference`."""
+    return [load_reference(network) for network in open_networks(open_run(run))]
 
 
 def load_reference(sealed: Sealed) -> Reference | None:
-    """Of a finished run of one fold; None of earlier versions, or where there were too few images.
+    """Of a run of one network; None of earlier versions, or where there were too few images.
 
     Raises UserError where it is damaged.
     """
@@ -134,16 +133,16 @@ def watched(model: Classifier) -> Iterator[list[np.ndarray]]:
 def run_likeness(sealed: Sealed) -> tuple[dict[str, LikenessFacts], LikenessRecord | None]:
     """What a finished run's training found of its test part and external sets, by part.
 
-    Of a run with `--fold all` means over its models. {} and None of models without images and where
+    Of a run of several networks means over them. {} and None of models without images and where
     it is unknown.
     """
     if sealed.manifest.kind == METADATA:
         return {}, None
-    folds = list(open_fold_runs(sealed).values()) or [sealed]
-    found = [read_facts(fold).likeness if fold.has(RUN) else {} for fold in folds]
+    networks = open_networks(sealed)
+    found = [read_facts(each).likeness if each.has(RUN) else {} for each in networks]
     records = [
-        fold.record(MODEL, ModelRecord, VERSION).likeness if fold.has(MODEL) else None
-        for fold in folds
+        each.record(MODEL, ModelRecord, VERSION).likeness if each.has(MODEL) else None
+        for each in networks
     ]
     if any(record is None for record in records):
         return {}, None

@@ -38,9 +38,33 @@ def pool(frames: list[pd.DataFrame]) -> pd.DataFrame:
     _refuse_twice(pd.concat(parts), "the folds' validation parts overlap")
     for part in dict.fromkeys(name for frame in frames for name in frame["part"].unique()):
         if part != "val":
-            parts.append(_mean([frame[frame["part"] == part] for frame in frames], names, part))
+            of_part = [frame[frame["part"] == part] for frame in frames]
+            parts.append(_mean(of_part, names, part, [*_score_columns(frames[0]), "rank"]))
     pooled = pd.concat(parts, ignore_index=True)
     return pooled.assign(leaky=True) if leaky else pooled
+
+
+def average(frames: list[pd.DataFrame], names: list[str]) -> pd.DataFrame:
+    """One frame from the predictions.parquet of networks of the same fold: means of their scores.
+
+    Where one's are means over views and another's are not, the other's are of plain images.
+    `names`: of the networks. Raises UserError as `pool`.
+    """
+    leaky = any("leaky" in frame and frame["leaky"].any() for frame in frames)
+    frames = [frame.drop(columns="leaky", errors="ignore") for frame in frames]
+    if any(PLAIN_SCORE in frame for frame in frames):
+        frames = [
+            frame if PLAIN_SCORE in frame else frame.assign(**{PLAIN_SCORE: frame["score"]})
+            for frame in frames
+        ]
+    _check_alike(frames, names)
+    columns = _score_columns(frames[0])
+    parts = [
+        _mean([frame[frame["part"] == part] for frame in frames], names, part, columns)
+        for part in frames[0]["part"].unique()
+    ]
+    mean = pd.concat(parts, ignore_index=True)
+    return mean.assign(leaky=True) if leaky else mean
 
 
 def pooled_metrics(
@@ -96,28 +120,33 @@ def _check(frames: list[pd.DataFrame]) -> list[str]:
         names.append(f"fold {folds[0]}")
         if names.count(names[-1]) > 1:
             raise UserError(f"{names[-1]} comes twice; pool every fold once")
-        if other := sorted(set(frame.columns) ^ set(frames[0].columns)):
-            raise UserError(f"{names[-1]} and {names[0]}: only one has the column {some(other)}")
-        bad = ~np.isfinite(frame[_score_columns(frame)]).all(axis=1)
-        if bad.any():
-            raise UserError(
-                f"{names[-1]}: {bad.sum()} scores are not finite: {some(_ids(frame[bad]))}"
-            )
-        for part, rows in frame.groupby("part"):
-            _refuse_twice(rows, f"{names[-1]}, part {part}")
+    _check_alike(frames, names)
     return names
 
 
-def _mean(frames: list[pd.DataFrame], names: list[str], part: str) -> pd.DataFrame:
-    """One part's rows in the first frame's order, scores and ranks averaged over frames."""
+def _check_alike(frames: list[pd.DataFrame], names: list[str]) -> None:
+    """Raises UserError where frames cannot be put together."""
+    for frame, name in zip(frames, names, strict=True):
+        if other := sorted(set(frame.columns) ^ set(frames[0].columns)):
+            raise UserError(f"{name} and {names[0]}: only one has the column {some(other)}")
+        bad = ~np.isfinite(frame[_score_columns(frame)]).all(axis=1)
+        if bad.any():
+            raise UserError(f"{name}: {bad.sum()} scores are not finite: {some(_ids(frame[bad]))}")
+        for part, rows in frame.groupby("part"):
+            _refuse_twice(rows, f"{name}, part {part}")
+
+
+def _mean(
+    frames: list[pd.DataFrame], names: list[str], part: str, columns: list[str]
+) -> pd.DataFrame:
+    """One part's rows in the first frame's order, `columns` averaged over frames."""
     first = frames[0]
-    columns = [*_score_columns(first), "rank"]
     total = np.zeros((len(first), len(columns)))
     for frame, name in zip(frames, names, strict=True):
         if odd := sorted(set(_ids(frame)) ^ set(_ids(first))):
             raise UserError(
                 f"part {part}: {name} and {names[0]} scored other images: {some(odd)} "
-                "in one of them only; train all folds on the same dataset and --external"
+                "in one of them only; train all on the same dataset and --external"
             )
         rows = frame.set_index("image_id").loc[first["image_id"]]
         if len(odd := first.loc[rows["target"].to_numpy() != first["target"].to_numpy()]):

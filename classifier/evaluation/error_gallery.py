@@ -10,7 +10,7 @@ import pandas as pd
 from classifier.evaluation import page_figures
 from classifier.evaluation.grad_cam import grad_cam, overlay, scale_bar
 from classifier.evaluation.parts import Part
-from classifier.run_folder import KIND, MODEL, WEIGHTS, open_fold_runs
+from classifier.run_folder import KIND, MODEL, PAIR, WEIGHTS, open_fold_runs, open_networks
 from classifier.trained import Trained, load_trained
 from data.store import TargetMeaning
 from dermsynth.errors import UserError
@@ -50,7 +50,8 @@ def draw_gallery(
 ) -> Gallery:
     """Tiles of the worst failures and of Grad-CAM; writes failures.png and gradcam.png to `folder`.
 
-    Of a cross-validated run Grad-CAM shows its first fold's model, on images that are new to it.
+    Of a cross-validated run Grad-CAM shows its first fold's model, on images that are new to it; of
+    two networks the first.
     `views`: those an image that the run's scores are means over; `meaning`: what targets are
     called.
     """
@@ -67,6 +68,9 @@ def draw_gallery(
             rows = rows[rows["fold"] == number]
         else:
             means_over.append(f"the models of {len(folds)} folds")
+    if run.manifest.kind == PAIR:
+        run = open_networks(run)[0]
+        means_over.append("two networks, of which the heat maps show the first")
     gallery = replace(gallery, means_over=tuple(means_over))
     if run.manifest.kind != KIND:
         return replace(gallery, cam_missing=f"{run.path} holds no network")

@@ -14,6 +14,7 @@ from classifier.run_folder import (
     KIND,
     MEND,
     METADATA,
+    PAIR,
     PREDICTIONS,
     VALIDATION,
     open_run,
@@ -94,7 +95,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
 
 def _read_run(path: Path) -> pd.DataFrame:
     """PREDICTIONS in a run's folder."""
-    return _checked(read_predictions(open_run(path.parent, (KIND, FOLDS, METADATA))), path)
+    return _checked(read_predictions(open_run(path.parent, (KIND, PAIR, FOLDS, METADATA))), path)
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:

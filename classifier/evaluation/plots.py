@@ -80,6 +80,18 @@ def draw_plots(
     """
     folder.mkdir(exist_ok=True)
     _curves(folder / "curves.png", course, title)
+    draw_part_plots(folder, predictions, metrics, title, one)
+
+
+def draw_part_plots(
+    folder: Path,
+    predictions: pd.DataFrame,
+    metrics: dict[str, dict[str, Any]],
+    title: str,
+    one: str,
+) -> None:
+    """Write roc.png and pr.png, arguments as of `draw_plots`."""
+    folder.mkdir(exist_ok=True)
     parts = {part: figures for part, figures in metrics.items() if figures["auc"] is not None}
     for name, kind in KINDS.items():
         figure, axes = _square(kind)

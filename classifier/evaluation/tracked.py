@@ -15,6 +15,7 @@ from classifier.run_folder import (
     KIND,
     MEND,
     METADATA,
+    PAIR,
     open_run,
     read_meaning,
     read_metrics,
@@ -78,7 +79,7 @@ def track_whole(out: Path, options: Any, labels: Mapping[str, Any], rows: pd.Dat
 
     `options`: of the command; `labels`: by which it is told; `rows`: predictions of all parts.
     """
-    sealed = open_run(out, (KIND, FOLDS, METADATA))
+    sealed = open_run(out, (KIND, PAIR, FOLDS, METADATA))
     config, group = config_of(options), f"{labels['dataset']}-{labels['model']}"
     about = About("train", config, group, labels, None, sealed.manifest.inputs)
     meaning = read_meaning(sealed) or TargetMeaning()

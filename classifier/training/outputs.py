@@ -17,6 +17,7 @@ from classifier.evaluation.plots import Course, draw_plots, title_of
 from classifier.model.classifier import Classifier
 from classifier.records import (
     VERSION,
+    DecisionsRecord,
     MetricsRecord,
     ModelRecord,
     PoolFacts,
@@ -111,8 +112,7 @@ def model_record(
 ) -> ModelRecord:
     """`model.json`; temperature and thresholds are chosen on the validation rows."""
     rows, target = predictions[predictions["part"] == "val"], setup.target
-    truth, score = rows["target"].to_numpy(), rows["score"].to_numpy()
-    thresholds, class_temperature = operating_points.choose_thresholds(truth, score), None
+    chosen, class_temperature = decisions(rows), None
     if target.name == "diagnosis":
         known = rows[rows["diagnosis"].isin(target.classes)]
         class_temperature = calibration.fit_class_temperature(
@@ -129,11 +129,21 @@ def model_record(
         look=setup.dataset.info.look,
         mean=mean,
         std=std,
-        temperature=calibration.fit_temperature(truth, score),
+        temperature=chosen.temperature,
         class_temperature=class_temperature,
-        thresholds=Thresholds(**thresholds) if thresholds else None,
+        thresholds=chosen.thresholds,
         columns=tuple(setup.metadata.encoder.describe()) if setup.metadata else (),
         likeness=reference.about if reference else None,
+    )
+
+
+def decisions(rows: pd.DataFrame) -> DecisionsRecord:
+    """Temperature and thresholds that suit validation rows."""
+    truth, score = rows["target"].to_numpy(), rows["score"].to_numpy()
+    thresholds = operating_points.choose_thresholds(truth, score)
+    return DecisionsRecord(
+        temperature=calibration.fit_temperature(truth, score),
+        thresholds=Thresholds(**thresholds) if thresholds else None,
     )
 
 

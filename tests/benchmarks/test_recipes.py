@@ -88,26 +88,26 @@ def datasets(tmp_path_factory):
 @pytest.mark.slow
 def test_two_recipes_and_their_mean_over_all_folds(datasets, tmp_path, monkeypatch, capsys):
     small = "--backbone vanilla-cnn --weights none --frozen 1 --size 32 --epochs 1 --batch 16"
-    for name in ("default", "other-clinics"):
+    for name in ("own-clinic", "other-clinics"):
         monkeypatch.setitem(recipes.FITS, name, small)
     monkeypatch.setattr(recipes, "as_published", lambda *_: {})
     runs, out = tmp_path / "runs", tmp_path / "recipes.json"
     common = {"data": datasets / "own", "fold": "all", "external": (f"there={datasets / 'there'}",)}
     common |= {"runs": runs, "out": out}
-    both = "default+other-clinics"
-    with pytest.raises(UserError, match="is not finished; give --names default before it"):
+    both = "own-clinic+other-clinics"
+    with pytest.raises(UserError, match="is not finished; give --names own-clinic before it"):
         recipes.main(recipes.Options(names=(both,), **common))
-    recipes.main(recipes.Options(names=("default",), **common))
-    recipes.main(recipes.Options(names=("default", "other-clinics", both), **common))
+    recipes.main(recipes.Options(names=("own-clinic",), **common))
+    recipes.main(recipes.Options(names=("own-clinic", "other-clinics", both), **common))
     cells = {cell["recipe"]: cell for cell in json.loads(out.read_text())["cells"]}
-    assert set(cells) == {"default", "other-clinics", both}
+    assert set(cells) == {"own-clinic", "other-clinics", both}
     for cell in cells.values():
         assert cell["parts"]["oof"]["auc"]["value"] is not None
         assert set(cell["elsewhere"]["there"]) == {"tuned", "reported"}
     assert "there: tuned " in capsys.readouterr().out
     config = runs / "other-clinics-foldall"
     assert "tta: clinics" in (config / "config.yaml").read_text()
-    words = tuple(f"{name[0]}={runs / name}-foldall" for name in ("default", "other-clinics"))
+    words = tuple(f"{name[0]}={runs / name}-foldall" for name in ("own-clinic", "other-clinics"))
     for part, count in (("oof", 90), ("external/there", 40)):
         csv = tmp_path / f"{part.replace('/', '-')}.csv"
         record = blend(BlendOptions(csv, (words,), part, overwrite=True, tracking="none"))

@@ -12,7 +12,7 @@ from classifier.evaluation.calls import call
 from classifier.options import TrainOptions
 from classifier.predict import PredictOptions, predict
 from classifier.train import train
-from classifier.trained import load_trained
+from classifier.trained import load_folds, load_trained
 from classifier.training import outputs
 from data.images.decoding import Preprocessing, decode
 from data.store import Look, write_dataset
@@ -229,9 +229,10 @@ def test_calls_are_those_of_the_stored_threshold(options, run, at):
 
 
 def test_without_a_threshold_there_are_no_calls(run):
-    trained = load_trained(run)
-    bare = dataclasses.replace(trained, about=trained.about.model_copy(update={"thresholds": None}))
-    assert call(np.zeros((1, 3)), [bare], "youden") is None
+    (model,) = load_folds(run)
+    bare = model.decisions.model_copy(update={"thresholds": None})
+    found = call(np.zeros((1, 3)), [dataclasses.replace(model, decisions=bare)], "youden")
+    assert found is None
 
 
 def test_the_command_line(options, capsys, monkeypatch):

@@ -17,7 +17,7 @@ from classifier.evaluation import calibration, operating_points
 from classifier.options import TrainOptions, command
 from classifier.run_folder import open_run
 from classifier.train import train
-from classifier.training import outputs, run
+from classifier.training import outputs, several
 from classifier.training.loop import Loop
 from data import prepare
 from data.pool import write_pool
@@ -39,7 +39,7 @@ class Killed(BaseException):
 @pytest.fixture(autouse=True)
 def no_plots(monkeypatch):
     monkeypatch.setattr(outputs, "draw_plots", lambda *_: None)
-    monkeypatch.setattr(run, "draw_fold_plots", lambda *_: None)
+    monkeypatch.setattr(several, "draw_fold_plots", lambda *_: None)
 
 
 @pytest.fixture
