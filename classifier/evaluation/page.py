@@ -85,7 +85,7 @@ def render(
         name=sealed.path.resolve().name,
         config=config,
         facts=facts,
-        made=synthetic_facts(config, facts, result["target"]),
+        made=synthetic_facts(config, facts, result["target"]) | _networks(config),
         curves=embedded("png", sealed.bytes(CURVES)) if sealed.has(CURVES) else None,
         scale=scale(),
         result=result,
@@ -144,6 +144,12 @@ def synthetic_facts(
         seed = "" if pool["seed"] is None else f", seed {pool['seed']}"
         made["pool"] += f" ({pool['id'][:12]}, of kind {pool['kind']}{seed})"
     return made
+
+
+def _networks(config: dict[str, Any]) -> dict[str, str]:
+    """That scores are of two networks, and what the second has otherwise."""
+    other = config.get("beside")
+    return {"scores": f"mean of two networks, one with {', '.join(other)}"} if other else {}
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -122,6 +122,7 @@ def test_it_is_evaluated_and_cannot_be_exported(run, tmp_path):
     )
     page = (tmp_path / "e" / "evaluation.html").read_text()
     assert "two networks, of which the heat maps show the first" in page
+    assert "mean of two networks, one with augment=strong-colour, tta=clinics" in page
     with pytest.raises(UserError, match="give a run of one fold and one network"):
         export(ExportOptions(run, tmp_path / "m.onnx"))
 
