@@ -35,7 +35,10 @@ THINGS = {
         *("upsample", "sampler", "class_weights", "positive_weight", "miss_cost"),
     ),
     "how training images are varied": ("augment", "cutmix", "mixup", "mixstyle", "views"),
-    "the network": ("backbone", "weights", "frozen", "batch_norm", "head", "dropout", "metadata"),
+    "the network": (
+        *("backbone", "weights", "frozen", "batch_norm", "head", "dropout", "metadata"),
+        "beside",
+    ),
     "the loss": ("loss", "gamma", "alpha", "label_smoothing"),
 }
 
@@ -232,11 +235,6 @@ def _arm(path: Path, experiment: Experiment, name: str, shared: dict[str, Any]) 
     _refuse(path, f"arm {name}", own)
     given = {key: own.pop(key) for key in SOURCE_KEYS if key in own}
     options = from_mapping(ClassifierOptions, shared | own, where)
-    if options.choice.beside:
-        raise UserError(
-            f"{where}: beside: a training of an experiment is of one network; leave it out, or "
-            "take the recipe of one of the two (own-clinic or other-clinics in place of default)"
-        )
     if parse_share(f"{where}: synthetic", options.training_set.synthetic) == 0:
         if given:
             raise UserError(

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from pydantic import ConfigDict
 
+from classifier.options import pair
 from classifier.training.loop import Loop
 from classifier.training.setup import build_model
 from classifier.training.setup import resolve as resolve_setup
@@ -218,25 +219,29 @@ def _training_seconds(
     for name in dict.fromkeys(trial.arm.name for trial in trials):
         own = [trial for trial in trials if trial.arm.name == name]
         asked = replace(trial_options(own[0], dataset.path), synthetic="0", synthetic_only=False)
-        setup = resolve_setup(replace(asked, device=options.compute.device, tracking="none"))
-        compute = device.resolve(options.compute.device, options.compute.precision)
-        loop = Loop(setup, build_model(setup)[0], compute, FeatureCache(), folder)
-        steps, chosen = setup.options.steps, setup.options
-        alike = (setup.spec, chosen.augmentation, steps.batch, steps.accumulate)
-        if alike not in measured:
-            measured[alike] = _measure(loop)
-        a_view, a_step = measured[alike]
-        total += len(own) * loop.total * a_step
+        asked = replace(asked, device=options.compute.device, tracking="none")
         sets = {"": len(dataset.table)}
         sets |= {pool: sizes[pool] for trial in own for pool in pool_names(trial)}
-        for name, images in sets.items():  # all views once where they are kept, else to be scored
-            views = chosen.augmentation.n_views if loop.batches.keeps else 0
-            plain = 0 if name else 1 if loop.trunk.pure else len(own)
-            if (alike, name) not in looked_at:
-                total += a_view * images * (views + plain)
-            looked_at.add((alike, name))
-        weights = max(weights, sum(p.numel() * 4 for p in loop.model.parameters()))
-        where = str(compute)
+        of_arm = 0
+        for network in pair(asked).values() if asked.choice.beside else (asked,):
+            setup = resolve_setup(network)
+            compute = device.resolve(options.compute.device, options.compute.precision)
+            loop = Loop(setup, build_model(setup)[0], compute, FeatureCache(), folder)
+            steps, chosen = setup.options.steps, setup.options
+            alike = (setup.spec, chosen.augmentation, steps.batch, steps.accumulate)
+            if alike not in measured:
+                measured[alike] = _measure(loop)
+            a_view, a_step = measured[alike]
+            total += len(own) * loop.total * a_step
+            for name, images in sets.items():  # all views once where kept, else to be scored
+                views = chosen.augmentation.n_views if loop.batches.keeps else 0
+                plain = 0 if name else 1 if loop.trunk.pure else len(own)
+                if (alike, name) not in looked_at:
+                    total += a_view * images * (views + plain)
+                looked_at.add((alike, name))
+            of_arm += sum(p.numel() * 4 for p in loop.model.parameters())
+            where = str(compute)
+        weights = max(weights, of_arm)
     return total, weights, where
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from classifier.evaluation.likeness import mean_facts, sentence
 from classifier.run_folder import COLUMNS as SCORE_COLUMNS
-from classifier.run_folder import read_facts, read_metrics
+from classifier.run_folder import KIND, PAIR, open_networks, read_facts, read_metrics
 from data.grouping import count_ids
 from data.pool import load_pool
 from data.pool_quality import FindingRecord
@@ -167,7 +167,7 @@ def write_results(
 def finished_trial(folder: Path) -> Sealed:
     """The folder of a trial. Raises UserError where it is not finished or damaged."""
     mend = "remove that folder, then --resume trains it again"
-    return open_sealed(folder, "classifier", f"{folder}: no finished trial there; {mend}", mend)
+    return open_sealed(folder, (KIND, PAIR), f"{folder}: no finished trial there; {mend}", mend)
 
 
 def trial_table(out: Path, trials: list[Trial], gone: set[str]) -> pd.DataFrame:
@@ -191,11 +191,12 @@ def trial_table(out: Path, trials: list[Trial], gone: set[str]) -> pd.DataFrame:
             rows.append(row)
             continue
         sealed = finished_trial(out / trial.name)
-        metrics, facts = read_metrics(sealed), read_facts(sealed)
+        metrics = read_metrics(sealed)
+        facts = [read_facts(network) for network in open_networks(sealed)]
         row |= {
             "status": "done",
-            "seconds": facts.training_seconds,
-            "leaky": facts.leaky is not None,
+            "seconds": sum(each.training_seconds for each in facts),
+            "leaky": any(each.leaky is not None for each in facts),
             "auc_val": metrics["val"]["auc"],
         }
         for part, values in metrics.items():
@@ -245,13 +246,14 @@ def _learning_curve(
 
 def _overlaps(out: Path, trials: list[Trial]) -> dict[str, dict[str, Any]]:
     """What external sets have in common with the dataset: the same for every trial."""
-    facts = read_facts(finished_trial(out / trials[0].name))
+    facts = read_facts(open_networks(finished_trial(out / trials[0].name))[0])
     return {name: one.model_dump(mode="json") for name, one in facts.overlaps.items()}
 
 
 def _likeness(out: Path, trials: list[Trial]) -> dict[str, dict[str, Any]]:
     """How unlike the training images the external sets are, and it in words: means over trials."""
-    found = [read_facts(finished_trial(out / trial.name)).likeness for trial in trials]
+    networks = [each for t in trials for each in open_networks(finished_trial(out / t.name))]
+    found = [read_facts(network).likeness for network in networks]
     names = [name for name in found[0] if name.startswith("external/")]
     means = {name: mean_facts([of[name] for of in found if name in of]) for name in names}
     return {

@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from classifier.run_folder import open_run
-from classifier.trained import load_trained
+from classifier.trained import load_folds
 from data.pool import load_pool
 from dermsynth.device import Compute
 from dermsynth.manifest import is_finished
@@ -80,7 +79,7 @@ def _score(
     """AUC of benign synthetic images against the fold's benign test images."""
     if trial is None:
         return None
-    trained = load_trained(open_run(out / trial.name))
+    (model,) = load_folds(out / trial.name)
     gan_seed = predictions["gan_seed"]
     generator = gan_seed.isna() if trial.gan_seed is None else gan_seed == trial.gan_seed
     tested = predictions[
@@ -91,9 +90,10 @@ def _score(
         & (predictions["test_set"] == "test")
         & (predictions["target"] == 0)
     ]
-    at_once = trained.model.spec.at_once
+    at_once = model.networks[0].model.spec.at_once
     scores = [
-        trained.scores(images[at : at + at_once], compute) for at in range(0, len(images), at_once)
+        model.scores(images[at : at + at_once], compute, "tested")
+        for at in range(0, len(images), at_once)
     ]
     return shortcut_score(
         np.concatenate(scores), tested["score"].to_numpy(), tested["group"].to_numpy()

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from classifier.options import TrainOptions as ClassifierOptions
+from classifier.run_folder import KIND as CLASSIFIER
+from classifier.run_folder import PAIR
 from classifier.training.training_set import needed_images
 from data.phantom.config import PhantomPoolOptions, Quality
 from data.pool import load_pool
@@ -29,9 +31,13 @@ from gan.options import TrainOptions as GanOptions
 if TYPE_CHECKING:
     from classifier.training.trunk_cache import FeatureCache
 
-GENERATOR, POOL, EVALUATION, CLASSIFIER = "generator", "pool", "generator-evaluation", "classifier"
+GENERATOR, POOL, EVALUATION = "generator", "pool", "generator-evaluation"
 AUDITED = 200  # benign images of a generator that are made to be scored
-INPUT_NAMES = {(EVALUATION, "pool"): "subject", (CLASSIFIER, "benign_pool"): "benign pool"}
+INPUT_NAMES = {
+    (EVALUATION, "pool"): "subject",
+    (CLASSIFIER, "benign_pool"): "benign pool",
+    (PAIR, "benign_pool"): "benign pool",
+}
 
 
 @dataclass(frozen=True)
@@ -301,9 +307,10 @@ def _training(trial: Trial, given: _Given) -> Task:
     labels = {"arm": trial.arm.name, "tested_fold": trial.split.number, "seed": trial.seed}
     labels |= {"gan_seed": trial.gan_seed}
     source, pools = trial.arm.source, pool_names(trial)
+    kind = PAIR if options.choice.beside else CLASSIFIER
     if source is None or source.pool in SAMPLERS or source.pool == "gan":
         links = dict(zip(("pool", "benign_pool"), pools, strict=False))
-        return Task(trial.name, CLASSIFIER, tuple(pools), options, inputs, links, labels)
+        return Task(trial.name, kind, tuple(pools), options, inputs, links, labels)
     pool = Path(pools[0])
     inputs["pool"] = load_pool(pool).as_input
-    return Task(trial.name, CLASSIFIER, (), replace(options, pool=pool), inputs, labels=labels)
+    return Task(trial.name, kind, (), replace(options, pool=pool), inputs, labels=labels)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from classifier.model.weights import weights_input
+from classifier.run_folder import PAIR, open_networks
 from dermsynth import __version__
 from dermsynth.errors import UserError
 from dermsynth.files import sha256
@@ -123,6 +124,10 @@ def _copy(source: Sealed, work: Path) -> None:
         if not same or (entry.sha256 is not None and sha256(target) != entry.sha256):
             raise source.damaged(name)
     _link(source.path / NAME, work / NAME)
+    if source.manifest.kind == PAIR:
+        for network in open_networks(source):
+            (work / network.path.name).mkdir()
+            _copy(network, work / network.path.name)
 
 
 def _link(source: Path, target: Path) -> None:
