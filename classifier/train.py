@@ -2,7 +2,8 @@
 
 Writes config.yaml, metrics.jsonl, metrics.json, predictions.parquet, model.safetensors and plots
 to the run's folder. The checkpoint with the best validation figure is the one that is tested, once.
-`--fold all` trains a model a fold, in FOLDER/fold0 and so on, and pools what they predict.
+`--fold all` trains a model a fold, in FOLDER/fold0 and so on, and pools what they predict;
+`--beside NAME=VALUE` a second network that differs in these, in FOLDER/second: scores are means.
 `--config default` repeats a published recipe, of classifier/recipes or of a file.
 Several GPUs: `torchrun --nproc-per-node N -m classifier.train` with the same options.
 """
