@@ -106,9 +106,14 @@ def _parts(options: TrainOptions, kind: str) -> dict[str, TrainOptions]:
         folds = sorted(known - {options.task.test_fold})
         parts = {fold_name(fold): replace(options, fold=fold) for fold in folds}
     return {
-        name: replace(one, out=out / name, resume=can_resume(out / name), overwrite=False)
+        name: replace(one, out=out / name, resume=_goes_on(options, out / name), overwrite=False)
         for name, one in parts.items()
     }
+
+
+def _goes_on(options: TrainOptions, folder: Path) -> bool:
+    """Whether one of its runs is gone on with: what is to be overwritten lies there, too."""
+    return options.run.resume and can_resume(folder)
 
 
 def _check(options: TrainOptions) -> None:
@@ -117,7 +122,7 @@ def _check(options: TrainOptions) -> None:
         out = options.run.out
         for name, one in pair(options).items():
             folder = None if out is None else out / name
-            again = folder is not None and can_resume(folder)
+            again = folder is not None and _goes_on(options, folder)
             _check(replace(one, out=folder, resume=again, overwrite=False))
         return
     again, folder = options.run.resume, options.run.out

@@ -170,6 +170,15 @@ def test_all_folds_have_two_networks_each(settings, run, tmp_path):
     assert [check.faults for check in verify(out)] == [[]] * 10
 
 
+def test_another_run_in_its_place_has_nothing_of_the_first(settings, tmp_path):
+    options = replace(settings, epochs=1, out=tmp_path / "run")
+    train(options)
+    with pytest.raises(UserError, match="exists already"):
+        train(options)
+    changed = train(replace(options, seed=7, overwrite=True))
+    assert changed == train(replace(options, seed=7, out=tmp_path / "other"))
+
+
 def test_a_leak_of_either_marks_the_whole(settings, tiny, tmp_path):
     found = train(
         replace(
