@@ -141,7 +141,12 @@ def _run(
     members = _parts(options, kind)
     for name, one in members.items():
         print(f"\n{name} of {len(members)}: {one.run.out}")
-        found[name] = train(one)
+        try:
+            found[name] = train(one)
+        except KeyboardInterrupt as stop:  # of which a part says how it alone would go on
+            where = f"{said}; " if (said := str(stop).partition(";")[0]) else ""
+            way_on = f"to go on, give the same command with --out {run.out} --resume"
+            raise KeyboardInterrupt(where + way_on) from None
         sealed = open_run(run.path / name)
         frames.append(read_predictions(sealed))
         parts[name] = sealed.identity.id

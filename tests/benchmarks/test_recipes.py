@@ -107,7 +107,7 @@ def test_two_recipes_and_their_mean_over_all_folds(datasets, tmp_path, monkeypat
     assert "there: tuned " in capsys.readouterr().out
     config = runs / "other-clinics-foldall"
     assert "tta: clinics" in (config / "config.yaml").read_text()
-    words = tuple(f"{name[0]}={runs / name}-foldall" for name in ("own-clinic", "other-clinics"))
+    words = tuple(f"{name[:2]}={runs / name}-foldall" for name in ("own-clinic", "other-clinics"))
     for part, count in (("oof", 90), ("external/there", 40)):
         csv = tmp_path / f"{part.replace('/', '-')}.csv"
         record = blend(BlendOptions(csv, (words,), part, overwrite=True, tracking="none"))

@@ -157,6 +157,25 @@ def test_a_stopped_run_goes_on_and_another_network_is_refused(
         open_networks(open_run(out))
 
 
+def test_a_stop_says_how_the_whole_goes_on(settings, tmp_path, monkeypatch):
+    from classifier.training.loop import Loop
+
+    step, out = Loop.step, tmp_path / "all"
+
+    def stops(self, number):
+        if number == 3:
+            self._stop(3)
+        return step(self, number)
+
+    monkeypatch.setattr(Loop, "step", stops)
+    with pytest.raises(KeyboardInterrupt) as stop:
+        train(replace(settings, fold="all", out=out))
+    way_on = f"to go on, give the same command with --out {out} --resume"
+    assert str(stop.value) == f"stopped at step 3 of 8; {way_on}"
+    monkeypatch.setattr(Loop, "step", step)
+    train(replace(settings, fold="all", out=out, resume=True))
+
+
 def test_all_folds_have_two_networks_each(settings, run, tmp_path):
     out = tmp_path / "all"
     metrics = train(replace(settings, fold="all", epochs=2, out=out))
