@@ -49,15 +49,7 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     from classifier.evaluation.parts import named_externals, read_run
     from classifier.evaluation.summary import summarise
     from classifier.evaluation.tracked import track_evaluation
-    from classifier.run_folder import (
-        EVALUATION,
-        FOLDS,
-        KIND,
-        METADATA,
-        PAIR,
-        open_run,
-        read_meaning,
-    )
+    from classifier.run_folder import EVALUATION, METADATA, RUNS, open_run, read_meaning
     from classifier.tta import view_count
     from data.store import TargetMeaning
     from dermsynth.files import write_json, write_text
@@ -67,7 +59,7 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     from dermsynth.progress import waiting
 
     check_bounds(options)
-    sealed = open_run(options.run, (KIND, PAIR, FOLDS, METADATA))
+    sealed = open_run(options.run, RUNS)
     out = options.out or options.run / "evaluation"
     check_replaceable(out, EVALUATION, options.overwrite)
     places = named_externals(sealed, options.external)

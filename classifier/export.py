@@ -37,7 +37,7 @@ def export(options: ExportOptions) -> float:
     # imported here: --help does not wait for torch
     from classifier import onnx_graph
     from classifier.evaluation.tracked import track_export
-    from classifier.run_folder import FOLDS, KIND, METADATA, PAIR, WEIGHTS, open_run
+    from classifier.run_folder import KIND, RUNS, WEIGHTS, open_run
     from classifier.trained import load_trained
     from dermsynth.files import write_bytes
 
@@ -46,7 +46,7 @@ def export(options: ExportOptions) -> float:
     if options.out.suffix != ".onnx":
         raise UserError(f"--out {options.out}: expected a name that ends in .onnx")
     check_free(options.out, options.overwrite)
-    sealed = open_run(options.run, (KIND, PAIR, FOLDS, METADATA))
+    sealed = open_run(options.run, RUNS)
     if sealed.manifest.kind != KIND:
         raise UserError(
             f"--run {options.run}: holds no {WEIGHTS}; give a run of one fold and one network by "

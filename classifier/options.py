@@ -44,6 +44,7 @@ Blocks = Annotated[int, Between(0, 1000)]
 Views = Annotated[int, Between(0, 1000)]
 OneOrMore = Annotated[int, Between(1, 100_000)]
 TestViews = OneOrMore | Literal["clinics"]
+ScoredViews = TestViews | Literal["tested"]  # as the run was tested
 Epochs = Annotated[int, Between(0, 100_000)]
 Rate = Annotated[float, Between(0, 10)]  # of learning
 RateAboveZero = Annotated[float, Between(0, 10, above=True)]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from classifier.options import TestViews
+from classifier.options import ScoredViews
 from dermsynth import cli
 from dermsynth.files import check_free, write_text
 from dermsynth.options import ComputeOptions, TrackingMode, check_bounds
@@ -33,7 +33,7 @@ class PredictOptions:
     run: Path  # run folder of classifier.train
     data: Path  # prepared dataset, a folder of images, or an image file
     out: Path  # CSV file to write
-    tta: TestViews | Literal["tested"] = "tested"  # views an image, averaged: 1, 8 (flips, turns),
+    tta: ScoredViews = "tested"  # views an image, averaged: 1, 8 (flips, turns),
     # more, clinics (8 others), or as the run was tested
     at: Operating = "youden"  # the threshold of the calls, as chosen on validation
     on_error: Literal["fail", "skip"] = "fail"  # images that cannot be read: stop, or list them

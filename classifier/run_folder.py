@@ -23,6 +23,8 @@ from dermsynth.manifest import Sealed, open_sealed
 
 KIND, METADATA = "classifier", "metadata-classifier"
 FOLDS, PAIR = "classifier-folds", "classifier-pair"  # made of runs: a fold each, two networks
+OF_IMAGES = (KIND, PAIR, FOLDS)  # kinds of runs that hold networks
+RUNS = (*OF_IMAGES, METADATA)
 EVALUATION = "classifier-evaluation"
 WEIGHTS, MODEL, METRICS, RUN = "model.safetensors", "model.json", "metrics.json", "run.json"
 DECISIONS = "decisions.json"  # of two networks, what model.json has of one
@@ -34,13 +36,13 @@ VALIDATION = ("val", "oof")  # its part that models are not trained on; oof: out
 MEND = "train it again"
 
 
-def open_run(run: Path, kinds: tuple[str, ...] = (KIND, PAIR, FOLDS)) -> Sealed:
+def open_run(run: Path, kinds: tuple[str, ...] = OF_IMAGES) -> Sealed:
     """The folder of a finished run. Raises UserError where there is none of these kinds."""
     absent = f"--run {run}: no finished run there; train one: `python -m classifier.train`"
     if (run / manifest.NAME).exists():
         there, train = manifest.read_manifest(run, MEND), "`python -m classifier.train"
         absent = f"Give the folder of a run, or train one: {train}`"
-        if there.kind in (KIND, PAIR, FOLDS) and not there.finished:
+        if there.kind in OF_IMAGES and not there.finished:
             absent = f"Go on with {train} --config {run}/config.yaml --out {run} --resume`"
     return open_sealed(run, kinds, absent, MEND)
 

@@ -3,14 +3,13 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 
 from classifier.model.classifier import Classifier, ModelSpec
 from classifier.model.metadata_inputs import MetadataInputs, load_metadata_inputs
-from classifier.options import AugmentName, TestViews
+from classifier.options import AugmentName, ScoredViews, TestViews
 from classifier.records import VERSION, DecisionsRecord, ModelRecord
 from classifier.run_folder import (
     DECISIONS,
@@ -69,7 +68,7 @@ class Trained:
         self,
         images: np.ndarray,
         compute: Compute,
-        tta: TestViews | Literal["tested"] = 1,
+        tta: ScoredViews = 1,
         dataset: Dataset | None = None,
         rows: np.ndarray | None = None,
     ) -> np.ndarray:
@@ -102,7 +101,7 @@ class FoldModel:
         self,
         images: np.ndarray,
         compute: Compute,
-        tta: TestViews | Literal["tested"],
+        tta: ScoredViews,
         dataset: Dataset | None = None,
         rows: np.ndarray | None = None,
     ) -> np.ndarray:

@@ -28,8 +28,7 @@ def pool(frames: list[pd.DataFrame]) -> pd.DataFrame:
     Raises UserError naming the images where a fold or an image comes twice, where a part has other
     images or targets in one fold than in another, and where scores are not finite.
     """
-    leaky = any("leaky" in frame and frame["leaky"].any() for frame in frames)
-    frames = [frame.drop(columns="leaky", errors="ignore") for frame in frames]
+    frames, leaky = _without_leaks(frames)
     names = _check(frames)
     frames = [
         frame.assign(rank=frame.groupby("part")["score"].transform(percentile)) for frame in frames
@@ -50,8 +49,7 @@ def average(frames: list[pd.DataFrame], names: list[str]) -> pd.DataFrame:
     Where one's are means over views and another's are not, the other's are of plain images.
     `names`: of the networks. Raises UserError as `pool`.
     """
-    leaky = any("leaky" in frame and frame["leaky"].any() for frame in frames)
-    frames = [frame.drop(columns="leaky", errors="ignore") for frame in frames]
+    frames, leaky = _without_leaks(frames)
     if any(PLAIN_SCORE in frame for frame in frames):
         frames = [
             frame if PLAIN_SCORE in frame else frame.assign(**{PLAIN_SCORE: frame["score"]})
@@ -122,6 +120,12 @@ def _check(frames: list[pd.DataFrame]) -> list[str]:
             raise UserError(f"{names[-1]} comes twice; pool every fold once")
     _check_alike(frames, names)
     return names
+
+
+def _without_leaks(frames: list[pd.DataFrame]) -> tuple[list[pd.DataFrame], bool]:
+    """Frames without their column `leaky`, and whether it says so of any."""
+    leaky = any("leaky" in frame and frame["leaky"].any() for frame in frames)
+    return [frame.drop(columns="leaky", errors="ignore") for frame in frames], leaky
 
 
 def _check_alike(frames: list[pd.DataFrame], names: list[str]) -> None:

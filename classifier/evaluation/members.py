@@ -10,12 +10,9 @@ import pandas as pd
 from classifier.evaluation.cross_validation import percentile
 from classifier.run_folder import (
     COLUMNS,
-    FOLDS,
-    KIND,
     MEND,
-    METADATA,
-    PAIR,
     PREDICTIONS,
+    RUNS,
     VALIDATION,
     open_run,
     read_predictions,
@@ -95,7 +92,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
 
 def _read_run(path: Path) -> pd.DataFrame:
     """PREDICTIONS in a run's folder."""
-    return _checked(read_predictions(open_run(path.parent, (KIND, PAIR, FOLDS, METADATA))), path)
+    return _checked(read_predictions(open_run(path.parent, RUNS)), path)
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:

@@ -10,16 +10,7 @@ from PIL import Image
 
 from classifier.evaluation.error_gallery import failures
 from classifier.evaluation.parts import Part
-from classifier.run_folder import (
-    FOLDS,
-    KIND,
-    MEND,
-    METADATA,
-    PAIR,
-    open_run,
-    read_meaning,
-    read_metrics,
-)
+from classifier.run_folder import MEND, RUNS, open_run, read_meaning, read_metrics
 from data.store import TargetMeaning
 from dermsynth import manifest
 from dermsynth.files import sha256
@@ -79,13 +70,14 @@ def track_whole(out: Path, options: Any, labels: Mapping[str, Any], rows: pd.Dat
 
     `options`: of the command; `labels`: by which it is told; `rows`: predictions of all parts.
     """
-    sealed = open_run(out, (KIND, PAIR, FOLDS, METADATA))
+    sealed = open_run(out, RUNS)
     config, group = config_of(options), f"{labels['dataset']}-{labels['model']}"
     about = About("train", config, group, labels, None, sealed.manifest.inputs)
     meaning = read_meaning(sealed) or TargetMeaning()
     with Report(out, config["tracking"], about) as report:
         metrics = read_metrics(sealed)
-        report.summary(val_auc=metrics.get("val_mean", {}).get("auc"))  # what sweeps go by
+        validation = metrics.get("val_mean") or metrics.get("val", {})
+        report.summary(val_auc=validation.get("auc"))  # what sweeps go by
         for part, figures in metrics.items():
             report.summary(**_flat(part, figures))
             of_part = rows[rows["part"] == part]

@@ -7,7 +7,7 @@ from typing import Any
 
 from classifier.model.weights import weights_input
 from classifier.options import TrainOptions
-from classifier.run_folder import CHECKPOINT, FOLDS, KIND, PAIR
+from classifier.run_folder import CHECKPOINT, KIND, OF_IMAGES
 from data.pool import KIND as POOL
 from data.pool import load_pool
 from data.store import KIND as DATASET
@@ -40,7 +40,7 @@ def earlier(options: TrainOptions) -> Manifest:
         raise UserError("--resume: give the run's folder with --out")
     path = resumable(out)
     before = read_manifest(path, ELSEWHERE)
-    if before.kind not in (KIND, PAIR, FOLDS):
+    if before.kind not in OF_IMAGES:
         raise UserError(f"--resume: {path} is a {before.kind}, not a classifier's run")
     return before
 

@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from classifier.evaluate import EvaluateOptions, evaluate
-from classifier.evaluation import calibration, operating_points
+from classifier.evaluation import calibration, operating_points, tracked
 from classifier.export import ExportOptions, export
 from classifier.options import TrainOptions, pair
 from classifier.predict import PredictOptions, predict
@@ -187,6 +187,13 @@ def test_all_folds_have_two_networks_each(settings, run, tmp_path):
     means = np.mean([fold.loc[there.index, "score"] for fold in folds], axis=0)
     np.testing.assert_allclose(there["score"], means)
     assert [check.faults for check in verify(out)] == [[]] * 10
+
+
+def test_sweeps_are_told_its_validation_auc(settings, tmp_path, monkeypatch):
+    told = {}
+    monkeypatch.setattr(tracked.Report, "summary", lambda _, **values: told.update(values))
+    metrics = train(replace(settings, epochs=1, out=tmp_path / "run"))
+    assert told["val_auc"] == metrics["val"]["auc"]
 
 
 def test_another_run_in_its_place_has_nothing_of_the_first(settings, tmp_path):
