@@ -122,7 +122,8 @@ class RunFolder:
 
     def changed(self, names: tuple[str, ...]) -> list[str]:
         """Which of these options are not as they were before, as `name: was 5, now 6`."""
-        return _differences(self.before, self.options, names) if self.before else []
+        found = changes(self.before, self.options) if self.before else {}
+        return [line for name, line in found.items() if name in names]
 
     def loosen(self, *keep: str) -> None:
         """Go on in a finished run: what is in `keep` can be read meanwhile."""
@@ -219,24 +220,29 @@ def _check_resumable(
 ) -> None:
     if before.kind != kind:
         raise UserError(f"--resume: {path} is a {before.kind}, not a {kind}")
-    names = tuple(name for name in options if name not in (*NEVER_COMPARED, *may_change))
-    if changes := _differences(before, options, names):
-        lines = "".join(f"\n  {line}" for line in changes)
+    free = (*NEVER_COMPARED, *may_change)
+    if lines := [
+        f"\n  {line}" for name, line in changes(before, options).items() if name not in free
+    ]:
         raise UserError(
-            f"--resume {path}: options changed; give the same ones or a new --out{lines}"
+            f"--resume {path}: options changed; give the same ones or a new --out{''.join(lines)}"
         )
     manifest.check_same(
         before.inputs, inputs, f"--resume {path}", "start a new run in another --out"
     )
 
 
-def _differences(before: Manifest, options: dict[str, Any], names: tuple[str, ...]) -> list[str]:
+def changes(before: Manifest, options: Mapping[str, Any]) -> dict[str, str]:
+    """Options that are not as a run's earlier start had them, as `name: was 5, now 6`, by name.
+
+    One that did not exist then is as it was where it is off: None, False, zero, empty.
+    """
     old = before.options
-    return [
-        f"{name}: was {old.get(name)}, now {options[name]}"
-        for name in names
-        if old.get(name) != options[name]
-    ]
+    return {
+        name: f"{name}: was {old.get(name)}, now {value}"
+        for name, value in options.items()
+        if (old[name] != value if name in old else value)
+    }
 
 
 # --- where things lie ----------------------------------------------------------------------------

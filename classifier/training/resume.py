@@ -14,7 +14,7 @@ from data.store import KIND as DATASET
 from data.store import load_table
 from dermsynth import checkpoint
 from dermsynth.errors import UserError
-from dermsynth.folders import NEVER_COMPARED, resumable
+from dermsynth.folders import NEVER_COMPARED, changes, resumable
 from dermsynth.locks import locked
 from dermsynth.manifest import Input, Manifest, as_input, check_same, is_finished, read_manifest
 from dermsynth.options import as_plain, replace
@@ -88,10 +88,12 @@ def goes_on(options: TrainOptions, before: Manifest, alone: bool) -> bool:
     out, plain, old = options.run.out, as_plain(options), before.options
     assert out is not None
     skipped = (*NEVER_COMPARED, *may_change(options))
-    changes = [key for key in plain if key not in skipped and old.get(key) != plain[key]]
-    more = changes == ["epochs"] and plain["epochs"] > int(str(old["epochs"]))
-    if changes and not more:
-        lines = "".join(f"\n  {key}: was {old.get(key)}, now {plain[key]}" for key in changes)
+    differ = {
+        name: f"\n  {line}" for name, line in changes(before, plain).items() if name not in skipped
+    }
+    more = list(differ) == ["epochs"] and plain["epochs"] > int(str(old["epochs"]))
+    if differ and not more:
+        lines = "".join(differ.values())
         raise UserError(f"--resume {out}: is finished; {ELSEWHERE} for what differs{lines}")
     named = named_inputs(options)
     known = {

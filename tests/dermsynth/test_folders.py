@@ -302,6 +302,14 @@ def test_a_run_is_new_stopped_finished(tmp_path):
     assert run(out, resume=True).was_finished
 
 
+@pytest.mark.parametrize("off", [None, False, [], "", 0])
+def test_an_option_that_did_not_exist_then_is_as_it_was_where_it_is_off(tmp_path, off):
+    run(tmp_path / "a", finish=False)
+    with pytest.raises(UserError, match="beside: was None, now"):
+        run(tmp_path / "a", resume=True, beside=["lr=1"])
+    assert run(tmp_path / "a", resume=True, beside=off).before is not None
+
+
 def test_resume_names_options_and_inputs_that_changed(tmp_path):
     run(tmp_path / "a", finish=False)
     with pytest.raises(UserError, match="seed: was 1, now 2"):
