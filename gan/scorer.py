@@ -9,7 +9,6 @@ import torch
 from data.provenance import ClassRecord, ScoredRecord
 from data.store import Dataset
 from dermsynth.device import Compute
-from gan.evaluation import diagnosis_network
 from gan.evaluation.features import FeatureNetwork, extract, imagenet_network
 from gan.evaluation.metrics import kid, kid_spread
 from gan.sampling import draw_labels, sample
@@ -23,7 +22,9 @@ def scorer(
 ) -> Callable[[torch.nn.Module, float], ScoredRecord | None]:
     """KID of a generator's malignant images against the malignant ones of the fold held out.
 
-    By the diagnosis network where an earlier evaluation trained it: training does not wait for it.
+    Always by the network that a package ships: one that an earlier evaluation happened to leave
+    would let the same options choose another generator, and knows lesions that a generator of a
+    `malignant_share` is not to know.
     """
     held_out = held_out_rows(dataset, fold)
 
@@ -31,8 +32,6 @@ def scorer(
     def reference() -> tuple[FeatureNetwork, np.ndarray]:
         """The network, its features of the held-out images; at the first score."""
         network = imagenet_network()
-        if diagnosis_network.is_ready(dataset, fold):
-            network, _ = diagnosis_network.load_diagnosis_network(dataset, fold, compute)
         return network, extract(dataset.images[held_out], compute, "held-out images", network)
 
     def score(generator: torch.nn.Module, kimg: float) -> ScoredRecord | None:

@@ -16,6 +16,8 @@ from dermsynth.errors import UserError
 from gan.evaluation import diagnosis_network
 from gan.evaluation.diagnosis_network import can_learn, is_ready, load_diagnosis_network
 from gan.evaluation.features import extract
+from gan.networks import architecture, make_config
+from gan.scorer import scorer
 
 COMPUTE = resolve("cpu", "fp32")
 KINDS = ("mel", "nv", "bkl")
@@ -60,6 +62,19 @@ def test_it_learns_the_diagnoses_once(lesions, monkeypatch):
     assert (again.name, known) == (network.name, facts)
     assert is_ready(lesions, 0)
     assert not is_ready(lesions, 1)  # another fold, another network
+
+
+def test_a_network_that_lies_there_does_not_choose_what_a_training_ships(lesions):
+    generator = architecture("dcgan").generator(make_config("dcgan", 32)).eval()
+
+    def score():
+        scored = scorer(lesions, [], 0, 0, COMPUTE)(generator, 1.0)
+        return scored.network, scored.kid
+
+    before = score()
+    load_diagnosis_network(lesions, 0, COMPUTE)
+    assert is_ready(lesions, 0)
+    assert score() == before
 
 
 def test_it_sees_training_images_alone(lesions, monkeypatch):
