@@ -1,6 +1,7 @@
 """What an experiment file may say, and its check before anything is computed."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -140,8 +141,12 @@ def splits_of(trials: list[Trial]) -> list[Split]:
     return list(dict.fromkeys(trial.split for trial in trials))
 
 
-def read_experiment(path: Path, smoke: bool = False) -> tuple[Experiment, list[Arm]]:
+def read_experiment(
+    path: Path, smoke: bool = False, external: Sequence[str] = ()
+) -> tuple[Experiment, list[Arm]]:
     """Read and check an experiment file; with `smoke`, what tries it out in a minute or two.
+
+    `external`: NAME=DATASET to test on, in place of those that `classifier` names in the file.
 
     Raises UserError naming the file and the key: unknown keys, options that the classifier or the
     generator does not have, comparisons of arms that are not there or differ in several things.
@@ -154,6 +159,9 @@ def read_experiment(path: Path, smoke: bool = False) -> tuple[Experiment, list[A
     experiment = Experiment(**content)
     if smoke:
         experiment = _smoke(experiment)
+    if external:
+        asked = {**experiment.classifier, "external": list(external)}
+        experiment = dataclasses.replace(experiment, classifier=asked)
     for pair in experiment.comparisons:
         for name in pair:
             if name not in experiment.arms:

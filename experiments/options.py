@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from dermsynth.options import Between, ComputeOptions, RunOptions
+from dermsynth.cli import Repeatable
+from dermsynth.options import HOLDS_PATH, Between, ComputeOptions, RunOptions
 
 Workers = Annotated[int, Between(1, 1024)] | Literal["auto"]
 
@@ -17,6 +18,7 @@ class ExperimentOptions:
 
     experiment: tyro.conf.Positional[Path]  # the experiment's YAML file, or the name of ours: quick
     data: Path | None = None  # a prepared dataset (default: the phantom, prepared on the way)
+    external: Annotated[Repeatable, HOLDS_PATH] = ()  # NAME=DATASET, another clinic to test on, too
     workers: Workers = 1  # trainings side by side; auto: one a GPU or TPU chip, else a core
     executor: Literal["local", "ray"] = "local"  # ray: the nodes of a Ray cluster (docs/guides)
     smoke: bool = False  # try an experiment out: least training, random weights, two folds at most

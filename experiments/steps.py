@@ -27,7 +27,7 @@ def run_steps(options: ExperimentOptions) -> Path:
     started = time.time()
     # --- what is asked for, checked before anything is written
     file = find_config(str(options.experiment), CONFIGS, "experiment")
-    experiment, arms = read_experiment(file, options.smoke)
+    experiment, arms = read_experiment(file, options.smoke, options.external)
     check_place(options)
     out = options.run.out or Path("runs/exp") / file.stem
     resume = options.run.resume and can_resume(out)

@@ -38,6 +38,15 @@ def test_arms_differ_in_what_they_say_and_share_the_rest(tmp_path: Path):
     assert len({trial.name for trial in trials}) == 2 * 5 * (1 + 2 + 1)
 
 
+def test_external_sets_of_the_command_line_take_the_place_of_the_files(tmp_path: Path):
+    text = GOOD.replace("frozen: 3}", "frozen: 3, external: [there=a]}")
+    _, arms = read_experiment(write(tmp_path, text))
+    assert {arm.options.training_set.external for arm in arms} == {("there=a",)}
+    experiment, arms = read_experiment(tmp_path / "e.yaml", external=("here=b", "too=c"))
+    assert {arm.options.training_set.external for arm in arms} == {("here=b", "too=c")}
+    assert experiment.classifier["external"] == ["here=b", "too=c"]
+
+
 @pytest.mark.parametrize(
     ("folds", "known", "expected"),
     [
