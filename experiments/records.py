@@ -211,6 +211,18 @@ class GeneratorFacts(Record):
     generator: dict[str, Json] | None = None  # generator.json without its training ids
 
 
+class LabelRecord(Record):
+    """How malignant a pool's synthetic lesions look to a classifier of real images alone."""
+
+    arm: str  # the first that trains on the pool
+    fold: int
+    gan_seed: int | None
+    reference: str  # the classifier's arm
+    auc: float | None  # of the synthetic lesions against real benign test images
+    auc_real: float  # of the real malignant test images against the same
+    n_synthetic: int
+
+
 class ShortcutRecord(Record):
     """Whether a classifier takes benign images of its generator for malignant ones."""
 
@@ -250,6 +262,7 @@ class ExperimentRecord(Record):
     gan: list[GeneratorFacts] = Field(default_factory=list)
     warnings: list[str] = Field(default_factory=list)  # of the generators, for the verdict
     data_warnings: list[str] = Field(default_factory=list)  # of images without ids: clauses
+    labels: list[LabelRecord] = Field(default_factory=list)
     shortcuts: list[ShortcutRecord] = Field(default_factory=list)
     failures: list[FailureRecord] = Field(default_factory=list)
     differences: list[dict[str, Json]] = Field(default_factory=list)  # of the arms compared

@@ -52,7 +52,7 @@ from experiments.records import (
     GeneratorFacts,
     PairedRecords,
 )
-from experiments.shortcuts import shortcuts
+from experiments.synthetic_scores import labels, shortcuts
 from experiments.tasks import EVALUATION, evaluation_name, pool_names
 from gan.evaluation.records import EvaluationRecord, read_evaluation
 
@@ -120,6 +120,7 @@ def write_results(
     write_text(out / COMPARISONS, dump_record(Comparisons(rows)))
     paired = metric_differences(predictions, comparisons, subgroups_of(dataset, predictions))
     write_text(out / PAIRED, dump_record(PairedRecords(paired)))
+    scored = out, experiment.comparisons, done, predictions, device.resolve("auto", "fp32")
     record = ExperimentRecord(
         name=out.name,
         file=file.name,
@@ -142,10 +143,8 @@ def write_results(
         gan=trained,
         warnings=pool_warnings(trained, _primary_pools(comparisons, done)),
         data_warnings=data_warnings(dataset, done),
-        shortcuts=shortcuts(
-            *(out, experiment.comparisons, done, predictions),
-            device.resolve("auto", "fp32"),
-        ),
+        labels=labels(*scored),
+        shortcuts=shortcuts(*scored),
         learning_curve=_learning_curve(dataset, arms, trials, predictions),
         overlaps=_overlaps(out, done),
         likeness=_likeness(out, done),

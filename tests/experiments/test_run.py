@@ -9,9 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from sklearn.metrics import roc_auc_score
 
 from classifier.options import TrainOptions
 from classifier.train import train
+from classifier.trained import load_folds
+from data.pool import load_pool
 from data.prepare import PrepareOptions, prepare
 from data.store import load_dataset, write_dataset
 from dermsynth.cli import from_mapping
@@ -24,7 +27,7 @@ from experiments.config import Arm, Source, Split, Trial
 from experiments.options import ExperimentOptions
 from experiments.page import write_report
 from experiments.run import run_experiment
-from experiments.shortcuts import shortcuts
+from experiments.synthetic_scores import shortcuts
 from experiments.tasks import audit_pool_name
 from gan.options import TrainOptions as GanOptions
 
@@ -320,6 +323,26 @@ def test_arms_hold_the_images_that_their_names_say(rotated: Path):
         if not folder.name.startswith("few")
     }
     assert len(steps) == 1
+
+
+def test_a_classifier_of_real_images_says_how_malignant_the_pool_looks(finished: ExperimentOptions):
+    out = finished.run.out
+    record = json.loads((out / "experiment.json").read_text())
+    (one,) = record["labels"]  # of the first seed alone: one pool
+    assert (one["arm"], one["reference"]) == ("synthetic", "real")
+    run = out / "trials" / "fold0" / "real-seed0"
+    (model,) = load_folds(run)
+    scores = pd.read_parquet(run / "predictions.parquet").query("part == 'test'")
+    assert one["auc_real"] == pytest.approx(roc_auc_score(scores["target"], scores["score"]))
+    pool = np.asarray(load_pool(out / "pools" / "default-fold0-seed0").images[:])
+    assert one["n_synthetic"] == len(pool) < 200
+    size = model.networks[0].model.spec.at_once  # it hardly learned: ties that rounding decides
+    batches = [pool[at : at + size] for at in range(0, len(pool), size)]
+    made = np.concatenate([model.scores(b, resolve("cpu", "fp32"), "tested") for b in batches])
+    benign = scores.loc[scores["target"] == 0, "score"]
+    expected = roc_auc_score([1] * len(made) + [0] * len(benign), [*made, *benign])
+    assert one["auc"] == pytest.approx(expected)
+    assert "Do they look like melanoma?" in (out / "report.html").read_text()
 
 
 @pytest.mark.slow
