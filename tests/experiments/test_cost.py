@@ -1,0 +1,38 @@
+"""What a plan says of minutes: measured here, not taken from another machine."""
+
+from pathlib import Path
+
+import pytest
+
+from data.prepare import PrepareOptions, prepare
+from data.store import load_dataset
+from dermsynth.cli import from_mapping
+from dermsynth.options import replace
+from experiments import cost
+from experiments.options import ExperimentOptions
+from gan.options import TrainOptions as GanOptions
+from gan.trainer import Trainer
+
+
+@pytest.mark.parametrize("classes", ["none", "target"])
+def test_generators_take_what_their_steps_take_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, classes: str
+):
+    prepare(replace(PrepareOptions(), patients=60, prevalence=0.4, size=32, out=tmp_path / "d"))
+    now, steps = [0.0], []
+
+    def step(trainer: Trainer, real, labels) -> None:
+        assert (labels is None) == (classes == "none")
+        now[0] += 9.0 if not steps else 3.0  # seconds; the first one loads what is slow to load
+        steps.append(len(real))
+
+    monkeypatch.setattr(Trainer, "step", step)
+    monkeypatch.setattr(cost.time, "monotonic", lambda: now[0])
+    asked = [
+        from_mapping(GanOptions, {"batch": 8, "classes": classes, **budget}, "gan")
+        for budget in ({"kimg": 2, "seed": 0}, {"kimg": 4, "seed": 1}, {"minutes": 5})
+    ]
+    options = replace(ExperimentOptions(Path("quick")), device="cpu")
+    minutes = cost._generator_minutes(load_dataset(tmp_path / "d"), asked, options)
+    assert steps == [8, 8]  # one kind of generator
+    assert minutes == pytest.approx((2000 + 4000) / 8 * 3 / 60 + 5)
