@@ -42,7 +42,7 @@ class Budget:
     stop_when_bad: bool  # end when the discriminator wins or the generator collapses, or only warn
     evaluations: int  # scores, evenly over the budget
     # of a generator in eval mode that has seen so many thousand images; None: it cannot be scored
-    score: Callable[[torch.nn.Module, float], ScoredRecord | None]
+    score: Callable[[torch.nn.Module, float], ScoredRecord] | None
     go_on: str  # the command that resumes the run, for messages
 
 
@@ -172,13 +172,11 @@ class Loop:
     def _evaluate(self) -> None:
         """Score the generator where that is due, and keep it if it is the one to ship."""
         due = self._evaluations_due()
-        if self.tracker is None or due <= self.evaluated:
+        if self.tracker is None or self.budget.score is None or due <= self.evaluated:
             return
         self.evaluated = due
         trainer = self.trainer
         score = self.budget.score(trainer.ema, trainer.images_seen / 1000)
-        if score is None:
-            return
         kept = self.choice.consider(trainer.ema, score)
         name = "kid_imagenet" if "imagenet" in score.network else "kid_diagnosis"
         found = {name: score.kid, "kept": float(kept)}

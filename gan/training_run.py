@@ -243,20 +243,23 @@ def _tracker(trainer: Trainer, plan: Plan, folder: RunFolder) -> Tracker:
 
 def _run(trainer: Trainer, plan: Plan, progress: Progress, tracker: Tracker | None) -> float:
     """Announce, then train to the end of the budget; returns the seconds of training."""
-    options, dataset = plan.options, plan.dataset
+    options, dataset, evaluations = plan.options, plan.dataset, plan.options.monitor.evaluations
+    if trainer.processes.is_rank0:
+        _announce(plan, trainer)
     images = TrainingImages(dataset, plan.part, plan.seed, trainer.compute.device)
+    score = None
+    if evaluations and trainer.processes.is_rank0:  # before the budget counts: it may learn first
+        score = scorer(dataset, plan.part.classes, plan.fold, plan.seed, trainer.compute)
     budget = Budget(
         plan.path,
         plan.seed,
         options.budget.minutes,
         options.budget.kimg,
         options.monitor.divergence == "stop",
-        options.monitor.evaluations,
-        scorer(dataset, plan.part.classes, plan.fold, plan.seed, trainer.compute),
+        evaluations,
+        score,
         f"the same command with `--out {plan.out} --resume`",
     )
-    if trainer.processes.is_rank0:
-        _announce(plan, trainer)
     facts = {"compute": str(trainer.compute)}
     return Loop(trainer, images, budget, tracker, progress, facts).run()
 

@@ -2,7 +2,7 @@
 
 A small ResNet-18 (He et al. 2016) that tells the diagnoses of a fold's training part apart. It
 shares no weight and no pretraining with any discriminator. Trained once per dataset and fold, in
-about a minute on two cores, and kept in the dataset's folder under `.evaluation/`, whose lock
+some minutes on two cores, and kept in the dataset's folder under `.evaluation/`, whose lock
 processes hold in turn: the second one finds what the first has trained.
 """
 

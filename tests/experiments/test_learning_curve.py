@@ -305,10 +305,10 @@ def test_a_series_is_found_among_arms_that_differ_in_more(tmp_path, dataset):
         assert nested_subsets(dataset, rest, [Split(0, None)]) == []
 
 
-def test_the_delivered_experiment_is_a_series_of_four(dataset):
+def test_the_delivered_experiment_is_a_series_of_three(dataset):
     arms = read_experiment(CONFIGS / "learning-curve.yaml")[1]
     found = nested_subsets(dataset, arms, [Split(0, None), Split(1, None)])
-    assert [subset.share for subset in found] == [0.25, 0.5, 0.75, 1.0]
+    assert [subset.share for subset in found] == [0.25, 0.5, 1.0]
 
 
 # --- coverage -------------------------------------------------------------------------------------

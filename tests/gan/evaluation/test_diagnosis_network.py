@@ -64,17 +64,20 @@ def test_it_learns_the_diagnoses_once(lesions, monkeypatch):
     assert not is_ready(lesions, 1)  # another fold, another network
 
 
-def test_a_network_that_lies_there_does_not_choose_what_a_training_ships(lesions):
+def test_it_chooses_what_a_training_ships_whatever_lay_there_before(lesions, tmp_path):
     generator = architecture("dcgan").generator(make_config("dcgan", 32)).eval()
 
-    def score():
-        scored = scorer(lesions, [], 0, 0, COMPUTE)(generator, 1.0)
+    def score(dataset):
+        scored = scorer(dataset, [], 0, 0, COMPUTE)(generator, 1.0)
         return scored.network, scored.kid
 
-    before = score()
-    load_diagnosis_network(lesions, 0, COMPUTE)
+    assert not is_ready(lesions, 0)
+    first = score(lesions)
     assert is_ready(lesions, 0)
-    assert score() == before
+    assert first[0].startswith("diagnosis")
+    assert score(lesions) == first
+    alike = write(tmp_path / "alike", None, target=1)  # nothing to tell apart
+    assert "imagenet" in score(alike)[0]
 
 
 def test_it_sees_training_images_alone(lesions, monkeypatch):
