@@ -2,8 +2,9 @@
 # docs/guides/security.md
 PYTHON ?= python3
 BIN := .venv/bin
-# one thread each: threads of several processes on the same cores wait for each other
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup
+# One thread each: threads of several processes on the same cores wait for each other. A file is one
+# process's, so that what its tests share is made once.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 XLA := .venv-xla/bin
 

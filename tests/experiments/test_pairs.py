@@ -16,7 +16,6 @@ from experiments.config import read_experiment
 from experiments.options import ExperimentOptions
 from experiments.run import run_experiment
 
-pytestmark = pytest.mark.xdist_group("pairs")  # its experiment is run once, by one process
 EXPERIMENT = {
     "seeds": [0, 1],
     "classifier": {

@@ -40,8 +40,6 @@ CLASSIFIER = {
     "views": 2,
     "smoke": True,
 }
-# its experiments are run once, by one process
-pytestmark = pytest.mark.xdist_group("experiment")
 EXPERIMENT = {
     "seeds": [0, 1],
     "gan_seeds": [0],
