@@ -247,9 +247,12 @@ def _run(trainer: Trainer, plan: Plan, progress: Progress, tracker: Tracker | No
     if trainer.processes.is_rank0:
         _announce(plan, trainer)
     images = TrainingImages(dataset, plan.part, plan.seed, trainer.compute.device)
-    score = None
+    go_on, score = f"the same command with `--out {plan.out} --resume`", None
     if evaluations and trainer.processes.is_rank0:  # before the budget counts: it may learn first
-        score = scorer(dataset, plan.part.classes, plan.fold, plan.seed, trainer.compute)
+        try:
+            score = scorer(dataset, plan.part.classes, plan.fold, plan.seed, trainer.compute)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"before the first step; {go_on} goes on") from None
     budget = Budget(
         plan.path,
         plan.seed,
@@ -258,7 +261,7 @@ def _run(trainer: Trainer, plan: Plan, progress: Progress, tracker: Tracker | No
         options.monitor.divergence == "stop",
         evaluations,
         score,
-        f"the same command with `--out {plan.out} --resume`",
+        go_on,
     )
     facts = {"compute": str(trainer.compute)}
     return Loop(trainer, images, budget, tracker, progress, facts).run()

@@ -7,6 +7,7 @@ import gan.divergence
 import gan.loop
 import gan.scorer
 import gan.train
+import gan.training_run
 from dermsynth.errors import UserError
 from dermsynth.options import replace
 from gan.divergence import ADVICE, PATIENCE, DivergenceMonitor
@@ -98,3 +99,15 @@ def test_scores_come_evenly_and_the_latest_of_the_best_is_shipped(options, run, 
     )
     assert shipped == six
     assert read_description(ended.run.out).shipped_kimg is None
+
+
+def test_ctrl_c_while_the_network_that_chooses_learns_says_how_to_go_on(options, monkeypatch):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gan.training_run, "scorer", stopped)
+    with pytest.raises(KeyboardInterrupt, match=r"before the first step; .*--resume` goes on"):
+        train(replace(options, evaluations=1))
+    monkeypatch.undo()
+    train(replace(options, evaluations=1, resume=True))
+    assert (options.run.out / "generator.json").exists()
