@@ -16,7 +16,7 @@ from experiments.config import ROTATE, SAMPLERS, Arm, Experiment, Source, Split,
 from experiments.tasks import phantom_options, pool_sizes, trial_options
 from gan.options import TrainOptions as GanOptions
 from gan.training_images import LEAST_HELD_OUT, held_out_rows, training_part
-from gan.training_run import resolve_config
+from gan.training_run import resolve_classes, resolve_config
 
 WORDS = {"train": "training", "val": "validation", "test": "test"}
 
@@ -97,8 +97,7 @@ def _check_generator(dataset: Dataset, options: GanOptions, split: Split) -> Non
     """The split has images to train a generator on, and others to evaluate it on."""
     images = options.images
     seen = view(dataset, split.fold, split.test_fold, images.malignant_share)
-    classes = "none" if images.classes == "auto" else images.classes
-    part = training_part(seen, split.fold, classes)
+    part = training_part(seen, split.fold, resolve_classes(options))
     resolve_config(options, dataset.size, len(part.classes))
     if len(held_out := held_out_rows(seen, split.fold)) < LEAST_HELD_OUT:
         raise UserError(

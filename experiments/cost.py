@@ -33,7 +33,7 @@ from experiments.tasks import (
 from gan.options import TrainOptions as GanOptions
 from gan.trainer import Trainer
 from gan.training_images import TrainingImages, training_part
-from gan.training_run import resolve_config
+from gan.training_run import resolve_classes, resolve_config, resolve_minutes
 
 STEPS = 2  # of a trial training
 SHOWN = 64  # training images that a generator may begin from in it
@@ -103,11 +103,11 @@ def _generator_minutes(
 ) -> float:
     total, speeds = 0.0, dict[str, float]()  # thousand images a minute, by what decides it
     for asked in generators:
-        kimg, minutes = asked.budget.kimg, asked.budget.minutes
+        kimg, minutes = asked.budget.kimg, resolve_minutes(asked, _kind(options))
         if kimg is None:
-            total += minutes or {"cpu": 10, "cuda": 60}[_kind(options)]
+            total += minutes or 0
             continue
-        alike = str(flat(asked.model) | {"classes": asked.images.classes, "seed": 0})
+        alike = str(flat(asked.model) | {"classes": resolve_classes(asked), "seed": 0})
         if alike not in speeds:
             on_gpu = _kind(options) == "cuda"
             speeds[alike] = CUDA_KIMG_A_MINUTE if on_gpu else _kimg_a_minute(dataset, asked)
@@ -118,9 +118,8 @@ def _generator_minutes(
 def _kimg_a_minute(dataset: Dataset, options: GanOptions) -> float:
     """By the faster of two steps; the first one also loads what is slow to load."""
     seen = view(dataset, options.images.fold, options.images.test_fold)
-    classes = "none" if options.images.classes == "auto" else options.images.classes
     with contextlib.redirect_stdout(io.StringIO()):  # what the training will warn of
-        part = training_part(seen, options.images.fold, classes)
+        part = training_part(seen, options.images.fold, resolve_classes(options))
     config = resolve_config(options, seen.size, len(part.classes))
     compute = device.resolve("cpu", options.compute.precision, cpu_auto="bf16")
     trainer = Trainer(options.model.arch, config, 0, compute, options.model.accumulate)

@@ -25,9 +25,7 @@ from experiments.page import open_experiment
 from experiments.records import COMPARISONS, Comparisons
 from experiments.statistics.power import needed
 from experiments.statistics.variance import Part, Variance
-from experiments.tasks import (
-    Task,
-)
+from experiments.tasks import Task
 
 PLAN = "plan.json"
 MEND = "remove it; the design is then written down as of now"

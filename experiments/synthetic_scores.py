@@ -41,8 +41,7 @@ def labels(
     """
     found, asked = [], set()
     for trial in trials:
-        plain = _counterpart(comparisons, trials, trial)
-        if trial.arm.source is None or plain is None:
+        if trial.arm.source is None or (plain := _counterpart(comparisons, trials, trial)) is None:
             continue
         pool = pool_folder(out, trial)
         if (pool, plain.arm.name) in asked or not _looks_at_images_alone(plain):

@@ -29,9 +29,10 @@ def scorer(
     held_out = held_out_rows(dataset, fold)
     if len(held_out) < LEAST_HELD_OUT:
         return None
-    network = imagenet_network()
     if diagnosis_network.can_learn(dataset, fold):
         network, _ = diagnosis_network.load_diagnosis_network(dataset, fold, compute)
+    else:
+        network = imagenet_network()
     features = extract(dataset.images[held_out], compute, "held-out images", network)
 
     def score(generator: torch.nn.Module, kimg: float) -> ScoredRecord:

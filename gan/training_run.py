@@ -85,7 +85,7 @@ def train(options: TrainOptions) -> Path:
     processes = join_processes(options.compute.device)
     model, images, run = options.model, options.images, options.run
     with processes.rank0_first():
-        classes = _classes(options)
+        classes = resolve_classes(options)
         resolve_config(options, SIZES[0], 0 if classes == "none" else 2)
         compute = resolve(options.compute.device, options.compute.precision, cpu_auto="bf16")
         if processes.is_rank0 and run.out is not None:
@@ -96,7 +96,7 @@ def train(options: TrainOptions) -> Path:
         config = resolve_config(options, dataset.size, len(part.classes))
         check_shares(config.batch, model.accumulate, processes, least=2)
     out = processes.rank0_gives(run.out or _default_out(dataset.path, options))
-    minutes = _minutes(options, compute.device.type)
+    minutes = resolve_minutes(options, compute.device.type)
     named = {"data": dataset.path, "out": out, "classes": classes, "batch": config.batch}
     plan = Plan(replace(options, **named, minutes=minutes), dataset, part, out, out)
 
@@ -337,14 +337,15 @@ def _restore(trainer: Trainer, plan: Plan, folder: RunFolder | None) -> Progress
     return Progress(state["seconds"], state["counts"], Choice.restored(state["choice"]))
 
 
-def _classes(options: TrainOptions) -> ClassesName:
+def resolve_classes(options: TrainOptions) -> ClassesName:
     """`auto` is none, but for an architecture that needs classes."""
     if options.images.classes != "auto":
         return options.images.classes
     return "target" if architecture(options.model.arch).config.labels == "always" else "none"
 
 
-def _minutes(options: TrainOptions, device: str) -> float | None:
+def resolve_minutes(options: TrainOptions, device: str) -> float | None:
+    """Of training, on a device of this type; None where the budget is in images."""
     if options.budget.minutes is not None or options.budget.kimg is not None:
         return options.budget.minutes
     return DEFAULT_MINUTES.get(device, DEFAULT_MINUTES_ACCELERATOR)
