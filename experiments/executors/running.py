@@ -211,7 +211,9 @@ class Progress:
         self._count = 0
         self._seconds: dict[str, list[float]] = {}  # that tasks took, by kind
         shape = "{desc}: {n_fmt}/{total_fmt} {bar} {elapsed}, {rate_fmt}{postfix}"
-        self._bar = bar(total, "tasks", "task", bar_format=shape) if side_by_side > 1 else None
+        # miniters: while tasks of half an hour run its clock goes on; smoothing: a mean rate
+        shown = {"bar_format": shape, "miniters": 0, "smoothing": 0}
+        self._bar = bar(total, "tasks", "task", **shown) if side_by_side > 1 else None
 
     def __enter__(self) -> "Progress":
         return self
@@ -233,6 +235,7 @@ class Progress:
         if why:
             self.say(why)
         if self._bar is not None:
+            self._bar.initial += seconds is None  # what was there says nothing of the rate
             self._bar.update(1)
 
     def say(self, line: str) -> None:

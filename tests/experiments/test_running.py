@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,12 +14,20 @@ from pathlib import Path
 import pytest
 from fake_tasks import FakeTask, run_fake
 
+from dermsynth import progress
 from dermsynth.errors import UserError
 from dermsynth.options import ComputeOptions
 from experiments.executors import local
 from experiments.executors.local import LocalWorkers, environment
 from experiments.executors.run_tasks import make_executor
-from experiments.executors.running import Executor, Failure, Schedule, ThisProcess, execute
+from experiments.executors.running import (
+    Executor,
+    Failure,
+    Progress,
+    Schedule,
+    ThisProcess,
+    execute,
+)
 from experiments.options import ExperimentOptions
 
 CHAIN = [
@@ -52,6 +61,21 @@ def test_what_is_settled_is_not_computed(executor: Executor, tmp_path: Path):
         (tmp_path / name).write_text("")
     execute(CHAIN, executor, settled=lambda task: "" if task.name in ("a", "b") else None)
     assert calls(tmp_path) == ["ab", "abc"]
+
+
+def test_the_bar_moves_while_tasks_run_and_its_rate_is_of_what_was_computed(
+    monkeypatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(progress, "LOG_SECONDS", 0.05)
+    schedule, shown = Schedule(CHAIN), Progress(len(CHAIN), 2)
+    for task, seconds in zip(CHAIN[:3], (None, None, 9.0), strict=True):  # two were there
+        shown.done(task, seconds)
+    for _ in range(3):
+        time.sleep(0.1)
+        shown.show(schedule)
+    lines = capsys.readouterr().err.splitlines()[-3:]
+    assert all(line.startswith("tasks: 3/4 ") for line in lines)
+    assert 0 < float(re.search(r" ([\d.]+)task/s", lines[-1])[1]) <= 1 / 0.3
 
 
 @pytest.mark.parametrize("what", ["bug", "bad", "exit"])
