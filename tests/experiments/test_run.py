@@ -198,49 +198,9 @@ def test_trials_of_other_images_are_not_compared(column: str):
         check_alike(both.reset_index(drop=True))
 
 
-def test_few_malignant_images_are_told_before_a_generator_trains(
-    finished: ExperimentOptions, tmp_path: Path
-):
-    data = tmp_path / "data"
-    prepare(replace(PrepareOptions(), patients=60, prevalence=0.2, size=32, out=data))
-    with pytest.raises(UserError, match="the evaluation of a generator needs 8"):
-        run_experiment(resumed(finished, data=data, out=tmp_path / "out", resume=False))
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("name", ["../../outside", "/tmp/outside", "a b", "", "\x1b[31m", 1, None])
-def test_an_arm_has_a_name(finished: ExperimentOptions, tmp_path: Path, name: object):
-    arms = EXPERIMENT["arms"] | {name: {"oversample": 0.2}}
-    (tmp_path / "e.yaml").write_text(yaml.safe_dump(EXPERIMENT | {"arms": arms}))
-    with pytest.raises(UserError, match=r"name|quote"):
-        run_experiment(ExperimentOptions(tmp_path / "e.yaml", data=finished.data))
-
-
 def test_a_taken_folder_is_refused(finished: ExperimentOptions):
     with pytest.raises(UserError, match="--overwrite"):
         run_experiment(resumed(finished, resume=False))
-
-
-def test_without_a_test_part_nothing_is_computed(finished: ExperimentOptions, tmp_path: Path):
-    data, out = tmp_path / "data", tmp_path / "out"
-    prepare(
-        replace(PrepareOptions(), patients=40, prevalence=0.3, size=32, test_fraction=0, out=data)
-    )
-    with pytest.raises(UserError, match=r"its test part has no images.*--test-fraction 0.2"):
-        run_experiment(resumed(finished, data=data, out=out))
-    assert not out.exists()
-
-
-def test_classifier_options_are_checked_before_the_generator_trains(
-    finished: ExperimentOptions, tmp_path: Path
-):
-    bad = EXPERIMENT | {"classifier": EXPERIMENT["classifier"] | {"frozen": 27}}
-    (tmp_path / "e.yaml").write_text(yaml.safe_dump(bad))
-    with pytest.raises(UserError, match="frozen 27"):
-        run_experiment(
-            resumed(finished, experiment=tmp_path / "e.yaml", out=tmp_path / "out", resume=False)
-        )
-    assert not (tmp_path / "out").exists()
 
 
 def test_an_unknown_name_names_the_nearest_experiment(tmp_path: Path):
@@ -405,21 +365,3 @@ def test_a_plan_stops_before_anything_is_trained_and_is_kept(
     other = tmp_path / "other"
     run_experiment(resumed(finished, out=other, resume=False, plan=True, pilot=finished.run.out))
     assert "variances of" in json.loads((other / "plan.json").read_text())["visible"]["source"]
-
-
-@pytest.mark.parametrize(
-    ("folds", "test_fraction", "words"),
-    [(2, 0, "it takes three"), (4, 0.2, "--test-fraction 0")],
-)
-def test_what_cannot_rotate_is_refused(
-    tmp_path: Path, folds: int, test_fraction: float, words: str
-):
-    data = tmp_path / "data"
-    options = replace(PrepareOptions(), patients=60, prevalence=0.3, size=32, out=data)
-    prepare(replace(options, folds=folds, test_fraction=test_fraction))
-    (tmp_path / "e.yaml").write_text(yaml.safe_dump(ROTATED))
-    with pytest.raises(UserError, match=words):
-        run_experiment(
-            replace(ExperimentOptions(tmp_path / "e.yaml", data=data), out=tmp_path / "out")
-        )
-    assert not (tmp_path / "out").exists()
