@@ -24,6 +24,7 @@ from dermsynth.seeds import generator
 Plane = np.ndarray  # float32 [size, size], unless said otherwise
 
 CHUNK = 128  # images a task: a second of work
+WORTH = 512  # images for which it is worth to begin a process
 PATTERNS = ("reticular", "globular", "homogeneous", "cobblestone")
 # Absorbance (red, green, blue) of one unit of each pigment.
 BROWN = np.array([0.29, 0.80, 0.92], np.float32)
@@ -375,13 +376,13 @@ def _sensor(image: np.ndarray, scene: Scene, rng: np.random.Generator) -> np.nda
 def draw_all(
     scenes: list[Scene], size: int, workers: int | None = None, progress: bool = False
 ) -> np.ndarray:
-    """Draw many images on `workers` processes (None: all cores): uint8 [n, size, size, 3].
+    """Draw many images on up to `workers` processes (None: all cores): uint8 [n, size, size, 3].
 
     An image depends on its scene alone, so the number of workers changes nothing but the time.
     """
     images = np.empty((len(scenes), size, size, 3), np.uint8)
     chunks = [slice(k, k + CHUNK) for k in range(0, len(scenes), CHUNK)]
-    workers = min(workers or cores(), len(chunks))
+    workers = min(workers or cores(), len(scenes) // WORTH)
     with progress_bar(len(scenes), "phantom", "image", disable=not progress) as bar:
         if workers <= 1:
             for chunk in chunks:

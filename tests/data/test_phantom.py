@@ -19,6 +19,7 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from data.phantom import render
 from data.phantom.render import Scene, draw, draw_all
 from data.phantom.sampling import (
     FACTORS,
@@ -236,7 +237,10 @@ def test_broken_images_are_smoother_and_less_diverse() -> None:
 # -------------------------------------------------------------------------------------- the images
 
 
-def test_the_same_seed_draws_the_same_images_on_any_number_of_workers() -> None:
+def test_the_same_seed_draws_the_same_images_on_any_number_of_workers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(render, "WORTH", 64)
     config = PhantomConfig(patients=60, size=32)  # more than one chunk of work
     one, table, info = sample_dataset(config, 9, progress=False, workers=1)
     two, again, _ = sample_dataset(config, 9, progress=False, workers=2)
