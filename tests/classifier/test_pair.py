@@ -157,7 +157,9 @@ def test_a_stopped_run_goes_on_and_another_network_is_refused(
         open_networks(open_run(out))
 
 
-def test_a_stop_says_how_the_whole_goes_on(settings, tmp_path, monkeypatch):
+def test_all_folds_have_two_networks_each_and_a_stop_says_how_they_go_on(
+    settings, run, tmp_path, monkeypatch
+):
     from classifier.training.loop import Loop
 
     step, out = Loop.step, tmp_path / "all"
@@ -173,12 +175,7 @@ def test_a_stop_says_how_the_whole_goes_on(settings, tmp_path, monkeypatch):
     way_on = f"to go on, give the same command with --out {out} --resume"
     assert str(stop.value) == f"stopped at step 3 of 8; {way_on}"
     monkeypatch.setattr(Loop, "step", step)
-    train(replace(settings, fold="all", out=out, resume=True))
-
-
-def test_all_folds_have_two_networks_each(settings, run, tmp_path):
-    out = tmp_path / "all"
-    metrics = train(replace(settings, fold="all", epochs=2, out=out))
+    metrics = train(replace(settings, fold="all", out=out, resume=True))
     assert list(metrics)[:3] == ["oof", "oof_ranked", "val_mean"]
     assert len(open_networks(open_run(out))) == 6
     pd.testing.assert_frame_equal(scores(out / "fold0"), scores(run))

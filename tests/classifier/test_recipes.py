@@ -48,8 +48,9 @@ SLOW = (
     "b6-1024",
     "b6-tta-meta-ensemble",
     "ham7-vgg",
-    "ham7-vgg-aux",
-)  # large networks
+    "ham7-vgg-aux",  # large networks
+    *("other-clinics", "own-clinic"),  # `default` trains both
+)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from classifier.run_folder import open_networks, open_run, read_facts
+from classifier.training import outputs
 from data.prepare import PrepareOptions, prepare
 from dermsynth.options import replace
 from dermsynth.verify import verify
@@ -49,7 +50,9 @@ def finished(
     out = tmp_path_factory.mktemp("exp") / "one"
     options = ExperimentOptions(file, data=dataset)
     options = replace(options, out=out, device="cpu", tracking="none")
-    run_experiment(options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(outputs, "draw_plots", lambda *_: None)
+        run_experiment(options)
     return options
 
 

@@ -61,8 +61,9 @@ FIELDS = {
 
 @pytest.fixture(scope="module", autouse=True)
 def short_evaluations() -> Iterator[None]:
-    """Its networks learn enough elsewhere."""
+    """Its networks learn enough elsewhere, where plots are looked at, too."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("classifier.training.outputs.draw_plots", lambda *_: None)
         patch.setattr("gan.evaluation.audit.STEPS", 10)
         patch.setattr("gan.evaluation.diagnosis_network.EPOCHS", 1)
         patch.setattr("gan.evaluation.diagnosis_network.LEAST_STEPS", 5)
