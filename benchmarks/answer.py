@@ -1,0 +1,227 @@
+"""What finished experiments came to: their figures in one file, and as tables of a page of docs/.
+
+    python -m benchmarks.answer runs/exp/with-and-without runs/exp/controls \\
+        --out benchmarks/results/ham10000.json
+
+Trains and computes nothing: all is in the experiments' folders. Images, scores and the places of
+data are left out.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from dermsynth import cli
+from dermsynth.files import write_json
+from experiments.page import Results, open_experiment, read_results
+from experiments.records import ExperimentRecord, SubgroupRecord
+
+METRICS = ("average_precision", "sensitivity_at_specificity_95", "brier", "ece")
+Table = tuple[str, list[str], list[list[str]]]  # title, columns, rows
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of `python -m benchmarks.answer`."""
+
+    experiments: tyro.conf.Positional[tuple[Path, ...]]  # folders of finished experiments
+    out: Path = Path("benchmarks/results/ham10000.json")  # where the figures go
+
+
+def main(options: Options) -> None:
+    """Write the file and print the tables."""
+    found = [read_results(open_experiment(folder)) for folder in options.experiments]
+    write_json(options.out, {each.experiment.name: figures(each) for each in found})
+    for each in found:
+        print(f"\n### {each.experiment.name}")
+        for title, columns, rows in tables(each):
+            if rows:
+                print(f"\n{title}\n\n{markdown(columns, rows)}")
+
+
+def figures(results: Results) -> dict[str, Any]:
+    """Everything but pictures and curves, as JSON."""
+    record = results.experiment
+    plan = record.plan or {}
+    kept = record.model_dump(
+        mode="json",
+        include={
+            *("config", "counts", "machine", "versions", "started", "seconds", "labels"),
+            *("shortcuts", "failures", "warnings", "data_warnings", "learning_curve", "likeness"),
+        },
+    )
+    columns = ["arm", "fold", "seed", "gan_seed", "status", "seconds", "auc_val"]
+    columns += [name for name in results.trials if name.endswith("/auc") and name != "val/auc"]
+    trials = results.trials[columns].astype({"gan_seed": object})
+    trials = trials.where(trials.notna(), None)
+    return {
+        "plan": {key: plan.get(key) for key in ("made", "design_sha256", "cost", "visible")},
+        **kept,
+        "generators": [
+            {"fold": each.fold, "seed": each.seed, "kimg": each.kimg, "seconds": each.seconds}
+            | quality(each.evaluation or {})
+            for each in record.gan
+        ],
+        "comparisons": [
+            {key: value for key, value in row.items() if key != "trainings"}
+            for row in results.comparisons
+        ],
+        "paired": [
+            each.model_dump(mode="json", exclude={"decision_curve"}) for each in results.paired
+        ],
+        "trials": {"columns": columns, "rows": trials.values.tolist()},
+    }
+
+
+def quality(evaluation: dict[str, Any]) -> dict[str, Any]:
+    """The figures of a generator that say what its images may be good for."""
+    audit, texture = evaluation.get("audit") or {}, evaluation.get("texture") or {}
+    return {
+        **{name: evaluation.get(name) for name in ("kid", "kid_std", "recall", "coverage")},
+        "told_apart": (audit.get("synthetic") or {}).get("auc"),
+        "weave": texture.get("weave_synthetic"),
+        "memorised": evaluation.get("memorisation_flagged"),
+    }
+
+
+def tables(results: Results) -> Iterator[Table]:
+    """Each with what it shows; those without rows are left out by the caller."""
+    yield from differences(results)
+    yield from audits(results.experiment)
+    yield from worth_and_cost(results)
+
+
+def differences(results: Results) -> Iterator[Table]:
+    """Of AUC, of other figures, and in subgroups."""
+    columns = ["arm", "against", "tested on"]
+    yield (
+        "Differences in AUC, 95% intervals on all that varies",
+        [*columns, "AUC", "difference", "smallest visible", "verdict"],
+        [
+            [
+                *(row["arm"], row["reference"], row["test_set"].removeprefix("external/")),
+                f"{number(row['auc_reference'])} to {number(row['auc_arm'])}",
+                interval(row["delta_auc"], row["ci_low"], row["ci_high"]),
+                *(number(row["mde"]), row["verdict"]),
+            ]
+            for row in results.comparisons
+        ],
+    )
+    yield (
+        "Other figures",
+        [*columns, *METRICS],
+        [
+            [
+                *(pair.arm, pair.reference, pair.test_set.removeprefix("external/")),
+                *(interval(m.delta, m.ci_low, m.ci_high) for m in chosen(pair.metrics)),
+            ]
+            for pair in results.paired
+        ],
+    )
+    yield (
+        "Subgroups of the first comparison",
+        ["", "", "melanomas", "AUC", "difference"],
+        [subgroup(each) for pair in results.paired for each in pair.subgroups if not each.few],
+    )
+
+
+def audits(record: ExperimentRecord) -> Iterator[Table]:
+    """What the synthetic lesions look like, to classifiers and to the generators' evaluation."""
+    yield (
+        "Do they look like melanoma?",
+        ["pool of", "fold", "generator", "AUC of synthetic", "of real"],
+        [
+            [row.arm, str(row.fold), str(row.gan_seed), number(row.auc), number(row.auc_real)]
+            for row in record.labels
+        ],
+    )
+    yield (
+        'Is "synthetic" taken for malignant?',
+        ["arm", "fold", "generator", "AUC", "by real images alone"],
+        [
+            [row.arm, str(row.fold), str(row.gan_seed), number(row.auc), number(row.auc_reference)]
+            for row in record.shortcuts
+        ],
+    )
+    yield (
+        "Generators",
+        ["fold", "seed", "kimg", "minutes", "KID x1000", "recall", "told apart", "weave, dB"],
+        [
+            [
+                *(str(each.fold), str(each.seed), number(each.kimg, 0)),
+                number((each.seconds or 0) / 60, 0),
+                f"{1000 * found['kid']:.0f} +- {1000 * found['kid_std']:.0f}",
+                *(number(found[name], 2) for name in ("recall", "told_apart")),
+                number(found["weave"], 1),
+            ]
+            for each in record.gan
+            if (found := quality(each.evaluation or {}))["kid"] is not None
+        ],
+    )
+
+
+def worth_and_cost(results: Results) -> Iterator[Table]:
+    """How many real lesions pools were worth, and minutes on the machine that trained."""
+    record, trained = results.experiment, results.trials.query("status == 'done'")
+    curve: Any = record.learning_curve or {"points": [], "worths": []}
+    yield (
+        "Learning curve",
+        ["share", "melanoma groups", "real alone", "with synthetic", "worth as many real ones"],
+        [
+            [
+                *(f"{point['share']:.0%}", number(point["n_groups"], 0)),
+                *(number(point[name]["auc"]) for name in ("real", "synthetic")),
+                f"{worth['outcome']} {number(worth['equals'], 0)}",
+            ]
+            for point, worth in zip(curve["points"], curve["worths"], strict=True)
+        ],
+    )
+    minutes = trained["seconds"].sum() / 60, sum(each.seconds or 0 for each in record.gan) / 60
+    yield (
+        "What it took",
+        ["", "minutes"],
+        [
+            [f"{len(trained)} trainings", number(minutes[0], 0)],
+            [
+                f"{sum(each.kimg is not None for each in record.gan)} generators",
+                f"{minutes[1]:.0f}",
+            ],
+        ],
+    )
+
+
+def chosen(metrics: Sequence[Any]) -> Iterator[Any]:
+    """Those of METRICS, in their order."""
+    return (next(m for m in metrics if m.name == name) for name in METRICS)
+
+
+def subgroup(each: SubgroupRecord) -> list[str]:
+    """A row of the table of subgroups."""
+    aucs = f"{number(each.auc_reference)} to {number(each.auc_arm)}"
+    difference = interval(each.delta_auc, each.ci_low, each.ci_high)
+    return [each.variable, each.name, str(each.n_malignant), aucs, difference]
+
+
+def number(value: float | None, places: int = 3) -> str:
+    """A figure, a dash where there is none."""
+    return "-" if value is None else f"{value:.{places}f}"
+
+
+def interval(value: float | None, low: float | None, high: float | None) -> str:
+    """A difference with its ends."""
+    if value is None:
+        return "-"
+    return f"{value:+.3f}" + ("" if low is None or high is None else f" [{low:+.3f}, {high:+.3f}]")
+
+
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of a page."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+if __name__ == "__main__":
+    cli.run(Options, main, "benchmarks.answer", __doc__ or "")

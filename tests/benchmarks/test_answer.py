@@ -1,0 +1,32 @@
+"""What finished experiments came to, as JSON and as tables, from their folders alone."""
+
+import json
+
+from experiment_folders import write_experiment
+
+from benchmarks.answer import Options, main
+
+
+def test_figures_and_tables_are_those_of_the_records(tmp_path, capsys):
+    folder = write_experiment(tmp_path / "one")
+    main(Options((folder,), out=tmp_path / "answer.json"))
+    text = (tmp_path / "answer.json").read_text()
+    kept = json.loads(text)["ham-quick"]
+    rows = json.loads((folder / "comparisons.json").read_text())
+    assert [row["delta_auc"] for row in kept["comparisons"]] == [row["delta_auc"] for row in rows]
+    assert kept["generators"][1]["kid"] == 0.0331
+    columns = kept["trials"]["columns"]
+    assert columns[-2:] == ["test/auc", "external/isic2019/auc"]
+    assert len(kept["trials"]["rows"]) == 12
+    assert str(tmp_path) not in text
+    assert "datasets/ham10000" not in text
+    told = capsys.readouterr().out
+    first = rows[0]
+    difference = f"{first['delta_auc']:+.3f} [{first['ci_low']:+.3f}, {first['ci_high']:+.3f}]"
+    aucs = f"{first['auc_reference']:.3f} to {first['auc_arm']:.3f}"
+    assert f"| synthetic | real | test | {aucs} | {difference} |" in told
+    assert "| synthetic | real | isic2019 | 0.740 to 0.761 | +0.021 [+0.011, +0.030] |" in told
+    assert "| sex | female | 29 | 0.870 to 0.881 | +0.011 [-0.013, +0.035] |" in told
+    assert "dark" not in told  # too few
+    assert "| 0 | 1 | 13 | 5 | 33 +- 2 | 0.43 | - | - |" in told
+    assert "Learning curve" not in told  # it has none
