@@ -17,7 +17,7 @@ import tyro
 from dermsynth import cli
 from dermsynth.files import write_json
 from experiments.page import Results, open_experiment, read_results
-from experiments.records import ExperimentRecord, SubgroupRecord
+from experiments.records import TRIAL_COLUMNS, ExperimentRecord, SubgroupRecord
 
 METRICS = ("average_precision", "sensitivity_at_specificity_95", "brier", "ece")
 Table = tuple[str, list[str], list[list[str]]]  # title, columns, rows
@@ -53,8 +53,8 @@ def figures(results: Results) -> dict[str, Any]:
             *("shortcuts", "failures", "warnings", "data_warnings", "learning_curve", "likeness"),
         },
     )
-    columns = ["arm", "fold", "seed", "gan_seed", "status", "seconds", "auc_val"]
-    columns += [name for name in results.trials if name.endswith("/auc") and name != "val/auc"]
+    aucs = [name for name in results.trials if name.endswith("/auc") and name != "val/auc"]
+    columns = [*TRIAL_COLUMNS, *aucs]
     trials = results.trials[columns].astype({"gan_seed": object})
     trials = trials.where(trials.notna(), None)
     return {
@@ -179,16 +179,14 @@ def worth_and_cost(results: Results) -> Iterator[Table]:
             for point, worth in zip(curve["points"], curve["worths"], strict=True)
         ],
     )
+    trained_here = sum(each.kimg is not None for each in record.gan)
     minutes = trained["seconds"].sum() / 60, sum(each.seconds or 0 for each in record.gan) / 60
     yield (
         "What it took",
         ["", "minutes"],
         [
             [f"{len(trained)} trainings", number(minutes[0], 0)],
-            [
-                f"{sum(each.kimg is not None for each in record.gan)} generators",
-                f"{minutes[1]:.0f}",
-            ],
+            [f"{trained_here} generators", number(minutes[1], 0)],
         ],
     )
 
