@@ -15,7 +15,9 @@ from typing import Any
 import tyro
 
 from dermsynth import cli
+from dermsynth.errors import UserError
 from dermsynth.files import write_json
+from experiments.numbers import interval, number
 from experiments.page import Results, open_experiment, read_results
 from experiments.records import TRIAL_COLUMNS, ExperimentRecord, SubgroupRecord
 
@@ -34,7 +36,10 @@ class Options:
 def main(options: Options) -> None:
     """Write the file and print the tables."""
     found = [read_results(open_experiment(folder)) for folder in options.experiments]
-    write_json(options.out, {each.experiment.name: figures(each) for each in found})
+    names = [each.experiment.name for each in found]
+    if len(set(names)) < len(names):
+        raise UserError(f"experiments of one name: {', '.join(names)}; give each once")
+    write_json(options.out, dict(zip(names, map(figures, found), strict=True)))
     for each in found:
         print(f"\n### {each.experiment.name}")
         for title, columns, rows in tables(each):
@@ -104,7 +109,7 @@ def differences(results: Results) -> Iterator[Table]:
             [
                 *(row["arm"], row["reference"], row["test_set"].removeprefix("external/")),
                 f"{number(row['auc_reference'])} to {number(row['auc_arm'])}",
-                interval(row["delta_auc"], row["ci_low"], row["ci_high"]),
+                difference(row["delta_auc"], row["ci_low"], row["ci_high"]),
                 *(number(row["mde"]), row["verdict"]),
             ]
             for row in results.comparisons
@@ -116,7 +121,7 @@ def differences(results: Results) -> Iterator[Table]:
         [
             [
                 *(pair.arm, pair.reference, pair.test_set.removeprefix("external/")),
-                *(interval(m.delta, m.ci_low, m.ci_high) for m in chosen(pair.metrics)),
+                *(difference(m.delta, m.ci_low, m.ci_high) for m in chosen(pair.metrics)),
             ]
             for pair in results.paired
         ],
@@ -153,7 +158,7 @@ def audits(record: ExperimentRecord) -> Iterator[Table]:
             [
                 *(str(each.fold), str(each.seed), number(each.kimg, 0)),
                 number((each.seconds or 0) / 60, 0),
-                f"{1000 * found['kid']:.0f} +- {1000 * found['kid_std']:.0f}",
+                f"{1000 * found['kid']:.0f} ± {1000 * found['kid_std']:.0f}",
                 *(number(found[name], 2) for name in ("recall", "told_apart")),
                 number(found["weave"], 1),
             ]
@@ -199,20 +204,14 @@ def chosen(metrics: Sequence[Any]) -> Iterator[Any]:
 def subgroup(each: SubgroupRecord) -> list[str]:
     """A row of the table of subgroups."""
     aucs = f"{number(each.auc_reference)} to {number(each.auc_arm)}"
-    difference = interval(each.delta_auc, each.ci_low, each.ci_high)
-    return [each.variable, each.name, str(each.n_malignant), aucs, difference]
+    found = difference(each.delta_auc, each.ci_low, each.ci_high)
+    return [each.variable, each.name, str(each.n_malignant), aucs, found]
 
 
-def number(value: float | None, places: int = 3) -> str:
-    """A figure, a dash where there is none."""
-    return "-" if value is None else f"{value:.{places}f}"
-
-
-def interval(value: float | None, low: float | None, high: float | None) -> str:
-    """A difference with its ends."""
-    if value is None:
-        return "-"
-    return f"{value:+.3f}" + ("" if low is None or high is None else f" [{low:+.3f}, {high:+.3f}]")
+def difference(value: float | None, low: float | None, high: float | None) -> str:
+    """With its ends, where it has them."""
+    ends = "" if low is None or high is None else f" {interval(low, high)}"
+    return number(value, sign=True) + ends
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

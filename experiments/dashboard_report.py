@@ -6,6 +6,7 @@ from typing import Any
 import wandb_workspaces.reports.v2 as wr
 
 from experiments.dashboard_panels import Place, panels_by_section, runset
+from experiments.numbers import interval, number
 from experiments.page import Results
 from experiments.wording import summary
 
@@ -40,12 +41,7 @@ def _table(comparisons: list[dict[str, Any]]) -> str:
     lines = ["| arm | reference | tested on | AUC | difference | 95% interval | verdict |"]
     lines.append("|---|---|---|---|---|---|---|")
     for c in comparisons:
-        bounds = f"[{_signed(c['ci_low'])}, {_signed(c['ci_high'])}]"
-        auc = "-" if c["auc_arm"] is None else f"{c['auc_arm']:.3f}"
-        cells = c["arm"], c["reference"], c["test_set"], auc, _signed(c["delta_auc"]), bounds
+        difference = number(c["delta_auc"], sign=True), interval(c["ci_low"], c["ci_high"])
+        cells = c["arm"], c["reference"], c["test_set"], number(c["auc_arm"]), *difference
         lines.append("| " + " | ".join((*cells, c["verdict"])) + " |")
     return "\n".join(lines)
-
-
-def _signed(value: float | None) -> str:
-    return "-" if value is None else f"{value:+.3f}"

@@ -19,6 +19,7 @@ from matplotlib.patches import Patch
 
 from dermsynth import page
 from dermsynth.page import FAINT, GRID, INK, MALIGNANT, MUTED, OTHERS, inline_figure
+from experiments.numbers import number
 
 WIDE, NARROW = 8.6, 4.0  # inches at 96 px an inch: the column of the report, a phone
 PALE, BAND = FAINT, GRID
@@ -114,7 +115,7 @@ def _forest_row(axes: Axes, comparison: dict[str, Any], y: float, narrow: bool, 
 
 
 def _signed(value: float) -> str:
-    return f"{value:+.3f}".replace("-", "−") if abs(value) > 1e-9 else "0"
+    return number(value, sign=True) if abs(value) > 1e-9 else "0"
 
 
 def _forest_limits(comparisons: Sequence[dict[str, Any]]) -> tuple[float, float]:

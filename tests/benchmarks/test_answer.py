@@ -2,9 +2,11 @@
 
 import json
 
+import pytest
 from experiment_folders import write_experiment
 
 from benchmarks.answer import Options, main
+from dermsynth.errors import UserError
 
 
 def test_figures_and_tables_are_those_of_the_records(tmp_path, capsys):
@@ -22,11 +24,19 @@ def test_figures_and_tables_are_those_of_the_records(tmp_path, capsys):
     assert "datasets/ham10000" not in text
     told = capsys.readouterr().out
     first = rows[0]
-    difference = f"{first['delta_auc']:+.3f} [{first['ci_low']:+.3f}, {first['ci_high']:+.3f}]"
+    delta, *ends = (f"{first[key]:+.3f}" for key in ("delta_auc", "ci_low", "ci_high"))
+    difference = f"{delta} [{', '.join(ends)}]".replace("-", "−")
     aucs = f"{first['auc_reference']:.3f} to {first['auc_arm']:.3f}"
     assert f"| synthetic | real | test | {aucs} | {difference} |" in told
     assert "| synthetic | real | isic2019 | 0.740 to 0.761 | +0.021 [+0.011, +0.030] |" in told
-    assert "| sex | female | 29 | 0.870 to 0.881 | +0.011 [-0.013, +0.035] |" in told
+    assert "| sex | female | 29 | 0.870 to 0.881 | +0.011 [−0.013, +0.035] |" in told
     assert "dark" not in told  # too few
-    assert "| 0 | 1 | 13 | 5 | 33 +- 2 | 0.43 | - | - |" in told
+    assert "| 0 | 1 | 13 | 5 | 33 ± 2 | 0.43 | – | – |" in told
     assert "Learning curve" not in told  # it has none
+
+
+def test_two_experiments_of_one_name_are_refused_before_anything_is_written(tmp_path):
+    folders = tuple(write_experiment(tmp_path / name) for name in ("one", "two"))
+    with pytest.raises(UserError, match="of one name: ham-quick, ham-quick; give each once"):
+        main(Options(folders, out=tmp_path / "answer.json"))
+    assert not (tmp_path / "answer.json").exists()
