@@ -370,7 +370,7 @@ def test_a_kill_while_drawing_leaves_the_old_evaluation(options, monkeypatch):
     assert not list(options.run.glob(".*"))
 
 
-@pytest.mark.parametrize("tta", [1, 8])
+@pytest.mark.parametrize("tta", [pytest.param(1, marks=pytest.mark.slow), 8])
 def test_a_trained_run_from_the_command_line(tta, tiny, tmp_path, monkeypatch, capsys, drawn):
     out = tmp_path / "run"
     cpu = {"device": "cpu", "precision": "fp32", "tracking": "none"}

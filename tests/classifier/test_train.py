@@ -132,10 +132,10 @@ def slow(*values):
             {"head_epochs": 1, "ema": 0.9, "clip": 1.0}
             | {"schedule": "plateau", "plateau_patience": 0}
         ),
-        {
-            **{"cutmix": 0.5, "mixup": 0.3, "augment": "flips", "views": 0},
-            **{"sampler": "balanced", "accumulate": 2},
-        },
+        slow(
+            {"cutmix": 0.5, "mixup": 0.3, "augment": "flips", "views": 0}
+            | {"sampler": "balanced", "accumulate": 2}
+        ),
     ],
     ids=["cached", "fresh", "adapt", "staged", "mixed"],
 )

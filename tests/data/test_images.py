@@ -182,7 +182,7 @@ def test_order_is_kept_and_faults_stay_where_they_are(tmp_path, make_texture):
         assert k == 5 or (result.pixels == make_texture(k, 64, 64)).all()
 
 
-@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("keep", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path, make_texture, keep, monkeypatch):
     """2,000 images of 1.2 MB: only the few in the window are ever held."""
     monkeypatch.setattr(decoding, "KEPT_BYTES", 2**20)

@@ -84,6 +84,7 @@ def test_parts_that_do_not_divide_the_batch_are_refused(options):
             train(replace(options, accumulate=accumulate))
 
 
+@pytest.mark.slow
 def test_a_batch_in_parts_trains_and_resumes(options, monkeypatch, tmp_path):
     options = replace(options, batch=8, accumulate=2, kimg=0.048)
     whole = train(options)

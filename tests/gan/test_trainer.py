@@ -182,7 +182,13 @@ def test_a_state_of_another_architecture_or_version_is_refused(plain):
         trainer.restore(state | {"version": 1})
 
 
-@pytest.mark.parametrize("arch", [*ARCHITECTURES])
+PLAIN = ("sngan", "dcgan", "wgan-gp", "acgan")  # have no state that the others have not
+
+
+@pytest.mark.parametrize(
+    "arch",
+    [pytest.param(a, marks=[pytest.mark.slow] if a in PLAIN else []) for a in ARCHITECTURES],
+)
 def test_a_state_that_went_through_a_file_continues_to_the_same_bits(arch, narrow, tmp_path):
     config = dataclasses.replace(narrow(arch, 32), batch=4)
     if config.labels != "never":

@@ -150,6 +150,7 @@ def test_the_difference_is_the_standardised_one():
     assert found.difference_real == 0
 
 
+@pytest.mark.slow
 def test_intervals_hold_what_they_promise():
     """Two samples of one distribution: 95% of the intervals hold 0, also with images in pairs."""
     for twins in (1, 2):

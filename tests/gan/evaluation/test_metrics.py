@@ -100,6 +100,7 @@ def test_a_few_copies_among_many_new_images_are_flagged():
     assert check(synthetic, training, held_out).flagged
 
 
+@pytest.mark.slow
 def test_new_images_are_seldom_flagged():
     found = [
         check(normal(100, seed=s), normal(120, seed=s + 100), normal(40, seed=s + 200))
@@ -110,6 +111,7 @@ def test_new_images_are_seldom_flagged():
     assert np.mean([part.ratio for part in found]) == pytest.approx(1, abs=0.05)
 
 
+@pytest.mark.slow
 def test_a_collapsed_generator_is_not_taken_for_a_copier():
     """One image many times over: no independent evidence, which Mann-Whitney does not know."""
     found = [
