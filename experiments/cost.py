@@ -30,6 +30,7 @@ from experiments.tasks import (
     pool_sizes,
     trial_options,
 )
+from gan.evaluation.diagnosis_network import images_shown
 from gan.options import TrainOptions as GanOptions
 from gan.trainer import Trainer
 from gan.training_images import TrainingImages, training_part
@@ -37,7 +38,8 @@ from gan.training_run import resolve_classes, resolve_config, resolve_minutes
 
 STEPS = 2  # of a trial training
 SHOWN = 64  # training images that a generator may begin from in it
-EVALUATION_MINUTES = {"cpu": 2.5, "cuda": 1.0}  # of a pool at 128 px: on 2 cores, on an H100
+EVALUATION_MINUTES = {"cpu": 3.0, "cuda": 1.0}  # of a pool at 128 px: on a core, on an H100
+NETWORK_MINUTES = 6.0  # of a core, to learn the diagnoses from 20,000 images; a GPU takes seconds
 # Of the default generator on an H100 (docs/measurements/gpu.md), where two steps would show how
 # long it takes to record one. On a CPU it is measured.
 CUDA_KIMG_A_MINUTE = 36.0
@@ -85,7 +87,8 @@ def cost_of(
         n_generators=len(generators),
         n_synthetic_images=sum(sizes.values()),
         minutes_generators=_generator_minutes(dataset, generators, options),
-        minutes_evaluations=EVALUATION_MINUTES[_kind(options)] * kinds.count(EVALUATION),
+        minutes_evaluations=EVALUATION_MINUTES[_kind(options)] * kinds.count(EVALUATION)
+        + _network_minutes(dataset, tasks, options),
         minutes_trainings=round(seconds / 60, 1),
         disk_bytes=pixels + len(trials) * (weights + 120 * len(dataset.table)),
         measured_on=where,
@@ -96,6 +99,18 @@ def _kind(options: ExperimentOptions) -> str:
     """`cpu` or `cuda`: whose figures are taken; a TPU is left to those who will train on it."""
     asked = options.compute.device
     return asked if asked in ("cpu", "cuda") else device.resolve("auto", "auto").device.type
+
+
+def _network_minutes(dataset: Dataset, tasks: list[Task], options: ExperimentOptions) -> float:
+    """Of the networks that judge generators and pools: one a fold and share of its lesions."""
+    if _kind(options) != "cpu":
+        return 0.0
+    images = [task.options.images for task in tasks if task.kind == GENERATOR]
+    pools = [task.options for task in tasks if task.kind == EVALUATION]
+    alone = {(one.fold, one.test_fold, 1.0) for one in pools if one.network != "imagenet"}
+    seen = {(one.fold, one.test_fold, one.malignant_share) for one in images} or alone
+    shown = sum(images_shown(view(dataset, *each), each[0]) for each in seen)
+    return round(NETWORK_MINUTES * shown / 20_000, 1)
 
 
 def _generator_minutes(

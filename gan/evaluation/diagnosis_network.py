@@ -174,6 +174,12 @@ def can_learn(dataset: Dataset, fold: int) -> bool:
     return _lesson(dataset, fold) is not None
 
 
+def images_shown(dataset: Dataset, fold: int) -> int:
+    """To the network of this dataset and fold while it learns, 0 where it has nothing to learn."""
+    lesson = _lesson(dataset, fold)
+    return lesson.steps * BATCH if lesson else 0
+
+
 def is_ready(dataset: Dataset, fold: int) -> bool:
     """Whether the network of this dataset and fold lies there, trained to its end."""
     lesson = _lesson(dataset, fold)

@@ -10,6 +10,8 @@ from dermsynth.cli import from_mapping
 from dermsynth.options import replace
 from experiments import cost
 from experiments.options import ExperimentOptions
+from experiments.tasks import EVALUATION, GENERATOR, Task
+from gan.options import EvaluateOptions
 from gan.options import TrainOptions as GanOptions
 from gan.trainer import Trainer
 
@@ -36,3 +38,21 @@ def test_generators_take_what_their_steps_take_here(
     minutes = cost._generator_minutes(load_dataset(tmp_path / "d"), asked, options)
     assert steps == [8, 8]  # one kind of generator
     assert minutes == pytest.approx((2000 + 4000) / 8 * 3 / 60 + 5)
+
+
+def test_a_network_that_judges_is_counted_once_a_fold_and_share(tmp_path: Path):
+    prepare(replace(PrepareOptions(), patients=60, size=32, out=tmp_path / "d"))
+    asked = [{"fold": 0, "seed": 0}, {"fold": 0, "seed": 1}, {"fold": 1}]
+    asked.append({"fold": 1, "malignant_share": 0.5})
+    tasks = [
+        Task(f"gan/{n}", GENERATOR, (), from_mapping(GanOptions, each, "gan"))
+        for n, each in enumerate(asked)
+    ]
+    pool = Task("e", EVALUATION, (), replace(EvaluateOptions(), fold=0))
+    options = replace(ExperimentOptions(Path("quick")), device="cpu")
+    one = cost.NETWORK_MINUTES * 3200 / 20_000  # a hundred steps of 32, the least
+    for given, networks in ((tasks, 3), (tasks[:2], 1), ([*tasks[:2], pool], 1), ([pool], 1)):
+        minutes = cost._network_minutes(load_dataset(tmp_path / "d"), given, options)
+        assert minutes == pytest.approx(networks * one, abs=0.05)
+    on_a_gpu = replace(options, device="cuda")
+    assert cost._network_minutes(load_dataset(tmp_path / "d"), tasks, on_a_gpu) == 0
