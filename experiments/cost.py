@@ -39,7 +39,7 @@ from gan.training_run import resolve_classes, resolve_config, resolve_minutes
 STEPS = 2  # of a trial training
 SHOWN = 64  # training images that a generator may begin from in it
 EVALUATION_MINUTES = {"cpu": 3.0, "cuda": 1.0}  # of a pool at 128 px: on a core, on an H100
-NETWORK_MINUTES = 6.0  # of a core, to learn the diagnoses from 20,000 images; a GPU takes seconds
+NETWORK_MINUTES = 6.0  # of a core, for 20,000 images; not measured on a GPU, nor counted there
 # Of the default generator on an H100 (docs/measurements/gpu.md), where two steps would show how
 # long it takes to record one. On a CPU it is measured.
 CUDA_KIMG_A_MINUTE = 36.0
