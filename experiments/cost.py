@@ -30,7 +30,7 @@ from experiments.tasks import (
     pool_sizes,
     trial_options,
 )
-from gan.evaluation.diagnosis_network import images_shown
+from gan.evaluation.diagnosis_network import SEEN, images_shown
 from gan.options import TrainOptions as GanOptions
 from gan.trainer import Trainer
 from gan.training_images import TrainingImages, training_part
@@ -39,7 +39,7 @@ from gan.training_run import resolve_classes, resolve_config, resolve_minutes
 STEPS = 2  # of a trial training
 SHOWN = 64  # training images that a generator may begin from in it
 EVALUATION_MINUTES = {"cpu": 3.0, "cuda": 1.0}  # of a pool at 128 px: on a core, on an H100
-NETWORK_MINUTES = 6.0  # of a core, for 20,000 images; not measured on a GPU, nor counted there
+NETWORK_MINUTES = 6.0  # of a core, for SEEN images; not measured on a GPU, nor counted there
 # Of the default generator on an H100 (docs/measurements/gpu.md), where two steps would show how
 # long it takes to record one. On a CPU it is measured.
 CUDA_KIMG_A_MINUTE = 36.0
@@ -110,7 +110,7 @@ def _network_minutes(dataset: Dataset, tasks: list[Task], options: ExperimentOpt
     alone = {(one.fold, one.test_fold, 1.0) for one in pools if one.network != "imagenet"}
     seen = {(one.fold, one.test_fold, one.malignant_share) for one in images} or alone
     shown = sum(images_shown(view(dataset, *each), each[0]) for each in seen)
-    return round(NETWORK_MINUTES * shown / 20_000, 1)
+    return round(NETWORK_MINUTES * shown / SEEN, 1)
 
 
 def _generator_minutes(
