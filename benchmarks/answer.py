@@ -17,11 +17,14 @@ import tyro
 from dermsynth import cli
 from dermsynth.errors import UserError
 from dermsynth.files import write_json
-from experiments.numbers import interval, number
+from experiments.numbers import METRICS, interval, number
 from experiments.page import Results, open_experiment, read_results
 from experiments.records import TRIAL_COLUMNS, ExperimentRecord, SubgroupRecord
 
-METRICS = ("average_precision", "sensitivity_at_specificity_95", "brier", "ece")
+SHOWN = (
+    *("average_precision", "sensitivity_at_specificity_95", "specificity_at_specificity_95"),
+    *("brier", "ece"),
+)
 Table = tuple[str, list[str], list[list[str]]]  # title, columns, rows
 
 
@@ -54,7 +57,7 @@ def figures(results: Results) -> dict[str, Any]:
     kept = record.model_dump(
         mode="json",
         include={
-            *("config", "counts", "machine", "versions", "started", "seconds", "labels"),
+            *("config", "counts", "machine", "versions", "seconds", "labels"),
             *("shortcuts", "failures", "warnings", "data_warnings", "learning_curve", "likeness"),
         },
     )
@@ -117,7 +120,7 @@ def differences(results: Results) -> Iterator[Table]:
     )
     yield (
         "Other figures",
-        [*columns, *METRICS],
+        [*columns, *(METRICS[name] for name in SHOWN)],
         [
             [
                 *(pair.arm, pair.reference, pair.test_set.removeprefix("external/")),
@@ -197,8 +200,8 @@ def worth_and_cost(results: Results) -> Iterator[Table]:
 
 
 def chosen(metrics: Sequence[Any]) -> Iterator[Any]:
-    """Those of METRICS, in their order."""
-    return (next(m for m in metrics if m.name == name) for name in METRICS)
+    """Those SHOWN, in their order."""
+    return (next(m for m in metrics if m.name == name) for name in SHOWN)
 
 
 def subgroup(each: SubgroupRecord) -> list[str]:

@@ -17,6 +17,7 @@ from data import pool, store
 from dermsynth.errors import UserError
 from dermsynth.manifest import NAME, NOT_SEALED, Sealed, read_manifest
 from experiments import records, thumbnails
+from experiments.wording import contradictions
 from gan.evaluation import records as evaluations
 
 GENERATOR = "generator"  # gan.weights.KIND, whose module loads torch
@@ -129,6 +130,7 @@ def _experiment(sealed: Sealed) -> dict[str, Any]:
     record = _json(sealed, records.EXPERIMENT)
     return {
         "first": comparisons[0] if comparisons else {},
+        "but": contradictions(comparisons),
         "forest": thumbnails.forest(comparisons),
         "dataset": Path(record["dataset"].get("path", "")).name,
         "started": record.get("started"),

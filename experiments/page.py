@@ -42,7 +42,7 @@ from experiments.records import (
     PairedRecord,
     PairedRecords,
 )
-from experiments.wording import headline, meaning, power, summary
+from experiments.wording import contradictions, headline, meaning, power, summary
 from gan.evaluation.records import CLOSEST
 from gan.evaluation.records import KIND as EVALUATION
 
@@ -169,6 +169,7 @@ def _verdict(results: Results, experiment: dict[str, Any]) -> dict[str, Any]:
     sentences = summary(comparisons, leaky, experiment["warnings"])
     told = headline(comparisons[0]) if comparisons else []  # warnings have a box of their own
     means = meaning(comparisons[0]) if comparisons else None
+    but = contradictions(comparisons)
     first = "; ".join(headline(comparisons[0], experiment["warnings"])) + "." if told else None
     first_of_set = {c["test_set"]: c for c in reversed(comparisons)}
     sets = dict.fromkeys(c["test_set"] for c in comparisons)
@@ -177,7 +178,10 @@ def _verdict(results: Results, experiment: dict[str, Any]) -> dict[str, Any]:
         "leak_warning": sentences[0] if leaky else None,
         "headline": told or [sentences[-1].rstrip(".")],
         "meaning": means,
-        "beside": [s for s in sentences[bool(leaky) :] if s not in (first, means)] if told else [],
+        "contradictions": but,
+        "beside": [s for s in sentences[bool(leaky) :] if s not in (first, means, *but)]
+        if told
+        else [],
         "comparisons": comparisons,
         "comparison_fields": COMPARISON_FIELDS,
         "powers": [first_of_set[name] for name in sets],

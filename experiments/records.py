@@ -257,7 +257,7 @@ class ExperimentRecord(Record):
     mistakes: list[MistakeRecord] = Field(default_factory=list)
     machine: dict[str, Json] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
-    started: str | None = None
+    started: str | None = None  # when it was planned: later calls with --resume go on with it
     seconds: float | None = None
     gan: list[GeneratorFacts] = Field(default_factory=list)
     warnings: list[str] = Field(default_factory=list)  # of the generators, for the verdict

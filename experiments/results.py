@@ -4,7 +4,6 @@ import dataclasses
 import io
 import shlex
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +68,6 @@ def write_results(
     trials: list[Trial],
     failures: list[Failure],
     file: Path,
-    started: float,
 ) -> dict[str, str]:
     """Compare the finished trials in `out` and write everything that a reader needs.
 
@@ -82,7 +80,6 @@ def write_results(
     experiment, dataset, arms, trials : what was run, on what
     failures : tasks that could not be done; trials that they stand for are left out
     file : the experiment's YAML file, for the report
-    started : when this call began, seconds since the epoch
     """
     gone = {failure.task for failure in failures}
     done = [trial for trial in trials if trial.name not in gone]
@@ -121,6 +118,7 @@ def write_results(
     paired = metric_differences(predictions, comparisons, subgroups_of(dataset, predictions))
     write_text(out / PAIRED, dump_record(PairedRecords(paired)))
     scored = out, experiment.comparisons, done, predictions, device.resolve("auto", "fp32")
+    plan = read_record(out / PLAN, PlanRecord, MEND)
     record = ExperimentRecord(
         name=out.name,
         file=file.name,
@@ -138,7 +136,7 @@ def write_results(
         mistakes=write_mistakes(out, dataset, predictions, *experiment.comparisons[0]),
         machine=machine(),
         versions=versions(*PACKAGES),
-        started=time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(started)),
+        started=f"{plan.made[:16].replace('T', ' ')} UTC",
         seconds=round(float(table["seconds"].sum()) + sum(g.seconds or 0 for g in trained), 1),
         gan=trained,
         warnings=pool_warnings(trained, _primary_pools(comparisons, done)),
@@ -148,7 +146,7 @@ def write_results(
         learning_curve=_learning_curve(dataset, arms, trials, predictions),
         overlaps=_overlaps(out, done),
         likeness=_likeness(out, done),
-        plan=read_record(out / PLAN, PlanRecord, MEND).model_dump(mode="json"),
+        plan=plan.model_dump(mode="json"),
         failures=[FailureRecord(**dataclasses.asdict(failure)) for failure in failures],
         differences=arm_differences(experiment, arms),
         roc=roc_bands(predictions),

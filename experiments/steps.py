@@ -1,6 +1,5 @@
 """An experiment from its file to its report: check, compute what is not there yet, compare."""
 
-import time
 from pathlib import Path
 
 from data.prepare import default_dataset
@@ -24,7 +23,6 @@ def run_steps(options: ExperimentOptions) -> Path:
 
     Raises UserError for a bad experiment file, dataset or folder before anything is computed.
     """
-    started = time.time()
     # --- what is asked for, checked before anything is written
     file = find_config(str(options.experiment), CONFIGS, "experiment")
     experiment, arms = read_experiment(file, options.smoke, options.external)
@@ -58,7 +56,7 @@ def run_steps(options: ExperimentOptions) -> Path:
         )
         failures = run_tasks(tasks, folder, options)
         # --- comparisons and report
-        results = folder, experiment, dataset, arms, trials, failures, file, started
+        results = folder, experiment, dataset, arms, trials, failures, file
         with waiting("comparing, drawing plots and writing the report"):
             parts = write_results(*results)
         run.finish(parts)

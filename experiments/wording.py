@@ -13,6 +13,7 @@ VERBS = {
     "equivalent": "made no difference that matters",
     "inconclusive": "neither measurably helped nor hurt",
 }
+DECIDED = ("helps", "hurts")
 DIRECTIONS = {"gain": "mde_helps", "loss": "mde_hurts"}
 DRAWN = {  # by the phantom's sampler, by its quality: what made an arm's images
     "oracle": "drawn by the phantom's own sampler, a perfect generator and no GAN",
@@ -39,9 +40,9 @@ def summary(
     """The verdict as plain sentences: those that the screen and the report's head show.
 
     The first sentence is the verdict and begins with its word (after a warning where `leaky`); the
-    next one says what "inconclusive" means where that is the word. Then come warnings of the data,
-    then the control and what perfect images do, then what weakens or widens the verdict: what it
-    holds for, the models alone, external test sets.
+    next one says what "inconclusive" means where that is the word, then what external sets say
+    otherwise. Then come warnings of the data, then the control and what perfect images do, then
+    what weakens or widens the verdict: what it holds for, the models alone, other external sets.
 
     Parameters
     ----------
@@ -62,14 +63,14 @@ def summary(
     primary = comparisons[0]
     sentences.append("; ".join(headline(primary, warnings)) + ".")
     sentences += filter(None, [meaning(primary)])
+    sentences += contradictions(comparisons)
     sentences += [f"Warning: {one}." for one in data_warnings]
     if _is_synthetic(primary) and not primary["reference"].startswith(CONTROL):
         sentences.append(_control(primary, comparisons))
     sentences += filter(None, [_perfect(primary, comparisons)])
     sentences += filter(None, [_holds_for(primary), _models_alone(primary), primary.get("note")])
-    pair = (primary["arm"], primary["reference"])
-    elsewhere = [c for c in comparisons[1:] if (c["arm"], c["reference"]) == pair]
-    return sentences + [f"On {_test_set(c)}: {_numbers(c)} ({c['verdict']})." for c in elsewhere]
+    alike = (c for c in _elsewhere(comparisons) if not contradicts(c, primary))
+    return sentences + [f"On {_test_set(c)}: {_numbers(c)} ({c['verdict']})." for c in alike]
 
 
 def headline(c: dict[str, Any], warnings: Sequence[str] = ()) -> list[str]:
@@ -108,6 +109,26 @@ def meaning(c: dict[str, Any]) -> str | None:
     if unseen:
         said += f"; not even the largest possible {' or '.join(unseen)} would be"
     return f"Inconclusive means that neither an effect nor its absence was shown: {said}."
+
+
+def contradictions(comparisons: Sequence[dict[str, Any]]) -> list[str]:
+    """Differences on external sets that are not the verdict's: not to be quoted apart."""
+    return [
+        f"But it {c['verdict']} on {_test_set(c)}: {_numbers(c)}."
+        for c in _elsewhere(comparisons)
+        if contradicts(c, comparisons[0])
+    ]
+
+
+def contradicts(c: dict[str, Any], primary: dict[str, Any]) -> bool:
+    """Whether a difference was found that is not the one of the verdict."""
+    return c["verdict"] in DECIDED and c["verdict"] != primary["verdict"]
+
+
+def _elsewhere(comparisons: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The primary pair of arms on external sets."""
+    pairs = [(c["arm"], c["reference"]) for c in comparisons]
+    return [c for c, pair in zip(comparisons[1:], pairs[1:], strict=True) if pair == pairs[0]]
 
 
 def _fails_correction(c: dict[str, Any]) -> bool:

@@ -155,7 +155,7 @@ def test_what_is_zero_is_shown(tmp_path):
         assert said in images
     assert "real images shown in training repeats count 16" in images
     assert "training time 0.0 s" in images
-    assert "took 0.0 s" in words_of(page)
+    assert "trained for 0.0 s" in words_of(page)
     real = section(page, "real-and-synthetic-lesions")
     assert "seed 0, after 16 real images shown" in real
 

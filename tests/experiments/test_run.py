@@ -331,6 +331,7 @@ def test_the_plan_was_made_before_and_stands_in_the_report(rotated: Path):
     page = (rotated / "report.html").read_text()
     assert plan["design_sha256"][:16] in page
     assert plan["made"] in page
+    assert f"<dd>{plan['made'][:16].replace('T', ' ')} UTC</dd>" in page
 
 
 def test_the_record_has_parts_rates_mistakes_and_what_made_the_images(

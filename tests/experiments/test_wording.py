@@ -1,7 +1,7 @@
 import pytest
 from comparison_rows import comparison
 
-from experiments.wording import DRAWN, power, summary
+from experiments.wording import DRAWN, contradictions, power, summary
 
 
 def compared(**changes):
@@ -244,12 +244,30 @@ def test_rotated_folds_say_what_the_word_holds_for(scope, said):
 def test_summary_tells_external_sets_of_the_primary_pair_only():
     outside = {"test_set": "external/isic2019"}
     rows = [
-        *(compared(), compared(reference="real_oversampled"), compared(**outside, **HELPS)),
-        compared(reference="real_oversampled", **outside),
+        *(compared(**HELPS), compared(reference="real_oversampled"), compared(**outside, **HELPS)),
+        compared(reference="real_oversampled", **outside, **HURTS),
     ]
-    assert summary(rows)[3:] == [
+    assert summary(rows)[2:] == [
         "On the external isic2019 set: AUC 0.871 -> 0.895, +0.024 [+0.012, +0.036] (helps)."
     ]
+    assert contradictions(rows) == []
+
+
+@pytest.mark.parametrize("word", ["equivalent", "inconclusive"])
+def test_a_difference_that_an_external_set_alone_shows_stands_by_the_verdict(word):
+    outside = {"test_set": "external/isic2019"}
+    rows = [compared(verdict=word), compared(**outside, **HURTS)]
+    said = "But it hurts on the external isic2019 set: AUC 0.871 -> 0.840, -0.031 [-0.050, -0.012]."
+    assert contradictions(rows) == [said]
+    sentences = summary(rows, data_warnings=["ids are missing"])
+    assert sentences.index(said) < sentences.index("Warning: ids are missing.")
+    assert sum("isic2019" in sentence for sentence in sentences) == 1
+
+
+@pytest.mark.parametrize("word", ["equivalent", "inconclusive", "undecidable"])
+def test_no_difference_elsewhere_contradicts_nothing(word):
+    assert contradictions([compared(**HELPS), compared(test_set="external/a", verdict=word)]) == []
+    assert contradictions([]) == []
 
 
 def test_summary_without_comparisons():
