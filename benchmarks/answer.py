@@ -17,7 +17,7 @@ import tyro
 from dermsynth import cli
 from dermsynth.errors import UserError
 from dermsynth.files import write_json
-from experiments.numbers import METRICS, interval, number
+from experiments.numbers import METRICS, interval, markdown_table, number
 from experiments.page import Results, open_experiment, read_results
 from experiments.records import TRIAL_COLUMNS, ExperimentRecord, SubgroupRecord
 
@@ -47,7 +47,7 @@ def main(options: Options) -> None:
         print(f"\n### {each.experiment.name}")
         for title, columns, rows in tables(each):
             if rows:
-                print(f"\n{title}\n\n{markdown(columns, rows)}")
+                print(f"\n{title}\n\n{markdown_table(columns, rows)}")
 
 
 def figures(results: Results) -> dict[str, Any]:
@@ -215,12 +215,6 @@ def difference(value: float | None, low: float | None, high: float | None) -> st
     """With its ends, where it has them."""
     ends = "" if low is None or high is None else f" {interval(low, high)}"
     return number(value, sign=True) + ends
-
-
-def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of a page."""
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from typing import Any
 import wandb_workspaces.reports.v2 as wr
 
 from experiments.dashboard_panels import Place, panels_by_section, runset
-from experiments.numbers import interval, number
+from experiments.numbers import interval, markdown_table, number
 from experiments.page import Results
 from experiments.wording import summary
 
@@ -38,10 +38,13 @@ def report(place: Place, results: Results, over: Sequence[str]) -> wr.Report:
 
 
 def _table(comparisons: list[dict[str, Any]]) -> str:
-    lines = ["| arm | reference | tested on | AUC | difference | 95% interval | verdict |"]
-    lines.append("|---|---|---|---|---|---|---|")
-    for c in comparisons:
-        difference = number(c["delta_auc"], sign=True), interval(c["ci_low"], c["ci_high"])
-        cells = c["arm"], c["reference"], c["test_set"], number(c["auc_arm"]), *difference
-        lines.append("| " + " | ".join((*cells, c["verdict"])) + " |")
-    return "\n".join(lines)
+    rows = [
+        [
+            *(c["arm"], c["reference"], c["test_set"], number(c["auc_arm"])),
+            *(number(c["delta_auc"], sign=True), interval(c["ci_low"], c["ci_high"])),
+            c["verdict"],
+        ]
+        for c in comparisons
+    ]
+    columns = ["arm", "reference", "tested on", "AUC", "difference", "95% interval", "verdict"]
+    return markdown_table(columns, rows)

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 METRICS = {  # of paired.json, as the page calls them
@@ -104,6 +105,12 @@ def duration(seconds: Any) -> str:
 def typographic(text: str) -> str:
     """ASCII arrows and minus signs as the page shows them."""
     return re.sub(r"(?<![\w.-])-(?=\d)", "−", text.replace(" -> ", " → "))
+
+
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of a page in docs/ or of a W&B report."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def gan_figure(key: str, evaluation: dict[str, Any] | None) -> str:

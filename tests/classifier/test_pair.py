@@ -157,6 +157,7 @@ def test_a_stopped_run_goes_on_and_another_network_is_refused(
         open_networks(open_run(out))
 
 
+@pytest.mark.slow
 def test_all_folds_have_two_networks_each_and_a_stop_says_how_they_go_on(
     settings, run, tmp_path, monkeypatch
 ):
@@ -193,6 +194,7 @@ def test_sweeps_are_told_its_validation_auc(settings, tmp_path, monkeypatch):
     assert told["val_auc"] == metrics["val"]["auc"]
 
 
+@pytest.mark.slow
 def test_another_run_in_its_place_has_nothing_of_the_first(settings, tmp_path):
     options = replace(settings, epochs=1, out=tmp_path / "run")
     train(options)

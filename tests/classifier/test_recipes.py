@@ -48,11 +48,13 @@ SLOW = (
     "b3-meta-cutmix",
     "b6-1024",
     "b6-tta-meta-ensemble",
+    "ham7-densenet",
     "ham7-vgg",
     "ham7-vgg-aux",
-    # `default` trains both
+    # `default` trains the first two, `frozen18` is as plain as the last
     "other-clinics",
     "own-clinic",
+    "ham7-scratch",
 )
 
 

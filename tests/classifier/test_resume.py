@@ -219,7 +219,7 @@ def test_a_finished_run_says_what_differs(options):
     [
         {"schedule": "constant"},
         {"schedule": "plateau", "plateau_patience": 0},
-        {"schedule": "exponential", "decay": 0.5},
+        pytest.param({"schedule": "exponential", "decay": 0.5}, marks=pytest.mark.slow),
     ],
     ids=lambda schedule: schedule["schedule"],
 )

@@ -169,7 +169,7 @@ prepare(parse(PrepareOptions, sys.argv[1:], "x", "x"))
 """
 
 
-@pytest.mark.parametrize("size", ["64", "native"])
+@pytest.mark.parametrize("size", [pytest.param("64", marks=pytest.mark.slow), "native"])
 def test_killed_it_goes_on_to_the_same_dataset(options, size, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(ingest_module, "CHUNK", 8)
     ask = replace(options, size=int(size) if size.isdigit() else size)

@@ -56,6 +56,7 @@ def finished(
     return options
 
 
+@pytest.mark.slow
 def test_every_trial_is_the_mean_of_two_networks(finished: ExperimentOptions):
     out = finished.run.out
     assert out is not None
@@ -77,6 +78,7 @@ def test_every_trial_is_the_mean_of_two_networks(finished: ExperimentOptions):
     assert not [fault for check in verify(out) for fault in check.faults]
 
 
+@pytest.mark.slow
 def test_another_experiment_beside_takes_them_over_whole(
     finished: ExperimentOptions, capsys: pytest.CaptureFixture[str]
 ):

@@ -65,6 +65,7 @@ def short_evaluations() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("classifier.training.outputs.draw_plots", lambda *_: None)
         patch.setattr("gan.evaluation.audit.STEPS", 10)
+        patch.setattr("gan.scorer.SCORED", 32)
         patch.setattr("gan.evaluation.diagnosis_network.EPOCHS", 1)
         patch.setattr("gan.evaluation.diagnosis_network.LEAST_STEPS", 5)
         yield

@@ -71,6 +71,7 @@ def test_collapse_can_be_let_pass(options, monkeypatch, capsys):
     assert (options.run.out / "generator.json").exists()
 
 
+@pytest.mark.slow
 def test_scores_come_evenly_and_the_latest_of_the_best_is_shipped(options, run, monkeypatch):
     kids = iter([0.30, 0.10, 0.12, 0.2])
     spreads = iter([0.05, 0.03, 0.03, 0.03])

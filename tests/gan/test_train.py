@@ -272,6 +272,7 @@ def test_sample_grids_have_the_reals_first_images(run, dataset):
     assert (grid[:32, :32] == first).all()
 
 
+@pytest.mark.slow
 def test_a_finished_run_can_be_used_while_it_goes_on(options, monkeypatch, capsys):
     run = train(options)
     before = weights(run)
@@ -330,6 +331,7 @@ def test_a_run_and_its_dataset_can_be_moved(options, monkeypatch, make_dataset, 
     assert weights(moved["out"]) == weights(run)
 
 
+@pytest.mark.slow
 def test_an_overwritten_run_stays_until_the_new_one_is_finished(options, monkeypatch):
     run = train(options)
     before = weights(run)
@@ -347,6 +349,7 @@ def test_an_overwritten_run_stays_until_the_new_one_is_finished(options, monkeyp
     assert [path.name for path in run.parent.iterdir()] == ["run"]
 
 
+@pytest.mark.slow
 def test_a_kill_while_the_generator_is_written_leaves_a_run_that_goes_on(options, monkeypatch, run):
     def killed(*_):
         raise SystemExit(9)
