@@ -105,10 +105,9 @@ def _network_minutes(dataset: Dataset, tasks: list[Task], options: ExperimentOpt
     """Of the networks that judge generators and pools: one a fold and share of its lesions."""
     if _kind(options) != "cpu":
         return 0.0
-    images = [task.options.images for task in tasks if task.kind == GENERATOR]
     pools = [task.options for task in tasks if task.kind == EVALUATION]
     alone = {(one.fold, one.test_fold, 1.0) for one in pools if one.network != "imagenet"}
-    seen = {(one.fold, one.test_fold, one.malignant_share) for one in images} or alone
+    seen = {task.awaits for task in tasks if task.kind == GENERATOR and task.awaits} or alone
     shown = sum(images_shown(view(dataset, *each), each[0]) for each in seen)
     return round(NETWORK_MINUTES * shown / SEEN, 1)
 

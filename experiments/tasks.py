@@ -53,6 +53,7 @@ class Task:
     labels: Mapping[str, Any] = field(
         default_factory=dict
     )  # by which it is told where it is tracked
+    awaits: tuple[Any, ...] | None = None  # what the first task of these makes, for all to wait for
 
     def folder(self, out: Path) -> Path:
         """Where it writes, in the experiment's folder `out`."""
@@ -240,7 +241,8 @@ def _generator(trial: Trial, source: Source, given: _Given) -> Task:
         **{"seed": seed, **given.place},
     )
     name = f"gan/{source.name}-fold{split.number}-seed{seed}"
-    return Task(name, GENERATOR, (), options, given.inputs)
+    network = split.fold, split.test_fold, options.images.malignant_share  # that judges it
+    return Task(name, GENERATOR, (), options, given.inputs, awaits=network)
 
 
 def _generated_pools(trial: Trial, generator: str, given: _Given) -> list[Task]:

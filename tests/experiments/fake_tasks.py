@@ -20,6 +20,7 @@ class FakeTask:
     needs: tuple[str, ...] = ()
     options: str = ""
     kind: str = "fake"
+    awaits: tuple[Any, ...] | None = None
 
     def folder(self, out: Path) -> Path:
         """As of a task."""

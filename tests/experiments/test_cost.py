@@ -1,5 +1,6 @@
 """What a plan says of minutes: measured here, not taken from another machine."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -7,10 +8,12 @@ import pytest
 from data.prepare import PrepareOptions, prepare
 from data.store import load_dataset
 from dermsynth.cli import from_mapping
-from dermsynth.options import replace
+from dermsynth.options import ComputeOptions, replace
 from experiments import cost
+from experiments.checks import find_splits
+from experiments.config import CONFIGS, all_trials, read_experiment
 from experiments.options import ExperimentOptions
-from experiments.tasks import EVALUATION, GENERATOR, Task
+from experiments.tasks import EVALUATION, GENERATOR, Task, task_list
 from gan.options import EvaluateOptions
 from gan.options import TrainOptions as GanOptions
 from gan.trainer import Trainer
@@ -42,11 +45,9 @@ def test_generators_take_what_their_steps_take_here(
 
 def test_a_network_that_judges_is_counted_once_a_fold_and_share(tmp_path: Path):
     prepare(replace(PrepareOptions(), patients=60, size=32, out=tmp_path / "d"))
-    asked = [{"fold": 0, "seed": 0}, {"fold": 0, "seed": 1}, {"fold": 1}]
-    asked.append({"fold": 1, "malignant_share": 0.5})
+    asked = [(0, None, 1.0), (0, None, 1.0), (1, None, 1.0), (1, None, 0.5)]
     tasks = [
-        Task(f"gan/{n}", GENERATOR, (), from_mapping(GanOptions, each, "gan"))
-        for n, each in enumerate(asked)
+        Task(f"gan/{n}", GENERATOR, (), GanOptions(), awaits=each) for n, each in enumerate(asked)
     ]
     pool = Task("e", EVALUATION, (), replace(EvaluateOptions(), fold=0))
     options = replace(ExperimentOptions(Path("quick")), device="cpu")
@@ -56,3 +57,17 @@ def test_a_network_that_judges_is_counted_once_a_fold_and_share(tmp_path: Path):
         assert minutes == pytest.approx(networks * one, abs=0.05)
     on_a_gpu = replace(options, device="cuda")
     assert cost._network_minutes(load_dataset(tmp_path / "d"), tasks, on_a_gpu) == 0
+
+
+def test_generators_of_a_fold_and_share_await_the_same_network(tmp_path: Path):
+    prepare(replace(PrepareOptions(), patients=60, size=32, test_fraction=0, out=tmp_path / "d"))
+    dataset = load_dataset(tmp_path / "d")
+    experiment, arms = read_experiment(CONFIGS / "learning-curve.yaml")
+    trials = all_trials(experiment, arms, find_splits(experiment, dataset))
+    tasks = task_list(trials, dataset, ComputeOptions(), "none")
+    awaited = Counter(task.awaits for task in tasks if task.awaits is not None)
+    assert set(awaited.values()) == {3}  # generators
+    assert {(fold, share) for _, fold, share in awaited} == {
+        (fold, share) for fold in (0, 1) for share in (0.25, 0.5, 1.0)
+    }
+    assert {task.kind for task in tasks if task.awaits is not None} == {GENERATOR}

@@ -109,6 +109,28 @@ def test_a_task_needs_what_there_is():
         Schedule([FakeTask("x", ("nothing",))])
 
 
+def test_what_would_wait_for_a_running_task_comes_later():
+    first, second, third = (FakeTask(name, awaits=("fold", 0)) for name in ("a", "b", "c"))
+    other, elsewhere = FakeTask("other"), FakeTask("elsewhere", awaits=("fold", 1))
+    schedule = Schedule([first, second, third, other, elsewhere])
+    assert schedule.next() == first
+    assert schedule.next() == other
+    assert schedule.next() == elsewhere
+    assert schedule.next() == second  # nothing else is left to do
+    schedule.done(first)
+    assert schedule.next() == third
+    assert schedule.next() is None
+
+
+def test_once_made_it_is_not_waited_for():
+    first, second = (FakeTask(name, awaits=("fold", 0)) for name in ("a", "b"))
+    schedule = Schedule([first, second, third := FakeTask("c", awaits=("fold", 0)), FakeTask("d")])
+    assert schedule.next() == first
+    schedule.done(first)
+    assert schedule.next() == second
+    assert schedule.next() == third  # beside one of its kind, before the last
+
+
 def test_workers_stay_and_write_logs(tmp_path: Path):
     tasks = [FakeTask(f"t{number}", (), "slow") for number in range(6)]
     execute(tasks, LocalWorkers(tmp_path, run_fake, 2, features=False))
