@@ -17,7 +17,7 @@ import tyro
 from dermsynth import cli
 from dermsynth.errors import UserError
 from dermsynth.files import write_json
-from experiments.numbers import METRICS, interval, markdown_table, number
+from experiments.numbers import METRICS, interval, markdown_table, number, percent
 from experiments.page import Results, open_experiment, read_results
 from experiments.records import TRIAL_COLUMNS, ExperimentRecord, SubgroupRecord
 
@@ -57,8 +57,9 @@ def figures(results: Results) -> dict[str, Any]:
     kept = record.model_dump(
         mode="json",
         include={
-            *("config", "counts", "machine", "versions", "seconds", "labels"),
-            *("shortcuts", "failures", "warnings", "data_warnings", "learning_curve", "likeness"),
+            *("config", "counts", "machine", "versions", "seconds", "labels", "shortcuts"),
+            *("expectations", "failures", "warnings", "data_warnings", "learning_curve"),
+            "likeness",
         },
     )
     aucs = [name for name in results.trials if name.endswith("/auc") and name != "val/auc"]
@@ -152,6 +153,15 @@ def audits(record: ExperimentRecord) -> Iterator[Table]:
         [
             [row.arm, str(row.fold), str(row.gan_seed), number(row.auc), number(row.auc_reference)]
             for row in record.shortcuts
+        ],
+    )
+    yield (
+        "Do they count as real ones?",
+        ["arm", "tested on", "trained on", "expected", "observed"],
+        [
+            [row.arm, row.test_set.removeprefix("external/")]
+            + [percent(share) for share in (row.trained_on, row.expected, row.observed)]
+            for row in record.expectations
         ],
     )
     yield (

@@ -235,6 +235,16 @@ class ShortcutRecord(Record):
     n_synthetic: int
 
 
+class ExpectationRecord(Record):
+    """How often an arm's classifiers expect target 1: raw probabilities, means over trainings."""
+
+    arm: str
+    test_set: str
+    trained_on: float  # share of target 1 among all training images, synthetic and duplicated too
+    expected: float  # mean score of the test images
+    observed: float  # share of target 1 among them
+
+
 class FailureRecord(Record):
     """A task that could not be done, and is left out."""
 
@@ -264,6 +274,7 @@ class ExperimentRecord(Record):
     data_warnings: list[str] = Field(default_factory=list)  # of images without ids: clauses
     labels: list[LabelRecord] = Field(default_factory=list)
     shortcuts: list[ShortcutRecord] = Field(default_factory=list)
+    expectations: list[ExpectationRecord] = Field(default_factory=list)
     failures: list[FailureRecord] = Field(default_factory=list)
     differences: list[dict[str, Json]] = Field(default_factory=list)  # of the arms compared
     plan: dict[str, Json] | None = None  # plan.json

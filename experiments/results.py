@@ -51,7 +51,7 @@ from experiments.records import (
     GeneratorFacts,
     PairedRecords,
 )
-from experiments.synthetic_scores import labels, shortcuts
+from experiments.synthetic_scores import expectations, labels, shortcuts
 from experiments.tasks import EVALUATION, evaluation_name, pool_names
 from gan.evaluation.records import EvaluationRecord, read_evaluation
 
@@ -143,6 +143,7 @@ def write_results(
         data_warnings=data_warnings(dataset, done),
         labels=labels(*scored),
         shortcuts=shortcuts(*scored),
+        expectations=expectations(out, done, predictions),
         learning_curve=_learning_curve(dataset, arms, trials, predictions),
         overlaps=_overlaps(out, done),
         likeness=_likeness(out, done),

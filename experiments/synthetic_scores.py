@@ -8,6 +8,9 @@ typical ones, from which it has little to learn.
 makes benign images. Those that no classifier trained on are scored by a classifier that saw the
 generator's malignant ones, and by its counterpart that saw real images alone: what the second says
 of them is how malignant they look, what the first adds is the shortcut.
+
+`expectations`: did synthetic lesions count as real ones? More malignant training images make a
+classifier expect more of them, unless it tells those images from real ones. Any pool can be asked.
 """
 
 from pathlib import Path
@@ -16,13 +19,15 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
+from classifier.run_folder import open_networks, open_run, read_facts
 from classifier.trained import load_folds
 from data.pool import load_pool
 from dermsynth.device import Compute
 from dermsynth.manifest import is_finished
+from experiments.compared import sets_of
 from experiments.config import Trial
 from experiments.origins import pool_folder
-from experiments.records import LabelRecord, ShortcutRecord
+from experiments.records import ExpectationRecord, LabelRecord, ShortcutRecord
 from experiments.tasks import AUDITED, POOL, audit_pool_name
 from gan.evaluation.audit import shortcut_score
 
@@ -105,6 +110,37 @@ def shortcuts(
             )
         )
     return found
+
+
+def expectations(
+    out: Path, trials: list[Trial], predictions: pd.DataFrame
+) -> list[ExpectationRecord]:
+    """A record for each arm and test set, of all that it trained.
+
+    Parameters
+    ----------
+    out : the experiment's folder
+    trials : finished ones
+    predictions : theirs, PREDICTION_COLUMNS
+    """
+    shares: dict[str, list[float]] = {}
+    for trial in trials:
+        for network in open_networks(open_run(out / trial.name)):
+            counts = read_facts(network).training_images
+            malignant = sum(n for name, n in counts.items() if name.endswith("_malignant"))
+            shares.setdefault(trial.arm.name, []).append(malignant / sum(counts.values()))
+    means = predictions.groupby(["arm", "test_set"], observed=True)[["score", "target"]].mean()
+    return [
+        ExpectationRecord(
+            arm=arm,
+            test_set=test_set,
+            trained_on=float(np.mean(share)),
+            expected=float(means.loc[(arm, test_set), "score"]),
+            observed=float(means.loc[(arm, test_set), "target"]),
+        )
+        for arm, share in shares.items()
+        for test_set in sets_of(predictions)
+    ]
 
 
 def _counterpart(comparisons: list[list[str]], trials: list[Trial], trial: Trial) -> Trial | None:

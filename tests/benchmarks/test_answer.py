@@ -32,6 +32,7 @@ def test_figures_and_tables_are_those_of_the_records(tmp_path, capsys):
     assert "| sex | female | 29 | 0.870 to 0.881 | +0.011 [−0.013, +0.035] |" in told
     assert "dark" not in told  # too few
     assert "| 0 | 1 | 13 | 5 | 33 ± 2 | 0.43 | – | – |" in told
+    assert "| synthetic | test | 30.0% | 13.7% | 14.1% |" in told
     assert "Learning curve" not in told  # it has none
 
 

@@ -129,6 +129,12 @@ def experiment(sets):
         "versions": {"python": "3.11.9", "torch": "2.13.0", "timm": "1.0.31"},
         **{"started": "2026-03-02 14:05", "seconds": 2310.4, "roc": roc_bands(sets)},
         "gan": [gan_seed(seed) for seed in GAN_SEEDS],
+        "expectations": [
+            {"arm": "real", "test_set": "test", "trained_on": 0.1111, "expected": 0.139}
+            | {"observed": 0.1408},
+            {"arm": "synthetic", "test_set": "test", "trained_on": 0.3, "expected": 0.1367}
+            | {"observed": 0.1408},
+        ],
         "grids": {"real": "grids/real.png", "synthetic": "grids/synthetic.png"},
     }
 

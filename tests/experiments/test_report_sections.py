@@ -140,6 +140,12 @@ def test_every_table_has_its_csv(page):
     assert (table[f"95% interval, {pair} low"] < table[f"95% interval, {pair} high"]).all()
 
 
+def test_how_much_each_arm_expects_is_shown_beside_what_it_trained_on(page):
+    words = section(page, "synthetic-images")
+    assert "Do they count as real ones?" in words
+    assert "real test 11.1% 13.9% 14.1% synthetic test 30.0% 13.7% 14.1%" in words
+
+
 def test_what_is_zero_is_shown(tmp_path):
     content = experiment(("test",))
     content["config"] |= {"folds": 0, "classifier": {"dropout": 0.0, "frozen": 0}}

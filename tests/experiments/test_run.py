@@ -305,6 +305,26 @@ def test_a_classifier_of_real_images_says_how_malignant_the_pool_looks(finished:
     assert "Do they look like melanoma?" in (out / "report.html").read_text()
 
 
+def test_how_much_melanoma_each_arm_expects_is_in_the_record(finished: ExperimentOptions):
+    out = finished.run.out
+    record = json.loads((out / "experiment.json").read_text())
+    found = {(one["arm"], one["test_set"]): one for one in record["expectations"]}
+    assert {arm for arm, _ in found} == EXPERIMENT["arms"].keys()
+    for arm in ("real", "real_oversampled", "synthetic"):
+        runs = [run for run in (out / "trials" / "fold0").iterdir() if f"{arm}-seed" in run.name]
+        parts = [pd.read_parquet(run / "predictions.parquet") for run in runs]
+        tested = pd.concat(parts).query("part == 'test'")
+        assert found[arm, "test"]["expected"] == pytest.approx(tested["score"].mean())
+        assert found[arm, "test"]["observed"] == pytest.approx(tested["target"].mean())
+    real, twice, made = (found[arm, "test"]["trained_on"] for arm in EXPERIMENT["arms"])
+    n_train = record["counts"]["train"]
+    share = n_train["malignant"] / (n_train["malignant"] + n_train["benign"])
+    assert real == pytest.approx(share)
+    assert twice == pytest.approx(made)  # as many melanomas
+    assert made == pytest.approx(1 - (1 - 0.3) * (1 - share), abs=0.01)
+    assert "Do they count as real ones?" in (out / "report.html").read_text()
+
+
 @pytest.mark.slow
 def test_benign_images_of_the_generator_are_scored_for_a_shortcut(rotated: Path):
     shortcuts = json.loads((rotated / "experiment.json").read_text())["shortcuts"]
