@@ -11,18 +11,18 @@ XLA := .venv-xla/bin
 .PHONY: setup demo test test-all test-xla api lock audit clean
 setup: .venv/ready
 
-# Made anew only when what it is made from changes. 18,000 files are compiled on all cores, which pip
-# does on one; some packages hold files of other Pythons, which cannot be.
+# Made anew only when what it is made from changes. Files are compiled on all cores, which pip does on
+# one, but for packages' own tests and what is seldom used; some hold files of other Pythons.
 .venv/ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "error: Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11" >&2; exit 2; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --no-compile -c constraints.txt -e '.[dev]'
-	$(BIN)/python -m compileall -qq -j 0 .venv/lib || true
+	$(BIN)/python -m compileall -qq -j 0 -x '/(tests|_tests|ray|pip|mypy)/' .venv/lib || true
 	@touch $@
 
 demo: setup datasets/demo/manifest.json
-	$(BIN)/python -m experiments.run demo --data datasets/demo --out runs/exp/demo --resume
+	$(BIN)/python -m experiments.run demo --data datasets/demo --out runs/exp/demo --workers 2 --resume
 
 # A thousand patients, of whom the most are tested: few real malignant images to learn from.
 datasets/demo/manifest.json: | .venv/ready
