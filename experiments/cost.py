@@ -107,7 +107,7 @@ def _network_minutes(dataset: Dataset, tasks: list[Task], options: ExperimentOpt
         return 0.0
     pools = [task.options for task in tasks if task.kind == EVALUATION]
     alone = {(one.fold, one.test_fold, 1.0) for one in pools if one.network != "imagenet"}
-    seen = {task.awaits for task in tasks if task.kind == GENERATOR and task.awaits} or alone
+    seen = {task.awaits for task in tasks if task.awaits is not None} or alone
     shown = sum(images_shown(view(dataset, *each), each[0]) for each in seen)
     return round(NETWORK_MINUTES * shown / SEEN, 1)
 

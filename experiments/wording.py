@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any
 
 from dermsynth.errors import some
@@ -127,8 +128,8 @@ def contradicts(c: dict[str, Any], primary: dict[str, Any]) -> bool:
 
 def _elsewhere(comparisons: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The primary pair of arms on external sets."""
-    pairs = [(c["arm"], c["reference"]) for c in comparisons]
-    return [c for c, pair in zip(comparisons[1:], pairs[1:], strict=True) if pair == pairs[0]]
+    pair = itemgetter("arm", "reference")
+    return [c for c in comparisons[1:] if pair(c) == pair(comparisons[0])]
 
 
 def _fails_correction(c: dict[str, Any]) -> bool:

@@ -331,7 +331,6 @@ def test_a_run_and_its_dataset_can_be_moved(options, monkeypatch, make_dataset, 
     assert weights(moved["out"]) == weights(run)
 
 
-@pytest.mark.slow
 def test_an_overwritten_run_stays_until_the_new_one_is_finished(options, monkeypatch):
     run = train(options)
     before = weights(run)
