@@ -17,7 +17,7 @@ from urllib.parse import quote
 from dermsynth import cli
 from dermsynth.errors import UserError
 from dermsynth.files import write_text
-from experiments.numbers import number
+from experiments.numbers import number, typographic
 
 if TYPE_CHECKING:
     from experiments.found_runs import Collection, Found
@@ -93,7 +93,8 @@ def render(collection: "Collection", options: GalleryOptions, out: Path) -> str:
         """A path as it is called on the page: below the folder of runs, or of datasets."""
         return path.relative_to(options.runs).as_posix() if _below(path, options) else str(path)
 
-    environment.globals |= {"link": link, "shown": shown, "number": number}
+    environment.globals |= {"link": link, "shown": shown}
+    environment.globals |= {"number": number, "typographic": typographic}
     scores = {one.inputs.get("subject"): one for one in collection.of(evaluations.KIND)}
     return environment.get_template("gallery.html.j2").render(
         mark=MARK,
