@@ -2,9 +2,8 @@
 # docs/guides/security.md
 PYTHON ?= python3
 BIN := .venv/bin
-# One thread each: threads of several processes on the same cores wait for each other. A file is one
-# process's, so that what its tests share is made once.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
+# A file is one process's, so that what its tests share is made once.
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 XLA := .venv-xla/bin
 
@@ -42,7 +41,7 @@ api: setup
 # The fault harness forks, which worker processes do not survive.
 test-all: setup
 	$(PYTEST) --ignore tests/faults
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults
+	$(BIN)/python -m pytest tests/faults
 
 # torch_xla has one torch that it works with, so it has an environment of its own, with the other
 # packages as they are pinned. On a CPU of x86 that torch is built for CUDA: 3 GB to fetch, 7 GB on
@@ -55,7 +54,7 @@ test-all: setup
 
 # XLA for the CPU; without LLVM's optimisation a step compiles six times faster.
 test-xla: .venv-xla/ready
-	PJRT_DEVICE=CPU XLA_FLAGS=--xla_backend_optimization_level=0 OMP_NUM_THREADS=1 \
+	PJRT_DEVICE=CPU XLA_FLAGS=--xla_backend_optimization_level=0 \
 		$(XLA)/python -m pytest tests/xla
 
 # Tools that are no part of the environment, in a corner of it.

@@ -5,7 +5,6 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 import gan.training_run
 from data.store import COLUMNS, write_dataset
@@ -113,8 +112,3 @@ def make_run():
 def run(dataset, tmp_path_factory, make_run):
     """A finished run; tests must not change it."""
     return make_run(tmp_path_factory.mktemp("runs") / "blobs", data=dataset.path)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    torch.set_num_threads(1)
