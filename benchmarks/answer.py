@@ -20,6 +20,7 @@ from dermsynth.files import write_json
 from experiments.numbers import METRICS, interval, markdown_table, number, percent
 from experiments.page import Results, open_experiment, read_results
 from experiments.records import TRIAL_COLUMNS, ExperimentRecord, SubgroupRecord
+from experiments.wording import short_verdict
 
 SHOWN = (
     *("average_precision", "sensitivity_at_specificity_95", "specificity_at_specificity_95"),
@@ -114,7 +115,7 @@ def differences(results: Results) -> Iterator[Table]:
                 *(row["arm"], row["reference"], row["test_set"].removeprefix("external/")),
                 f"{number(row['auc_reference'])} to {number(row['auc_arm'])}",
                 difference(row["delta_auc"], row["ci_low"], row["ci_high"]),
-                *(number(row["mde"]), row["verdict"]),
+                *(number(row["mde"]), short_verdict(row)),
             ]
             for row in results.comparisons
         ],

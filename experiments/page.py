@@ -42,7 +42,7 @@ from experiments.records import (
     PairedRecord,
     PairedRecords,
 )
-from experiments.wording import contradictions, headline, meaning, power, summary
+from experiments.wording import contradictions, headline, meaning, power, short_verdict, summary
 from gan.evaluation.records import CLOSEST
 from gan.evaluation.records import KIND as EVALUATION
 
@@ -126,7 +126,7 @@ def write_page(folder: Path, results: Results, read: Callable[[str], bytes]) -> 
     `read`: a file of the experiment by its name. Raises UserError for a damaged one.
     """
     environment = templates(Path(__file__).parent)
-    words = (*(getattr(numbers, name) for name in WORDS), power)
+    words = (*(getattr(numbers, name) for name in WORDS), power, short_verdict)
     environment.globals |= {word.__name__: word for word in words}
     environment.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
     environment.filters["yaml"] = lambda value: yaml.safe_dump(

@@ -20,6 +20,7 @@ from matplotlib.patches import Patch
 from dermsynth import page
 from dermsynth.page import FAINT, GRID, INK, MALIGNANT, MUTED, OTHERS, inline_figure
 from experiments.numbers import number
+from experiments.wording import short_verdict
 
 WIDE, NARROW = 8.6, 4.0  # inches at 96 px an inch: the column of the report, a phone
 PALE, BAND = FAINT, GRID
@@ -111,7 +112,7 @@ def _forest_row(axes: Axes, comparison: dict[str, Any], y: float, narrow: bool, 
         axes.text(0, y + 0.3, f"{name}\n{comparison['test_set']}: {value}", size=9, **line)
     else:
         axes.text(0, y + 0.33, f"{name}, {comparison['test_set']}", **line)
-        axes.text(1, y + 0.33, f"{value}, {comparison['verdict']}", ha="right", **line)
+        axes.text(1, y + 0.33, f"{value}, {short_verdict(comparison)}", ha="right", **line)
 
 
 def _signed(value: float) -> str:

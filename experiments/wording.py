@@ -137,6 +137,13 @@ def _fails_correction(c: dict[str, Any]) -> bool:
     return c["verdict"] == "inconclusive" and (c["ci_low"] > 0 or c["ci_high"] < 0)
 
 
+def short_verdict(c: dict[str, Any]) -> str:
+    """The word beside an interval, and why it is "inconclusive" where that is without zero."""
+    if not _fails_correction(c):
+        return c["verdict"]
+    return f"{c['verdict']} {'by its test' if c['p_holm'] == c['p'] else 'after Holm'}"
+
+
 def _is_synthetic(c: dict[str, Any]) -> bool:
     return bool(c.get("made_by")) or c["arm"].startswith("synthetic")
 

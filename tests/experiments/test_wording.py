@@ -1,7 +1,7 @@
 import pytest
 from comparison_rows import comparison
 
-from experiments.wording import DRAWN, contradictions, power, summary
+from experiments.wording import DRAWN, contradictions, power, short_verdict, summary
 
 
 def compared(**changes):
@@ -181,6 +181,19 @@ def test_control_sentence(verdict, control, expected):
     assert sentence.startswith("Against as many duplicated real lesions (real_oversampled): AUC ")
     assert "+0.001" in sentence
     assert expected in sentence
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({}, "inconclusive"),
+        ({"ci_low": 0.0011}, "inconclusive after Holm"),
+        ({"ci_low": 0.0011, "p_holm": 0.5923}, "inconclusive by its test"),
+        (HELPS, "helps"),
+    ],
+)
+def test_an_interval_without_zero_and_no_verdict_says_why(changes, word):
+    assert short_verdict(comparison(**changes)) == word
 
 
 def test_the_control_obeys_the_corrected_p():
