@@ -150,9 +150,10 @@ def audits(record: ExperimentRecord) -> Iterator[Table]:
     )
     yield (
         'Is "synthetic" taken for malignant?',
-        ["arm", "fold", "generator", "AUC", "by real images alone"],
+        ["arm", "fold", "generator", "images of", "AUC", "by real images alone"],
         [
-            [row.arm, str(row.fold), str(row.gan_seed), number(row.auc), number(row.auc_reference)]
+            [row.arm, str(row.fold), str(row.gan_seed), "its own" if row.own else "another"]
+            + [number(auc) for auc in (row.auc, row.auc_reference)]
             for row in record.shortcuts
         ],
     )

@@ -224,11 +224,12 @@ class LabelRecord(Record):
 
 
 class ShortcutRecord(Record):
-    """Whether a classifier takes benign images of its generator for malignant ones."""
+    """Whether a classifier takes benign synthetic images for malignant ones."""
 
     arm: str
     fold: int
     gan_seed: int | None
+    own: bool = True  # images of its own generator; of another one of the fold where it makes none
     auc: float | None  # of benign synthetic against benign real images; 0.5: no shortcut
     reference: str | None  # the arm without synthetic images
     auc_reference: float | None  # by its classifier: how malignant those images look

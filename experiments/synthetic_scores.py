@@ -5,9 +5,10 @@ them for benign ones their label is doubtful; where it finds them easier than re
 typical ones, from which it has little to learn.
 
 `shortcuts`: did the classifiers learn "synthetic means malignant"? Only a generator of both classes
-makes benign images. Those that no classifier trained on are scored by a classifier that saw the
-generator's malignant ones, and by its counterpart that saw real images alone: what the second says
-of them is how malignant they look, what the first adds is the shortcut.
+makes benign images. Some that a classifier did not train on are scored by it, and by its
+counterpart that saw real images alone: what the second says of them is how malignant they look,
+what the first adds is the shortcut. They are of the generator whose malignant ones it saw, or else
+of another one of the fold, and may then differ from those in more than the class.
 
 `expectations`: did synthetic lesions count as real ones? More malignant training images make a
 classifier expect more of them, unless it tells those images from real ones. Any pool can be asked.
@@ -28,7 +29,7 @@ from experiments.compared import sets_of
 from experiments.config import Trial
 from experiments.origins import pool_folder
 from experiments.records import ExpectationRecord, LabelRecord, ShortcutRecord
-from experiments.tasks import AUDITED, POOL, audit_pool_name
+from experiments.tasks import AUDITED, POOL, audit_pool_name, pool_names
 from gan.evaluation.audit import shortcut_score
 
 
@@ -86,26 +87,29 @@ def shortcuts(
     compute : where the models run
     """
     found, asked = [], set()
+    known: dict[tuple[str, str], float | None] = {}  # arms share the counterpart
     for trial in trials:
-        pool = audit_pool_name(trial)
-        if pool is None or (trial.arm.name, pool) in asked:
+        made_with = trial.arm.name, trial.split.number, trial.gan_seed
+        pool = benign_pool(trial, trials)
+        if pool is None or made_with in asked or not _looks_at_images_alone(trial):
             continue
         if not is_finished(out / pool, POOL):  # it failed, which the report says
             continue
-        if not _looks_at_images_alone(trial):
-            continue
-        asked.add((trial.arm.name, pool))
-        images = np.asarray(load_pool(out / pool).images[:])
+        asked.add(made_with)
+        images = np.asarray(load_pool(out / pool).images[:AUDITED])
         plain = _counterpart(comparisons, trials, trial)
-        own, its = (_score(out, each, images, predictions, compute) for each in (trial, plain))
+        key = plain.name if plain else "", pool
+        if key not in known:
+            known[key] = _score(out, plain, images, predictions, compute)
         found.append(
             ShortcutRecord(
                 arm=trial.arm.name,
                 fold=trial.split.number,
                 gan_seed=trial.gan_seed,
-                auc=own,
+                own=pool == audit_pool_name(trial),
+                auc=_score(out, trial, images, predictions, compute),
                 reference=plain.arm.name if plain else None,
-                auc_reference=its,
+                auc_reference=known[key],
                 n_synthetic=len(images),
             )
         )
@@ -141,6 +145,22 @@ def expectations(
         for arm, share in shares.items()
         for test_set in sets_of(predictions)
     ]
+
+
+def benign_pool(trial: Trial, trials: list[Trial]) -> str | None:
+    """Benign images that it did not train on: of its generator, or else of another of its fold."""
+    source, own = trial.arm.source, audit_pool_name(trial)
+    if own is not None or source is None or source.pool != "gan":
+        return own
+    pools = {
+        (each.gan_seed or 0, name)
+        for each in trials
+        if each.split == trial.split
+        for name in pool_names(each)[1:]
+        if name not in pool_names(trial)
+    }
+    later = [one for one in pools if one[0] > (trial.gan_seed or 0)]  # each asks another one
+    return min(later or pools, default=(0, None))[1]
 
 
 def _counterpart(comparisons: list[list[str]], trials: list[Trial], trial: Trial) -> Trial | None:
