@@ -90,10 +90,10 @@ def shortcuts(
     known: dict[tuple[str, str], float | None] = {}  # arms share the counterpart
     for trial in trials:
         made_with = trial.arm.name, trial.split.number, trial.gan_seed
-        pool = benign_pool(trial, trials)
-        if pool is None or made_with in asked or not _looks_at_images_alone(trial):
+        if made_with in asked or not _looks_at_images_alone(trial):
             continue
-        if not is_finished(out / pool, POOL):  # it failed, which the report says
+        pool = benign_pool(trial, trials)
+        if pool is None or not is_finished(out / pool, POOL):  # it failed, which the report says
             continue
         asked.add(made_with)
         images = np.asarray(load_pool(out / pool).images[:AUDITED])
