@@ -4,9 +4,11 @@
         --out benchmarks/results/ham10000.json
 
 Trains and computes nothing: all is in the experiments' folders. Images, scores and the places of
-data are left out.
+data are left out. Experiments that are in the file and not named are kept, since a study may run
+on several machines.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,17 +40,40 @@ class Options:
 
 
 def main(options: Options) -> None:
-    """Write the file and print the tables."""
+    """Write the file and print the tables.
+
+    Raises UserError where two experiments have one name, or the file holds something else.
+    """
     found = [read_results(open_experiment(folder)) for folder in options.experiments]
     names = [each.experiment.name for each in found]
     if len(set(names)) < len(names):
         raise UserError(f"experiments of one name: {', '.join(names)}; give each once")
-    write_json(options.out, dict(zip(names, map(figures, found), strict=True)))
+    kept = read_figures(options.out)
+    write_json(options.out, kept | dict(zip(names, map(figures, found), strict=True)))
+    if others := [name for name in kept if name not in names]:
+        print(f"kept in {options.out}: {', '.join(others)}")
     for each in found:
         print(f"\n### {each.experiment.name}")
         for title, columns, rows in tables(each):
             if rows:
                 print(f"\n{title}\n\n{markdown_table(columns, rows)}")
+
+
+def read_figures(path: Path) -> dict[str, Any]:
+    """What an earlier call wrote; nothing where there is no file."""
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        content = None
+    if not isinstance(content, dict) or not all(
+        isinstance(each, dict) and "comparisons" in each for each in content.values()
+    ):
+        raise UserError(
+            f"--out {path}: not figures of experiments; give a file of them or a new one"
+        )
+    return content
 
 
 def figures(results: Results) -> dict[str, Any]:

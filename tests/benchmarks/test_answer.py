@@ -41,3 +41,24 @@ def test_two_experiments_of_one_name_are_refused_before_anything_is_written(tmp_
     with pytest.raises(UserError, match="of one name: ham-quick, ham-quick; give each once"):
         main(Options(folders, out=tmp_path / "answer.json"))
     assert not (tmp_path / "answer.json").exists()
+
+
+def test_experiments_of_other_machines_stay_in_the_file(tmp_path, capsys):
+    out = tmp_path / "answer.json"
+    other = {"comparisons": [{"arm": "synthetic", "delta_auc": -0.25}]}
+    out.write_text(json.dumps({"elsewhere": other, "ham-quick": {"comparisons": []}}))
+    main(Options((write_experiment(tmp_path / "one"),), out=out))
+    kept = json.loads(out.read_text())
+    assert list(kept) == ["elsewhere", "ham-quick"]
+    assert kept["elsewhere"] == other
+    assert kept["ham-quick"]["comparisons"]
+    assert f"kept in {out}: elsewhere\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"machine": {}}', '{"machine": 2}'])
+def test_a_file_of_something_else_is_not_written_over(tmp_path, content):
+    out = tmp_path / "classifier.json"
+    out.write_text(content)
+    with pytest.raises(UserError, match=r"--out .*classifier.json: not figures of experiments"):
+        main(Options((write_experiment(tmp_path / "one"),), out=out))
+    assert out.read_text() == content
