@@ -9,25 +9,15 @@ from typing import Any
 
 from dermsynth.machine import machine, versions
 
-FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "neon", "bf16")  # that decide the speed
-
 
 def provenance(module: str, *packages: str) -> dict[str, Any]:
     """The command of `python -m module`, the machine, the commit, and versions of packages."""
     return {
         "command": shlex.join(["python", "-m", module, *sys.argv[1:]]),
         "commit": commit(),
-        "machine": machine() | {"flags": flags(), "gpu": gpu()},
+        "machine": machine() | {"gpu": gpu()},
         "versions": versions(*packages),
     }
-
-
-def flags() -> list[str]:
-    """Those of FLAGS that the processor has."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    words = [line.split() for line in lines if line.lower().startswith(("flags", "features"))]
-    return [flag for flag in FLAGS if words and flag in words[0]]
 
 
 def gpu() -> str | None:

@@ -8,6 +8,9 @@ from typing import Any
 
 from dermsynth.errors import UserError
 
+# instructions that decide the speed, and what is computed in bf16
+FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "neon", "bf16")
+
 
 def cores() -> int:
     """CPU cores that this process may use, at least 1."""
@@ -30,13 +33,15 @@ def check_memory(need: int, what: str, mend: str) -> None:
 
 
 def machine() -> dict[str, Any]:
-    """The machine in words: processor, cores, memory in GiB, system."""
+    """The machine in words: processor, those of FLAGS that it has, cores, memory in GiB, system."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    words = [line.split() for line in lines if line.lower().startswith(("flags", "features"))]
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
         "cpu": names[0] if names else platform.machine(),
+        "flags": [flag for flag in FLAGS if words and flag in words[0]],
         "cores": cores(),
         "memory_gib": round(memory, 1),
         "system": platform.system(),

@@ -133,8 +133,9 @@ def _software(experiment: ExperimentRecord) -> str:
     if not experiment.versions:
         return ""
     known = ", ".join(f"{name} {version}" for name, version in experiment.versions.items())
-    cpu = experiment.machine.get("cpu")
-    return f"Software: {known}" + (f", on {cpu}." if cpu else ".")
+    cpu, flags = map(experiment.machine.get, ("cpu", "flags"))
+    instructions = f" ({', '.join(map(str, flags))})" if isinstance(flags, list) and flags else ""
+    return f"Software: {known}" + (f", on {cpu}{instructions}." if cpu else ".")
 
 
 # --- limitations ----------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from importlib.metadata import version
 
 import pytest
 
+from dermsynth import machine as module
 from dermsynth.machine import cores, machine, versions
 
 
@@ -25,3 +26,22 @@ def test_versions_are_those_installed_and_name_no_absent_package():
         "python": platform.python_version(),
         "numpy": version("numpy"),
     }
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "name", "flags"),
+    [
+        (
+            "model name\t: EPYC\nflags\t\t: fpu avx2 avx512f avx512_bf16\n",
+            "EPYC",
+            "avx2 avx512f avx512_bf16",
+        ),
+        ("processor\t: 0\nFeatures\t: fp asimd bf16\n", platform.machine(), "bf16"),
+        ("model name\t: old\nflags\t\t: fpu sse2 not_avx2\n", "old", ""),
+    ],
+)
+def test_flags_say_what_decides_the_arithmetic(tmp_path, monkeypatch, cpuinfo, name, flags):
+    place = tmp_path / "cpuinfo"
+    place.write_text(cpuinfo)
+    monkeypatch.setattr(module, "Path", lambda _: place)
+    assert (machine()["cpu"], machine()["flags"]) == (name, flags.split())

@@ -35,6 +35,7 @@ def record(**changes):
         "config": {"seeds": [0, 1], "bootstrap": 4000, "classifier": {"frozen": 0}},
         "dataset": DatasetFacts(path="d", info=info),
         "versions": {"dermsynth": "0.5.0"},
+        "machine": {"cpu": "Xeon", "flags": ["avx2", "avx512f"], "cores": 2},
         "parts": {"train": part(6410, 712, age=0), "test": part(412, 58, age=7, sex=0)},
         "plan": PLAN,
     }
@@ -58,7 +59,7 @@ def test_methods_are_written_from_the_records():
         "on external sets were a family of their own",
         f"before training on {PLAN['made']} (SHA-256 {PLAN['design_sha256']})",
         "sees differences of 0.019 AUC",
-        "Software: dermsynth 0.5.0",
+        "Software: dermsynth 0.5.0, on Xeon (avx2, avx512f).",
     ):
         assert said in text
     assert "generator seeds" not in text
