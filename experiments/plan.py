@@ -20,6 +20,7 @@ from dermsynth.options import as_plain
 from dermsynth.records import Json, Record, Sha256, read_record, write_record
 from experiments.config import Experiment, Split, Trial, splits_of
 from experiments.cost import Cost, cost_of
+from experiments.numbers import counted
 from experiments.options import ExperimentOptions
 from experiments.page import open_experiment
 from experiments.records import COMPARISONS, Comparisons
@@ -94,16 +95,21 @@ def keep_plan(
 def describe(plan: PlanRecord, margin: float, one: str) -> str:
     """The plan in words, for the screen; `one`: what target 1 means."""
     cost, seen = plan.cost, plan.visible
-    hours = (
-        f"{cost.minutes:.0f} minutes" if cost.minutes < 120 else f"{cost.minutes / 60:.1f} hours"
+    trainings, generators, evaluations, together = (
+        counted(round(minutes), "minute")
+        for minutes in (
+            *(cost.minutes_trainings, cost.minutes_generators, cost.minutes_evaluations),
+            cost.minutes,
+        )
     )
+    if cost.minutes >= 120:
+        together = f"{cost.minutes / 60:.1f} hours"
     lines = [
         f"plan of {plan.made}, SHA-256 of the design {plan.design_sha256[:16]}",
-        f"  trainings    {cost.n_trainings}, about {cost.minutes_trainings:.0f} minutes",
-        f"  generators   {cost.n_generators}, {cost.minutes_generators:.0f} minutes; "
-        f"{cost.n_synthetic_images:,} synthetic images, evaluated in "
-        f"{cost.minutes_evaluations:.0f} minutes",
-        f"  together     about {hours} one after another ({cost.measured_on})",
+        f"  trainings    {cost.n_trainings}, about {trainings}",
+        f"  generators   {cost.n_generators}, {generators}; "
+        f"{counted(cost.n_synthetic_images, 'synthetic image')}, evaluated in {evaluations}",
+        f"  together     about {together} one after another ({cost.measured_on})",
         f"  disk         about {cost.disk_bytes / 2**20:,.0f} MiB",
     ]
     if seen is None:
@@ -116,7 +122,8 @@ def describe(plan: PlanRecord, margin: float, one: str) -> str:
             *lines,
             f"  visible      a true difference of {seen.difference:.3f} AUC in four of five such "
             f"experiments, {fine} than the margin of {margin:.3f}",
-            f"               ({seen.n_malignant_groups} {one} groups tested; {seen.source})",
+            f"               ({counted(seen.n_malignant_groups, f'{one} group')} tested; "
+            f"{seen.source})",
         ]
     )
 

@@ -11,6 +11,7 @@ from dermsynth.progress import waiting
 from experiments.checks import check, find_splits
 from experiments.config import CONFIGS, all_trials, read_experiment
 from experiments.executors.run_tasks import check_place, run_tasks
+from experiments.numbers import counted
 from experiments.options import ExperimentOptions
 from experiments.plan import PLAN, describe, keep_plan
 from experiments.records import KIND, REPORT
@@ -50,8 +51,9 @@ def run_steps(options: ExperimentOptions) -> Path:
         # --- generators, pools, evaluations, trainings
         folder = run.path
         print(
-            f"{file.stem}: {len(trials)} trainings of {len(arms)} arms on {len(splits)} folds, "
-            f"{sum(task.kind == 'generator' for task in tasks)} generators, on {dataset.path}\n"
+            f"{file.stem}: {counted(len(trials), 'training')} of {counted(len(arms), 'arm')} on "
+            f"{counted(len(splits), 'fold')}, {counted(plan.cost.n_generators, 'generator')}, on "
+            f"{dataset.path}\n"
             f"  results go to {folder}; --resume goes on after a kill"
         )
         failures = run_tasks(tasks, folder, options)
