@@ -8,7 +8,6 @@ data are left out. Experiments that are in the file and not named are kept, sinc
 on several machines.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 import tyro
 
+from benchmarks.provenance import read_result
 from dermsynth import cli
 from dermsynth.errors import UserError
 from dermsynth.files import write_json
@@ -64,7 +64,7 @@ def read_figures(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_result(path)
     except ValueError:
         content = None
     if not isinstance(content, dict) or not all(

@@ -5,6 +5,7 @@ from typing import Any
 
 from data.grouping import Grouping
 from data.store import TargetMeaning
+from experiments.numbers import counted
 from experiments.records import ExperimentRecord
 
 Row = dict[str, Any]
@@ -109,8 +110,8 @@ def _statistics(experiment: ExperimentRecord, comparisons: Sequence[Row]) -> str
         "and, from three generators on, generators, each with a t quantile of its own.",
         f"The margin of equivalence was {first['margin']:g} AUC, fixed beforehand, tested by two "
         "one-sided tests at 5%; a difference was looked for by a two-sided test at 5%.",
-        f"The primary comparison was tested alone; Holm's correction went over {others} secondary "
-        + ("comparison." if others == 1 else "comparisons."),
+        "The primary comparison was tested alone; Holm's correction went over "
+        f"{counted(others, 'secondary comparison')}.",
     ]
     if outside:
         sentences.append(

@@ -95,15 +95,14 @@ def keep_plan(
 def describe(plan: PlanRecord, margin: float, one: str) -> str:
     """The plan in words, for the screen; `one`: what target 1 means."""
     cost, seen = plan.cost, plan.visible
-    trainings, generators, evaluations, together = (
-        counted(round(minutes), "minute")
-        for minutes in (
+    trainings, generators, evaluations, minutes = (
+        counted(round(each), "minute")
+        for each in (
             *(cost.minutes_trainings, cost.minutes_generators, cost.minutes_evaluations),
             cost.minutes,
         )
     )
-    if cost.minutes >= 120:
-        together = f"{cost.minutes / 60:.1f} hours"
+    together = minutes if cost.minutes < 120 else f"{cost.minutes / 60:.1f} hours"
     lines = [
         f"plan of {plan.made}, SHA-256 of the design {plan.design_sha256[:16]}",
         f"  trainings    {cost.n_trainings}, about {trainings}",
