@@ -17,7 +17,7 @@ import tyro
 
 from benchmarks.provenance import read_result
 from dermsynth import cli
-from dermsynth.errors import UserError
+from dermsynth.errors import UserError, counted
 from dermsynth.files import write_json
 from experiments.numbers import METRICS, interval, markdown_table, number, percent
 from experiments.page import Results, open_experiment, read_results
@@ -230,8 +230,8 @@ def worth_and_cost(results: Results) -> Iterator[Table]:
         "What it took",
         ["", "minutes"],
         [
-            [f"{len(trained)} trainings", number(minutes[0], 0)],
-            [f"{trained_here} generators", number(minutes[1], 0)],
+            [counted(len(trained), "training"), number(minutes[0], 0)],
+            [counted(trained_here, "generator"), number(minutes[1], 0)],
         ],
     )
 

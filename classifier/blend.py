@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from dermsynth import cli
-from dermsynth.errors import UserError
+from dermsynth.errors import UserError, counted
 from dermsynth.files import check_free, json_text, write_text
 from dermsynth.options import HOLDS_PATH, TrackingMode, check_bounds
 
@@ -71,7 +71,7 @@ def blend(options: BlendOptions) -> dict[str, Any]:
     write_scores(options.out, mixed.index.tolist(), mixed.to_numpy())
     track_blend(options, record, len(mixed))
     print(blending.screen_table(record))
-    print(f"{len(mixed):,} rows: {options.out}")
+    print(f"{counted(len(mixed), 'row')}: {options.out}")
     if options.truth is None:
         words = " ".join(word for group in options.scores for word in group)
         how = f"--part {options.part} --by {options.by} --truth DATASET --overwrite"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from classifier.options import ScoredViews
 from dermsynth import cli
+from dermsynth.errors import counted
 from dermsynth.files import check_free, write_text
 from dermsynth.options import ComputeOptions, TrackingMode, check_bounds
 
@@ -99,7 +100,8 @@ def predict(options: PredictOptions) -> "pd.DataFrame":
     folds = f" of {len(models)} folds" if len(models) > 1 else ""
     folds += ", two networks" if len(networks) > len(models) else ""
     print(
-        f"{options.run}: {spec.backbone}{folds}, {spec.size} px; {inputs.count:,} images; {compute}"
+        f"{options.run}: {spec.backbone}{folds}, {spec.size} px; "
+        f"{counted(inputs.count, 'image')}; {compute}"
     )
     names: list[str] = []
     scores: list[np.ndarray] = []  # of every batch, float64 [folds, n]
@@ -130,7 +132,7 @@ def predict(options: PredictOptions) -> "pd.DataFrame":
         lines = pd.DataFrame(bad, columns=["image", "reason"]).to_csv(index=False)
         write_text(list_of_skipped, lines)
         print(f"warning: {what_is_wrong(inputs)}\nall of them, without a score: {list_of_skipped}")
-    print(f"{len(table):,} rows, mean {table['target'].mean():.3f}: {options.out}")
+    print(f"{counted(len(table), 'row')}, mean {table['target'].mean():.3f}: {options.out}")
     if called is not None:
         one = networks[0].target.meaning.one
         n = int((called["call"] == one).sum())

@@ -6,7 +6,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from data.store import TEST, TargetMeaning
-from dermsynth.errors import UserError, some
+from dermsynth.errors import UserError, counted, some
 from dermsynth.seeds import generator
 
 WORDS = TargetMeaning().words
@@ -67,8 +67,8 @@ def check_enough(
         )
     if (left := have - max(int(test_fraction * have), test_fraction > 0)) < folds:
         raise UserError(
-            f"--test-fraction {test_fraction} leaves {left} {name} groups for --folds {folds}; "
-            "choose a smaller test part or fewer folds"
+            f"--test-fraction {test_fraction} leaves {counted(left, f'{name} group')} for "
+            f"--folds {folds}; choose a smaller test part or fewer folds"
         )
 
 
@@ -124,8 +124,8 @@ def given_folds(given: np.ndarray, groups: np.ndarray, names: np.ndarray) -> np.
     wrong = ~((given == np.floor(given)) & (given >= TEST) & (given < len(given)))
     if wrong.any():
         raise UserError(
-            f"{wrong.sum()} rows have no usable fold: {some(names[wrong].tolist())}; expected "
-            "whole numbers 0, 1, 2 ... (-1: test part)"
+            f"{counted(wrong.sum(), 'row has', 'rows have')} no usable fold: "
+            f"{some(names[wrong].tolist())}; expected whole numbers 0, 1, 2 ... (-1: test part)"
         )
     fold = given.astype(np.int64)
     present = np.unique(fold[fold != TEST])
@@ -142,9 +142,10 @@ def given_folds(given: np.ndarray, groups: np.ndarray, names: np.ndarray) -> np.
         rows = np.flatnonzero(group == split[0])
         named = [f"{names[row]} (fold {fold[row]})" for row in rows[np.argsort(fold[rows])]]
         raise UserError(
-            f"{len(split)} groups (one patient, lesion or near-duplicates) lie in several of the "
-            f"given folds, for one {some([named[0], *named[:0:-1]])}; move each into one fold, or "
-            "let the folds be made here"
+            f"{counted(len(split), 'group lies', 'groups lie')} in several of the given folds (a "
+            "group is one patient, lesion or near-duplicates), for one "
+            f"{some([named[0], *named[:0:-1]])}; move each into one fold, or let the folds be "
+            "made here"
         )
     return fold
 

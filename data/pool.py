@@ -21,7 +21,7 @@ from data.store import (
     stored_hashes,
 )
 from dermsynth import manifest
-from dermsynth.errors import some
+from dermsynth.errors import counted, some
 from dermsynth.folders import whole_folder
 from dermsynth.manifest import Identity, Input, digest, open_sealed
 from dermsynth.records import write_record
@@ -132,9 +132,9 @@ def _generator_leak(
     leaked = [name for name in dataset.table["image_id"].to_numpy()[held_out] if name in seen]
     if leaked:
         return (
-            f"the generator of {source} was trained on {len(leaked)} images that fold {fold} of "
-            f"{dataset.path} validates or tests on: {some(leaked)}. Train one on this fold: "
-            f"{retrain} --fold {fold}{dataset.view.flags}`"
+            f"the generator of {source} was trained on {counted(len(leaked), 'image')} that "
+            f"fold {fold} of {dataset.path} validates or tests on: {some(leaked)}. "
+            f"Train one on this fold: {retrain} --fold {fold}{dataset.view.flags}`"
         )
     pixels = tuple(name for name in dataset.identity.parts if name not in SPLIT_PARTS)
     if others := dataset.identity.differences(record.dataset_identity, ignoring=pixels):

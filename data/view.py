@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from data.store import NO_PART, TEST, Dataset, View
-from dermsynth.errors import UserError
+from dermsynth.errors import UserError, counted
 
 
 def view(
@@ -53,8 +53,8 @@ def _tested_on(dataset: Dataset, fold: int, test_fold: int) -> pd.DataFrame:
         )
     if len(known) < 3:
         raise UserError(
-            f"--test-fold {test_fold}: {dataset.path} has {len(known)} folds: one to test on and "
-            "one to validate on leave none to train on; prepare it again with --folds 5"
+            f"--test-fold {test_fold}: {dataset.path} has {counted(len(known), 'fold')}: one to "
+            "test on and one to validate on leave none to train on; prepare it again with --folds 5"
         )
     if tested := int((folds == TEST).sum()):
         raise UserError(

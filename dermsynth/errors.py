@@ -1,4 +1,4 @@
-"""The one error that a user is meant to read, and that of a run whose other process said it."""
+"""The error that a user is meant to read, and the words that such sentences are made of."""
 
 
 class UserError(Exception):
@@ -13,6 +13,11 @@ class OtherProcessError(Exception):
 
     Commands end with code 1; rank 0 says that it was another one.
     """
+
+
+def counted(count: int, one: str, several: str | None = None) -> str:
+    """`1 fold`, `1,200 folds`; a verb has both: `counted(n, "image is", "images are")`."""
+    return f"{count:,} {one if count == 1 else several or one + 's'}"
 
 
 def some(names: list[str], limit: int = 5) -> str:

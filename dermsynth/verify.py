@@ -13,7 +13,7 @@ from pathlib import Path
 import tyro
 
 from dermsynth import cli
-from dermsynth.errors import UserError
+from dermsynth.errors import UserError, counted
 from dermsynth.manifest import NAME, FileEntry, Manifest
 
 ROWS = 512  # images that are read at once
@@ -38,7 +38,8 @@ class Check:
     faults: list[str]
 
     def __str__(self) -> str:
-        counts = f"{self.files} files" + (f", {self.images:,} images" if self.images else "")
+        counts = counted(self.files, "file")
+        counts += f", {counted(self.images, 'image')}" if self.images else ""
         words = "; ".join(self.faults) if self.faults else "as written"
         return f"{self.folder}: {self.kind}, {counts}: {words}"
 

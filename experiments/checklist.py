@@ -11,6 +11,7 @@ from typing import Any
 
 from data.grouping import Grouping
 from data.store import TargetMeaning
+from dermsynth.errors import counted
 from experiments.records import ExperimentRecord
 
 # numbers of CLAIM 2024, of TRIPOD+AI, the topic, and the key of its answer; "": people know it
@@ -129,7 +130,8 @@ def _answers(
     if experiment.operating:
         answers["diagnostic"] = ("sensitivity, specificity, PPV and NPV with intervals", PATIENTS)
     if experiment.mistakes:
-        shown = f"{len(experiment.mistakes)} lesions that most models call wrongly"
+        shown = counted(len(experiment.mistakes), "lesion")
+        shown += " that most models call wrongly"
         answers["failures"] = (shown, PATIENTS)
     return answers
 

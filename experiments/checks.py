@@ -9,7 +9,7 @@ from classifier.training.setup import build_model
 from classifier.training.setup import resolve as resolve_setup
 from data.store import Dataset
 from data.view import view
-from dermsynth.errors import UserError
+from dermsynth.errors import UserError, counted
 from dermsynth.manifest import Input
 from dermsynth.options import replace
 from experiments.config import ROTATE, SAMPLERS, Arm, Experiment, Source, Split, Trial
@@ -30,9 +30,9 @@ def find_splits(experiment: Experiment, dataset: Dataset) -> list[Split]:
     rotates = not isinstance(experiment.folds, int)
     if rotates and len(known) < 3:
         raise UserError(
-            f"folds: {ROTATE}: {dataset.path} has {len(known)} folds; one is tested on, one "
-            "chooses the checkpoint and the rest is trained on, so it takes three: prepare it "
-            "again with --folds 5"
+            f"folds: {ROTATE}: {dataset.path} has {counted(len(known), 'fold')}; one is tested "
+            "on, one chooses the checkpoint and the rest is trained on, so it takes three: prepare "
+            "it again with --folds 5"
         )
     if rotates and experiment.folds != ROTATE and (odd := set(experiment.folds) - set(known)):
         raise UserError(f"folds: {sorted(odd)}: {dataset.path} has folds {known}")
@@ -101,7 +101,8 @@ def _check_generator(dataset: Dataset, options: GanOptions, split: Split) -> Non
     resolve_config(options, dataset.size, len(part.classes))
     if len(held_out := held_out_rows(seen, split.fold)) < LEAST_HELD_OUT:
         raise UserError(
-            f"{dataset.path}: {len(held_out)} {dataset.info.target.one} images in the validation "
-            f"part of fold {split.fold}; the evaluation of a generator needs {LEAST_HELD_OUT} at "
-            "the very least: prepare it again with fewer --folds, or bring more images"
+            f"{dataset.path}: {counted(len(held_out), f'{dataset.info.target.one} image')} in the "
+            f"validation part of fold {split.fold}; the evaluation of a generator needs "
+            f"{LEAST_HELD_OUT} at the very least: prepare it again with fewer --folds, or bring "
+            "more images"
         )

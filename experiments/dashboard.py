@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dermsynth import cli
-from dermsynth.errors import UserError
+from dermsynth.errors import UserError, counted
 from dermsynth.records import Record, read_record, write_record
 from dermsynth.wandb_modes import PATIENCE, choose_mode, has_key, knock, reason, within
 
@@ -73,7 +73,7 @@ def main(options: DashboardOptions) -> None:
     print(describe(made, written))
     if unsent:
         print(
-            f"{len(unsent)} runs of it lie offline; send them first:\n"
+            f"{counted(len(unsent), 'run')} of it offline, to be sent first:\n"
             f"  find {shlex.quote(str(options.experiment))} -name 'offline-run-*' -not -path "
             "'*/superseded/*' -exec wandb sync {} +"
         )

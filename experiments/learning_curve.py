@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from dermsynth.errors import counted
 from dermsynth.records import Record
 from experiments.compared import FoldScores, scores_by_fold
 from experiments.joint_aucs import JointAucs, joint_aucs
@@ -252,7 +253,9 @@ def curve_sentences(curve: LearningCurve, one: str = "malignant") -> list[str]:
     sentences.append(_rests_on(curve))
     if curve.left_out or curve.arms_left_out:
         arms = f", and the arms {', '.join(curve.arms_left_out)}" if curve.arms_left_out else ""
-        sentences.append(f"Left out: {curve.left_out} trainings without a partner{arms}.")
+        sentences.append(
+            f"Left out: {counted(curve.left_out, 'training')} without a partner{arms}."
+        )
     return sentences
 
 
@@ -313,7 +316,7 @@ def _ends(worth: Worth) -> str:
 
 
 def _rests_on(curve: LearningCurve) -> str:
-    tried = f"{curve.n_seeds} classifier seed{'s' if curve.n_seeds > 1 else ''}"
+    tried = counted(curve.n_seeds, "classifier seed")
     if curve.scope == "method":
         about = f"{tried} and {curve.n_gan_seeds} generators a subset"
     else:

@@ -51,11 +51,6 @@ def _missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def counted(count: int, noun: str) -> str:
-    """`1 fold`, `1,200 folds`."""
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")
-
-
 def number(value: Any, digits: int = 3, sign: bool = False) -> str:
     """`0.871`, with `sign` `+0.003` and a true minus; an en dash where there is no value."""
     if _missing(value):

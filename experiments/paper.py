@@ -5,7 +5,7 @@ from typing import Any
 
 from data.grouping import Grouping
 from data.store import TargetMeaning
-from experiments.numbers import counted
+from dermsynth.errors import counted
 from experiments.records import ExperimentRecord
 
 Row = dict[str, Any]
@@ -65,8 +65,8 @@ def _arms(experiment: ExperimentRecord, arms: Mapping[str, str]) -> str:
     pools = len(experiment.gan)
     made = ""
     if pools:
-        one, were = ("pool", "was") if pools == 1 else ("pools", "were")
-        made = f" {pools} {one} of synthetic images {were} evaluated against held-out real images."
+        made = f" {counted(pools, 'pool')} of synthetic images {'was' if pools == 1 else 'were'} "
+        made += "evaluated against held-out real images."
     return f"We compared these arms, which share folds, seeds and optimizer steps. {said}.{made}"
 
 
@@ -104,8 +104,8 @@ def _statistics(experiment: ExperimentRecord, comparisons: Sequence[Row]) -> str
     drawn = f" ({replicates} replicates)" if replicates is not None else ""
     sentences = [
         f"The primary comparison was {first['arm']} against {first['reference']} in AUC, averaged "
-        f"over single trainings ({first['n_trainings']} pairs), on {first['n']:,} images of "
-        f"{first['n_groups']:,} groups ({first['n_malignant']:,} of target 1).",
+        f"over single trainings ({counted(first['n_trainings'], 'pair')}), on {first['n']:,} "
+        f"images of {first['n_groups']:,} groups ({first['n_malignant']:,} of target 1).",
         f"Intervals of 95% count the test groups (bootstrap over groups{drawn}), classifier seeds "
         "and, from three generators on, generators, each with a t quantile of its own.",
         f"The margin of equivalence was {first['margin']:g} AUC, fixed beforehand, tested by two "

@@ -14,13 +14,12 @@ from pydantic import ConfigDict
 
 from data.store import Dataset
 from data.view import view
-from dermsynth.errors import UserError
+from dermsynth.errors import UserError, counted
 from dermsynth.manifest import digest
 from dermsynth.options import as_plain
 from dermsynth.records import Json, Record, Sha256, read_record, write_record
 from experiments.config import Experiment, Split, Trial, splits_of
 from experiments.cost import Cost, cost_of
-from experiments.numbers import counted
 from experiments.options import ExperimentOptions
 from experiments.page import open_experiment
 from experiments.records import COMPARISONS, Comparisons

@@ -5,13 +5,13 @@ from pathlib import Path
 from data.prepare import default_dataset
 from data.store import load_dataset
 from dermsynth.cli import find_config
+from dermsynth.errors import counted
 from dermsynth.folders import can_resume, check_replaceable, run_folder
 from dermsynth.options import as_plain
 from dermsynth.progress import waiting
 from experiments.checks import check, find_splits
 from experiments.config import CONFIGS, all_trials, read_experiment
 from experiments.executors.run_tasks import check_place, run_tasks
-from experiments.numbers import counted
 from experiments.options import ExperimentOptions
 from experiments.plan import PLAN, describe, keep_plan
 from experiments.records import KIND, REPORT

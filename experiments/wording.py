@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any
 
-from dermsynth.errors import some
+from dermsynth.errors import counted, some
 
 CONTROL = "real_oversampled"  # the arm, or the start of its name
 VERBS = {
@@ -171,7 +171,7 @@ def _faults(codes: Sequence[str] | None) -> str:
 def _about(c: dict[str, Any]) -> str:
     """What the word is about, with what was tried."""
     a_fold = " a fold" if c["n_folds"] > 1 else ""
-    seeds = f"{c['n_seeds']} classifier seeds{a_fold}"
+    seeds = f"{counted(c['n_seeds'], 'classifier seed')}{a_fold}"
     if c["scope"] == "method":
         return f"this is about the method: {c['n_gan_seeds']} generators and {seeds} were tried"
     if c["scope"] == "arms":
@@ -188,7 +188,7 @@ def _about(c: dict[str, Any]) -> str:
 def _where(c: dict[str, Any]) -> str:
     if not c.get("n"):
         return _test_set(c)
-    groups = f"{c['n_groups']:,} lesion groups"
+    groups = counted(c["n_groups"], "lesion group")
     if c["test_set"] == "test":
         return f"{c['n']:,} test images of {groups}"
     return f"{_test_set(c)} ({c['n']:,} images of {groups})"
@@ -306,9 +306,10 @@ def power(c: dict[str, Any], one: str = "malignant") -> list[str]:
     sentences = [
         f"On {_test_set(c)}: {c['n']:,} images of {c['n_groups']:,} lesion groups, of which "
         f"{c['n_malignant']:,} images of {groups:,} groups are {one}.",
-        f"With these and {c['n_trainings']} pairs of trainings, a gain of {c['mde_helps']:.3f} AUC "
-        f"or a loss of {c['mde_hurts']:.3f} is found in four of five such experiments (80% power, "
-        f"two-sided {level}, all that varies counted); smaller ones less often.",
+        f"With these and {counted(c['n_trainings'], 'pair')} of trainings, a gain of "
+        f"{c['mde_helps']:.3f} AUC or a loss of {c['mde_hurts']:.3f} is found in four of five such "
+        f"experiments (80% power, two-sided {level}, all that varies counted); smaller ones less "
+        "often.",
     ]
     margin = c["margin"]
     if c["mde"] <= margin:

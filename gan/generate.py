@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated
 
 from dermsynth import cli
-from dermsynth.errors import UserError
+from dermsynth.errors import UserError, counted
 from dermsynth.files import free_name, free_space
 from dermsynth.folders import check_replaceable, whole_folder
 from dermsynth.options import (
@@ -67,7 +67,7 @@ def generate(options: GenerateOptions) -> Path:
     check_replaceable(out, KIND, overwrite)
     space = _check_space(options, record.size, out)
     compute = resolve(options.compute.device, options.compute.precision, cpu_auto="bf16")
-    print(f"{count} {label} images ({space}) from {options.generator} on {compute}")
+    print(f"{counted(count, f'{label} image')} ({space}) from {options.generator} on {compute}")
     labels = draw_labels(record.classes, options.label, count, seed)
     provenance = Provenance(
         kind="generator",

@@ -10,7 +10,7 @@ from data.on_device import DeviceImages
 from data.prepare import default_dataset
 from data.provenance import ClassRecord
 from data.store import Dataset, load_dataset
-from dermsynth.errors import UserError, some
+from dermsynth.errors import UserError, counted, some
 from dermsynth.row_hashes import CheckedRows
 from dermsynth.seeds import generator
 from dermsynth.symmetries import turn_each
@@ -44,8 +44,8 @@ def training_rows(dataset: Dataset, fold: int, target: int = 1) -> np.ndarray:
     rows, named = rows[dataset.targets(rows) == target], dataset.info.target.words[target]
     if len(rows) < LEAST_IMAGES:
         raise UserError(
-            f"{dataset.path}: {len(rows)} {named} images in the training part of fold {fold}; "
-            f"a GAN needs {LEAST_IMAGES} at the very least, some hundreds to be of use"
+            f"{dataset.path}: {counted(len(rows), f'{named} image')} in the training part of fold "
+            f"{fold}; a GAN needs {LEAST_IMAGES} at the very least, some hundreds to be of use"
         )
     if len(rows) < FEW_IMAGES:
         print(f"warning: only {len(rows)} {named} images to learn from: expect copies of them")

@@ -10,7 +10,7 @@ from scipy.stats import rankdata
 
 from classifier.evaluation.metrics import Metrics, best_threshold, measure
 from classifier.run_folder import COLUMNS, PLAIN_SCORE
-from dermsynth.errors import UserError, some
+from dermsynth.errors import UserError, counted, some
 
 NOT_OF_RANKS = ("brier", "ece", "log_loss", "accuracy")
 NOT_AVERAGED = ("n", "n_malignant", "threshold", "leaky")  # of a fold's metrics
@@ -173,7 +173,8 @@ def _mean_metrics(metrics: list[Metrics]) -> Metrics:
 
 def _refuse_twice(rows: pd.DataFrame, where: str) -> None:
     if twice := _ids(rows[rows["image_id"].duplicated()]):
-        raise UserError(f"{where}: {len(twice)} images come twice: {some(twice)}")
+        number = counted(len(twice), "image comes", "images come")
+        raise UserError(f"{where}: {number} twice: {some(twice)}")
 
 
 def _score_columns(frame: pd.DataFrame) -> list[str]:

@@ -15,7 +15,7 @@ from data.images.files import BadImage, escaped
 from data.images.formats import IN_WORDS
 from data.images.pictures import Pictures, find_pictures
 from data.store import KIND, Dataset, load_dataset
-from dermsynth.errors import UserError, some
+from dermsynth.errors import UserError, counted, some
 from dermsynth.manifest import is_finished
 
 SHOWN = 10  # images that cannot be used, told one by one
@@ -151,6 +151,6 @@ def what_is_wrong(inputs: Inputs) -> str:
         f"\n  {escaped(image.path)}: {image.reason.partition(';')[0]}" for image in bad[:SHOWN]
     )
     return (
-        f"{len(bad):,} of {inputs.count:,} images cannot be used:{reasons}\n"
+        f"{len(bad):,} of {counted(inputs.count, 'image')} cannot be used:{reasons}\n"
         f"the first {min(SHOWN, len(bad))}:{lines}"
     )

@@ -21,7 +21,7 @@ from classifier.scores import read_scores
 from data.store import KIND as DATASET
 from data.store import TEST, load_table
 from dermsynth import manifest
-from dermsynth.errors import UserError, some
+from dermsynth.errors import UserError, counted, some
 from dermsynth.files import read_bytes
 from dermsynth.manifest import is_finished, read_table
 
@@ -113,7 +113,8 @@ def _checked(table: pd.DataFrame, path: Path) -> pd.DataFrame:
 def _by_image(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     key = [name for name in ("part", "image_id") if name in table]
     if len(twice := table.loc[table.duplicated(key), "image_id"]):
-        raise UserError(f"{path}: {len(twice)} images come twice: {some(twice.tolist())}")
+        number = counted(len(twice), "image comes", "images come")
+        raise UserError(f"{path}: {number} twice: {some(twice.tolist())}")
     return table.set_index("image_id")
 
 
@@ -165,9 +166,11 @@ def read_truth(path: Path, part: str, ids: pd.Index) -> pd.Series:
         rows = _read_run(path / PREDICTIONS) if path.is_dir() else _read_parquet(path)
         table = wanted = Member("truth", path, None, rows).rows_of(part)
     if len(odd := ids.difference(table.index)):
-        raise UserError(f"--truth {path}: does not know {len(odd)} images: {some(odd.tolist())}")
+        number = counted(len(odd), "image")
+        raise UserError(f"--truth {path}: does not know {number}: {some(odd.tolist())}")
     if len(odd := wanted.index.difference(ids)):
+        number = counted(len(odd), "image")
         raise UserError(
-            f"--truth {path}: {len(odd)} images of part {part} have no score: {some(odd.tolist())}"
+            f"--truth {path}: {number} of part {part} without a score: {some(odd.tolist())}"
         )
     return wanted["target"].astype(np.int64)

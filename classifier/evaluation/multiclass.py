@@ -9,7 +9,7 @@ from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_s
 
 from classifier.evaluation import intervals
 from classifier.evaluation.intervals import Figure, Freedom, Resampling, Scored
-from dermsynth.errors import UserError
+from dermsynth.errors import UserError, counted
 
 TOLERANCE = 1e-3  # by which probabilities may miss a sum of 1
 
@@ -180,6 +180,7 @@ def _check(diagnosis: np.ndarray, probabilities: np.ndarray, names: list[str]) -
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
         raise UserError(
-            f"probabilities of {int(bad.sum())} images are not in 0..1 or do not sum to 1; the "
-            f"first is row {row}: {', '.join(f'{value:.4g}' for value in probabilities[row])}"
+            f"probabilities of {counted(int(bad.sum()), 'image')} outside 0..1, or of another sum "
+            f"than 1; the first is row {row}: "
+            f"{', '.join(f'{value:.4g}' for value in probabilities[row])}"
         )

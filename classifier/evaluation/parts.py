@@ -10,7 +10,7 @@ from classifier.evaluation.intervals import Scored
 from classifier.evaluation.multiclass import ScoredClasses, class_numbers
 from classifier.run_folder import PREDICTIONS, VALIDATION, read_metrics, read_predictions
 from data.store import Dataset, TargetMeaning, load_dataset, load_table
-from dermsynth.errors import UserError, some
+from dermsynth.errors import UserError, counted, some
 from dermsynth.manifest import Sealed, check_same
 from dermsynth.records import Json
 
@@ -117,7 +117,8 @@ def _check_predictions(table: pd.DataFrame, path: Path) -> list[str]:
     ):
         if bad.any():
             names = table.loc[bad, "image_id"].astype(str).tolist()
-            raise UserError(f"{path}: {len(names)} rows have {words}: {some(names)}; train again")
+            rows = counted(len(names), "row has", "rows have")
+            raise UserError(f"{path}: {rows} {words}: {some(names)}; train again")
     return classes
 
 

@@ -9,7 +9,7 @@ from classifier.options import TrainOptions
 from classifier.records import OverlapFacts
 from data.overlap import REASONS, Overlap, overlap
 from data.store import NO_PART, TEST, Dataset
-from dermsynth.errors import UserError, some
+from dermsynth.errors import UserError, counted, some
 
 PARTS = ("training", "validation", "test", "no part")
 FEWEST = 10  # images of a class that must remain where some of it are left out
@@ -64,8 +64,8 @@ def _check(words: str, external: Dataset, dataset: Dataset, options: TrainOption
     names, own = (each.table["image_id"].to_numpy() for each in (external, dataset))
     named = [f"{names[row]} ({reason}: {own[other]})" for row, other, reason in pairs]
     text = (
-        f"{words}: {facts.images} of its {len(rows)} images overlap with {dataset.path}: "
-        f"{in_words(facts)}; {some(named)}"
+        f"{words}: {facts.images:,} of its {counted(len(rows), 'image')} overlap with "
+        f"{dataset.path}: {in_words(facts)}; {some(named)}"
     )
     if facts.left_out:
         _check_enough(words, external, rows, left)
@@ -90,9 +90,9 @@ def in_words(facts: OverlapFacts) -> str:
 def not_compared(facts: OverlapFacts) -> list[str]:
     """What the check could not see, as sentences."""
     lines = []
-    if facts.equal_ids_of_other_sources:
+    if equal := facts.equal_ids_of_other_sources:
         lines.append(
-            f"{facts.equal_ids_of_other_sources} images have an id that the dataset has too, but "
+            f"{counted(equal, 'image has', 'images have')} an id that the dataset has too, but "
             "not from one public archive: they count as other people; where they are the same, "
             "take them out of the set"
         )

@@ -34,6 +34,7 @@ from classifier.training.schedule import rates
 from classifier.training.setup import TrainingSetup
 from data.store import View
 from dermsynth import progress
+from dermsynth.errors import counted
 from dermsynth.files import sha256, write_bytes, write_text
 from dermsynth.machine import versions
 from dermsynth.manifest import digest
@@ -227,7 +228,7 @@ def describe(setup: TrainingSetup) -> str:
         lines.append(f"{name:<10} {(targets == 0).sum()} {zero} + {targets.sum()} {one}")
     for name, external in setup.externals.items():
         test = setup.external_tests[name]
-        lines.append(f"external   {name}: {len(test.rows)} images of {external.path}")
+        lines.append(f"external   {name}: {counted(len(test.rows), 'image')} of {external.path}")
         if (there := external.info.target).words != (zero, one):
             lines.append(f"differs    {name}: its target 1 is {there.one}, that of training {one}")
         if test.overlap.left_out and test.overlap.images:

@@ -10,7 +10,7 @@ from data.pool_quality import quality_warning
 from data.provenance import GeneratorRecord, Provenance
 from data.store import Dataset
 from dermsynth import manifest
-from dermsynth.errors import UserError
+from dermsynth.errors import UserError, counted
 from dermsynth.locks import locked
 from dermsynth.manifest import Sealed, open_sealed
 from dermsynth.options import ComputeOptions, TrackedOptions
@@ -84,7 +84,7 @@ def open_pool(
         bigger = f"make them with `python -m gan.generate --generator RUN --count {needed}`"
         mend = bigger if provenance.kind == "generator" else "bring more of them"
         raise UserError(
-            f"{option} {path}: holds {len(pool.images)} images, {needed} are needed; "
+            f"{option} {path}: holds {counted(len(pool.images), 'image')}, needed: {needed:,}; "
             f"{mend}, or lower --synthetic"
         )
     if stored < min(options.model.size, dataset.size):
@@ -113,7 +113,7 @@ def pool_of_generator(options: TrainOptions, dataset: Dataset, run: Path, count:
             # a larger pool of the same seed begins with the same images
             if _is_of(made, sealed, seed, count):
                 return made
-        print(f"making {count} synthetic images: {out}", flush=True)
+        print(f"making {counted(count, 'synthetic image')}: {out}", flush=True)
         gan.generate.generate(
             gan.generate.GenerateOptions(
                 generator=run,

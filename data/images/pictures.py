@@ -17,6 +17,7 @@ from PIL import Image
 from data.images.files import BadImage, Encoded, escaped, find_files, leads_out, out_of, read_file
 from data.images.formats import HEAD, SUFFIXES, is_picture
 from data.images.opening import open_any
+from dermsynth.errors import counted
 
 ENDS = {  # kind: how the name of such a file ends, behind the name of its image
     "superpixels": r"superpixels?",
@@ -65,7 +66,7 @@ class Pictures:
 
     def notes(self) -> list[str]:
         """A line about what was left out, or none."""
-        kinds = [f"{kind} of {count:,} images" for kind, count in self.counts().items()]
+        kinds = [f"{kind} of {counted(count, 'image')}" for kind, count in self.counts().items()]
         return [f"{', '.join(kinds)} (ignored)"] if kinds else []
 
 

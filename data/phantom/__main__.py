@@ -9,6 +9,7 @@ import shlex
 
 from data.phantom.config import PhantomPoolOptions
 from dermsynth import cli
+from dermsynth.errors import counted
 
 
 def main(options: PhantomPoolOptions) -> None:
@@ -17,7 +18,8 @@ def main(options: PhantomPoolOptions) -> None:
 
     pool = write_phantom_pool(options)
     print(
-        f"wrote {len(pool.images):,} {options.quality} images of {options.size} px to {pool.path}"
+        f"wrote {counted(len(pool.images), f'{options.quality} image')} of {options.size} px to "
+        f"{pool.path}"
     )
     path = shlex.quote(str(pool.path))
     cli.say_next(f"python -m classifier.train --synthetic 0.3 --pool {path}")

@@ -28,7 +28,7 @@ from data.store import (
     TargetMeaning,
 )
 from dermsynth.cli import save_options
-from dermsynth.errors import UserError, some
+from dermsynth.errors import UserError, counted, some
 from dermsynth.options import as_plain
 
 PAIRS = "duplicates.parquet"
@@ -74,8 +74,9 @@ def settle_copies(
     shown = [f"{names[a]} and {names[b]}" for a, b in zip(first[wrong], row[wrong], strict=True)]
     if policy == "fail":
         raise UserError(
-            f"{len(shown)} images have both targets under two names: {some(shown)}; mend the "
-            "labels, or choose what they count as: --conflicts malignant, drop, or keep (the first)"
+            f"{counted(len(shown), 'image has', 'images have')} both targets under two names: "
+            f"{some(shown)}; mend the labels, or choose what they count as: "
+            "--conflicts malignant, drop, or keep (the first)"
         )
     if policy != "keep":
         target[first[wrong]] = 1.0 if policy == "malignant" else np.nan

@@ -8,7 +8,7 @@ import pandas as pd
 
 from data.images.files import Encoded, escaped
 from data.sources.listing import Fault
-from dermsynth.errors import UserError
+from dermsynth.errors import UserError, counted
 from dermsynth.files import write_text
 
 SHOWN = 10  # faults that an error tells one by one
@@ -33,7 +33,7 @@ def judge(
     where = " or ".join(f"below {root}" for root in roots)
     skip = "" if len(faults) >= total else ", or leave them out with --on-error skip"
     raise UserError(
-        f"{len(faults):,} of {total:,} images cannot be used:{''.join(lines)}\n"
+        f"{len(faults):,} of {counted(total, 'image')} cannot be used:{''.join(lines)}\n"
         f"the first {min(SHOWN, len(faults))}:{''.join(first)}{rest}\n"
         f"bring the files {where}, or mend them there or their rows in the table{skip}"
     )

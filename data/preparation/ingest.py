@@ -25,6 +25,7 @@ from data.images.native import ShardWriter
 from data.preparation import journal
 from data.preparation.duplicates import SCRATCH
 from data.preparation.journal import BAD, COPY, FACTS, KEPT, NATIVE
+from dermsynth.errors import counted
 from dermsynth.manifest import FileEntry
 
 CHUNK = 1024  # files between two entries of the journal; of a native dataset, files in a shard
@@ -75,7 +76,7 @@ def ingest(
     }
     done = len(seen)
     if entries:
-        print(f"going on from where it was left: {done:,} images are done")
+        print(f"going on from where it was left: {counted(done, 'image is', 'images are')} done")
     shards: dict[str, FileEntry] = {}
     rest = [files[row] for row in rows[len(entries) * CHUNK :]]
     results = decode_all(rest, preprocessing, keep_content=native, roots=roots)

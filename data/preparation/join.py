@@ -11,7 +11,7 @@ from data.preparation.options import ConflictPolicy
 from data.sources.listing import Fault, Listing
 from data.sources.targets import check_one_meaning
 from data.store import MELANOMA, TargetMeaning
-from dermsynth.errors import UserError, some
+from dermsynth.errors import UserError, counted, some
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,9 @@ def settle(joined: JoinedListing, policy: ConflictPolicy) -> JoinedListing:
             for lesion in conflicts
         ]
         raise UserError(
-            f"{len(shown)} lesions have images of both targets: {some(shown)}; mend the labels, or "
-            "choose what they count as: --conflicts malignant, drop, or keep (each its own)"
+            f"{counted(len(shown), 'lesion has', 'lesions have')} images of both targets: "
+            f"{some(shown)}; mend the labels, or choose what they count as: "
+            "--conflicts malignant, drop, or keep (each its own)"
         )
     settled = replace(joined, conflicts=conflicts)
     if policy == "malignant":

@@ -12,6 +12,7 @@ from data.preparation.ingest import FORM, fingerprint, forget, ingest
 from data.preparation.options import PrepareOptions
 from data.provenance import PoolRecord, Provenance
 from dermsynth.cli import save_options
+from dermsynth.errors import counted
 from dermsynth.folders import whole_folder
 
 
@@ -46,7 +47,10 @@ def prepare_pool(options: PrepareOptions) -> Pool:
             ),
         )
     gone = sum(map(len, dropped.values()))
-    print(f"{out}: pool of {len(ingested.kept):,} images of {how.size} px, {gone:,} files dropped")
+    print(
+        f"{out}: pool of {counted(len(ingested.kept), 'image')} of {how.size} px, "
+        f"{counted(gone, 'file')} dropped"
+    )
     if not options.provenance:
         print(
             'provenance unknown: the classifier refuses it; declare it with --provenance "TEXT" '

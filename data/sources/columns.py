@@ -15,7 +15,7 @@ from data.sources.diagnoses import plain, understand
 from data.sources.listing import SourceOptions
 from data.sources.tables import Names, printable
 from data.sources.targets import HOW_TO_MAP, Own
-from dermsynth.errors import UserError, some
+from dermsynth.errors import UserError, counted, some
 
 IMAGE = (
     *("image_id", "image_name", "isic_id", "image", "img_id", "img", "filename", "file_name"),
@@ -213,10 +213,11 @@ def _one_hot(cells: pd.DataFrame, classes: Mapping[str, str], where: str) -> Lab
     votes = cells[list(classes)].map(lambda word: told(word) if word else 0.0)
     total = votes.sum(axis=1)
     if (several := int((total > 1).sum())) or (len(classes) > 3 and (total == 0).any()):
+        wrong = several or int((total == 0).sum())
         line = cells.index[(total != 1) if not several else total > 1][0]
         raise UserError(
             f"{where} line {line}: {', '.join(classes)} are one column a class, and "
-            f"{several or int((total == 0).sum()):,} rows have not exactly one 1; mend them"
+            f"{counted(wrong, 'row has', 'rows have')} not exactly one 1; mend that"
         )
     chosen = votes.idxmax(axis=1).map(classes).where(total == 1, "").astype(object)
     unnamed = (total == 1) & (chosen == "")

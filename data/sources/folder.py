@@ -30,7 +30,7 @@ from data.sources.tables import (
     read_table,
 )
 from data.sources.targets import Own
-from dermsynth.errors import UserError, some
+from dermsynth.errors import UserError, counted, some
 
 SUFFIXES_OF_TABLES = (".csv", ".tsv")
 FACTS = {"licence": "unknown: the user's own images"}
@@ -210,8 +210,9 @@ def _from_folders(
     inside = [row for row, steps in enumerate(parts) if len(steps) > level + 1]
     if not inside:
         raise UserError(
-            f"--root {root}: {len(paths):,} images and no class folder; expected folders such as "
-            "benign/ and malignant/, or a CSV file that says which image is malignant"
+            f"--root {root}: {counted(len(paths), 'image')} and no class folder; expected "
+            "folders such as benign/ and malignant/, or a CSV file that says which image is "
+            "malignant"
         )
     stems = [paths[row].stem for row in inside]
     unique = len(set(stems)) == len(stems)

@@ -21,7 +21,7 @@ from data.images.formats import IN_WORDS, READ, SUFFIXES
 from data.images.pictures import Pictures, ends_of, find_pictures, folded, masks_among
 from data.sources.listing import Fault, packed_hint
 from data.sources.tables import printable
-from dermsynth.errors import UserError, some
+from dermsynth.errors import UserError, counted, some
 
 ALIAS = "_downsampled"  # ISIC 2019 has it in some names of images, its users' files not always
 SUFFIX = re.compile(rf"({'|'.join(map(re.escape, SUFFIXES))})$", re.IGNORECASE)
@@ -237,7 +237,7 @@ def _say(index: _Index, found: list[_Found]) -> None:
     """Print what it took to find files, and what was left out, with numbers."""
     ways = Counter(row.how for row in found if row.path and row.how)
     for how, count in ways.items():
-        print(f"note: {count:,} images below {index.root} were found {how}")
+        print(f"note: {counted(count, 'image')} below {index.root} found {how}")
     used = {row.path for row in found}
     for kind, paths in index.pictures.left_out.items():
         index.pictures.left_out[kind] = [path for path in paths if path not in used]
@@ -276,15 +276,17 @@ def _tell_absent(index: _Index, gone: dict[str, str], rows: int) -> None:
     others = [path for path in below if folded(path.stem) in names and path not in pictures]
     if others:
         shown = some([printable(str(path.relative_to(root))) for path in others], 3)
-        hints.append(f"{len(others):,} files have their names and are no picture ({shown})")
+        hints.append(f"{counted(len(others), 'file')} of such a name, but no picture ({shown})")
     if packed := packed_hint(below):
         hints.append(packed)
     if len(gone) == rows:
         first = ", ".join(printable(name) for name in list(gone.values())[:2])
         raise UserError(
-            f"--root {root}: {len(gone):,} images are listed and none of them is below it "
+            f"--root {root}: {counted(len(gone), 'image')} listed and none of them below it "
             f"(looked for {first} ... with {IN_WORDS}); "
             + ("; ".join(hints) or "unpack the image folders there, or use --tables-only")
         )
     if hints:
-        print(f"note: {len(gone):,} of {rows:,} images are not below {root}; {'; '.join(hints)}")
+        print(
+            f"note: {len(gone):,} of {counted(rows, 'image')} not below {root}; {'; '.join(hints)}"
+        )

@@ -21,7 +21,7 @@ from data.sources.matching import SUFFIX, match
 from data.sources.tables import MAX_NAME, Names, Sheet, printable, read_table
 from data.sources.targets import Own, decide
 from data.store import TargetMeaning
-from dermsynth.errors import UserError, some
+from dermsynth.errors import UserError, counted, some
 
 UNSAFE = re.compile(  # folders above, hidden files, control characters, what is no text at all
     r"\.\.|(^|/)\.|[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
@@ -242,8 +242,8 @@ def _label(
             raise
         first = rows.faults[0]
         raise UserError(
-            f"{error}; {len(rows.faults):,} rows could not be used before that, the first: "
-            f"{first.reason} ({first.where})"
+            f"{error}; {counted(len(rows.faults), 'row')} could not be used before that, "
+            f"the first: {first.reason} ({first.where})"
         ) from None
     rows.raw = raw.assign(target=decided.target, fault=decided.fault)
     for reason in sorted(set(decided.fault) - {""}):

@@ -16,7 +16,7 @@ from data.sources.diagnoses import BENIGN, CANCERS, DIAGNOSES, in_words, plain
 from data.sources.listing import SourceOptions
 from data.sources.tables import printable
 from data.store import TargetMeaning
-from dermsynth.errors import UserError, some
+from dermsynth.errors import UserError, counted, some
 
 OWN_WORD = "malignant"  # of --positive: the source's own column
 HOW_TO_MAP = (
@@ -140,8 +140,8 @@ def _by_diagnosis(
             target = target.mask(one, 1.0)
         if lost := int((open_ & target.isna()).sum()):
             print(
-                f"note: {root}: {lost:,} rows have no diagnosis that decides, and {own.told_by} "
-                f"does not say whether they are {in_words(named)}: no label"
+                f"note: {root}: {counted(lost, 'row has', 'rows have')} no diagnosis that decides, "
+                f"and {own.told_by} does not say whether it is {in_words(named)}: no label"
             )
     return Decided(target, meaning_of(named), pd.Series("", index=table.index))
 
@@ -173,8 +173,8 @@ def _stop_at_doubt(root: Path, rows: pd.DataFrame, what: str) -> None:
     counts = rows["word"].value_counts()
     words = some([f"`{printable(str(word))}` ({n:,})" for word, n in counts.items()], 10)
     raise UserError(
-        f"{root}: {len(rows):,} rows have a diagnosis that may mean melanoma and that {what}: "
-        f"{words}; {HOW_TO_MAP}"
+        f"{root}: {counted(len(rows), 'row has', 'rows have')} a diagnosis that may mean melanoma "
+        f"and that {what}: {words}; {HOW_TO_MAP}"
     )
 
 
@@ -220,9 +220,9 @@ def _by_column(root: Path, table: pd.DataFrame, own: Own, options: SourceOptions
     others = sorted(set(name[rest][by_word.target == 0]) & {*CANCERS, "akiec"})
     if ones.any() and not means and others and options.positive is None:
         raise UserError(
-            f"{root}: {int(ones.sum()):,} images are called malignant and others {some(others)}, "
-            "which is a cancer too: say which diagnoses are the target, such as --positive "
-            f"mel,{','.join(others)} or --positive mel"
+            f"{root}: {counted(int(ones.sum()), 'image is', 'images are')} called malignant and "
+            f"others {some(others)}, which is a cancer too: say which diagnoses are the "
+            f"target, such as --positive mel,{','.join(others)} or --positive mel"
         )
     if not ones.any():
         meaning = by_word.meaning

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from dermsynth.errors import counted
 from dermsynth.interrupts import StopRequest, stop_request
 from dermsynth.leaving import DISK_FULL
 from dermsynth.progress import bar
@@ -197,7 +198,11 @@ class Schedule:
             return f"{task.name}: failed, is tried once more: {reason} ({log})"
         self.failures.append(Failure(task.name, log, reason))
         dropped = self._drop_what_needs(task.name, log)
-        without = f"; {dropped} tasks that need it are left out" if dropped else ""
+        without = (
+            f"; {counted(dropped, 'task')} that {'needs' if dropped == 1 else 'need'} it left out"
+            if dropped
+            else ""
+        )
         return f"{task.name}: failed twice, left out: {reason} ({log}){without}"
 
     def _drop_what_needs(self, name: str, log: str) -> int:

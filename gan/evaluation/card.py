@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from data.images import skin_tone
+from dermsynth.errors import counted
 from dermsynth.page import templates
 from gan.evaluation import card_pictures as pictures
 from gan.evaluation.drift import ATTRIBUTES, SMALL
@@ -141,7 +142,7 @@ def failures(result: dict[str, Any], training: dict[str, np.ndarray]) -> list[st
     """
     sentences = [one["sentence"] for one in result["quality"]["findings"]]
     if result["n_training"] < FEW:
-        sentences.append(f"Learned from no more than {result['n_training']} images.")
+        sentences.append(f"Learned from no more than {counted(result['n_training'], 'image')}.")
     excess = result["kid"] - result["kid_floor"]
     if excess > FAR * result["kid_std"]:
         sentences.append(

@@ -10,7 +10,7 @@ from data.provenance import GeneratorRecord, Provenance
 from data.store import Dataset, load_dataset
 from data.view import view
 from dermsynth.device import Compute
-from dermsynth.errors import UserError
+from dermsynth.errors import UserError, counted
 from dermsynth.manifest import Input, Sealed, check_same
 from dermsynth.seeds import generator as random_generator
 from gan.networks import ARCHITECTURES
@@ -130,8 +130,8 @@ def open_subject(options: EvaluateOptions, source: Source, compute: Compute) -> 
     if len(held_out) < LEAST_HELD_OUT:
         named = dataset.info.target.words[target]
         raise UserError(
-            f"{dataset.path}: {len(held_out)} {named} images in the validation part of fold "
-            f"{fold}; a comparison needs {LEAST_HELD_OUT} at the very least"
+            f"{dataset.path}: {counted(len(held_out), f'{named} image')} in the validation part of "
+            f"fold {fold}; a comparison needs {LEAST_HELD_OUT} at the very least"
         )
     if record is not None:
         _check_unseen(record, dataset, held_out, fold)
@@ -204,6 +204,6 @@ def _check_unseen(
     met = [i for i in dataset.table["image_id"].to_numpy()[held_out] if i in seen]
     if met:
         raise UserError(
-            f"the generator was trained on {len(met)} images that fold {fold} of {dataset.path} "
-            f"holds out, {met[0]} for one; evaluate on its own dataset and fold"
+            f"the generator was trained on {counted(len(met), 'image')} that fold {fold} of "
+            f"{dataset.path} holds out, {met[0]} for one; evaluate on its own dataset and fold"
         )

@@ -271,7 +271,7 @@ def test_truth_gives_the_answer_on_its_part(runs, make_table, tmp_path):
     _dataset(tmp_path / "benign", one_class)
     assert _blend(runs, "a={}/a", truth=tmp_path / "benign")[0]["blend"]["auc_truth"] is None
     everything.iloc[:350][["image_name", "target"]].to_csv(runs / "few.csv", index=False)
-    with pytest.raises(UserError, match="10 images of part test have no score: test50"):
+    with pytest.raises(UserError, match="10 images of part test without a score: test50"):
         _blend(runs, "a={}/few.csv", **data)
     _dataset(tmp_path / "data", table.iloc[5:])
     with pytest.raises(UserError, match="does not know 5 images: oof0"):
@@ -310,7 +310,7 @@ def _write(folder, text):
     [
         ("w,0\nx,0\ny,0\nq,0\n", "not the same images; 1 are in .*one.csv only: z"),
         ("w,0\nx,0\ny,0\nz,0\nq,0\n", "not the same images; 1 are in .*bad.csv only: q"),
-        ("w,0\nx,0\ny,0\nz,0\nx,1\n", "bad.csv: 1 images come twice: x"),
+        ("w,0\nx,0\ny,0\nz,0\nx,1\n", "bad.csv: 1 image comes twice: x"),
         ("w,0\nx,nan\ny,inf\nz,\n", r"3 scores are no finite numbers: x \('nan'\), y \('inf'\), z"),
         ("w,0\nx,zero\ny,0\nz,0\n", r"x \('zero'\)"),
         ("w,0,5\nx,0,1\ny,0,1\nz,0,1\n", "expected the columns image_name,target"),

@@ -185,7 +185,7 @@ def test_images_that_cannot_be_read_are_listed_and_the_others_scored(options, fo
     only = folder.parent / "only"
     only.mkdir()
     (only / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(500))
-    with pytest.raises(UserError, match="1 of 1 images cannot be used"):
+    with pytest.raises(UserError, match="1 of 1 image cannot be used"):
         predict(dataclasses.replace(skip, data=only))
     with pytest.raises(UserError, match=r"--on-error skip: .* is a prepared dataset"):
         predict(dataclasses.replace(skip, data=dataset))

@@ -287,14 +287,14 @@ def test_given_folds_are_kept(rows, seed):
 @pytest.mark.parametrize(
     ("given_values", "expected"),
     [
-        ([0, 1, np.nan, 0, 1, 1], "1 rows have no usable fold: image_2; expected whole numbers"),
+        ([0, 1, np.nan, 0, 1, 1], "1 row has no usable fold: image_2; expected whole numbers"),
         ([0, 1, 0.5, 0, -2, np.inf], "3 rows have no usable fold: image_2, image_4, image_5"),
-        ([0, 1, 1e300, 0, 1, 1], "1 rows have no usable fold: image_2"),
+        ([0, 1, 1e300, 0, 1, 1], "1 row has no usable fold: image_2"),
         ([0, 0, 2, 2, 2, 2], "the given folds are 0, 2; expected all of 0 to k - 1"),
         ([1, 1, 2, 2, 2, 2], "the given folds are 1, 2; expected all of 0 to k - 1"),
         ([0, 0, 0, 0, -1, -1], "the given folds are 0; expected .* k at least 2"),
         ([-1] * 6, "the given folds are ; expected"),
-        ([0, 0, 1, 1, 1, 0], r"1 groups .* for one image_5 \(fold 0\), image_4 \(fold 1\)"),
+        ([0, 0, 1, 1, 1, 0], r"1 group .* for one image_5 \(fold 0\), image_4 \(fold 1\)"),
         ([0, 1, 1, 0, 1, -1], r"3 groups .* image_3 \(fold 0\), image_2 \(fold 1\)"),
     ],
 )

@@ -53,7 +53,7 @@ def test_what_lies_beside_an_image_is_left_out_by_kind(lay, beside, kind):
     found = find_pictures(root)
     assert names(found.images, root) == ["images/ISIC_1.jpg", "images/ISIC_2.jpg"]
     assert found.left_out == {kind: [root / beside]}
-    assert found.notes() == [f"{kind} of 1 images (ignored)"]
+    assert found.notes() == [f"{kind} of 1 image (ignored)"]
     assert not found.bad
 
 

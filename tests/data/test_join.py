@@ -66,7 +66,7 @@ def contradicting():
 
 
 def test_conflicting_lesions(contradicting):
-    with pytest.raises(UserError, match=r"1 lesions .* l \(2 malignant, 1 benign\).*--conflicts"):
+    with pytest.raises(UserError, match=r"1 lesion .* l \(2 malignant, 1 benign\).*--conflicts"):
         settle(contradicting, "fail")
     kept = settle(contradicting, "keep")
     assert kept.table["target"].tolist()[:3] == [0, 1, 1]
@@ -94,7 +94,7 @@ def taken(kept, copies):
 def test_one_image_under_two_names_and_targets(policy, target):
     joined = join([("a", listing("123", [0, 1, 1]))])
     found = taken([0, 1], [(2, 0)])
-    with pytest.raises(UserError, match="1 images have both targets under two names: 1 and 3"):
+    with pytest.raises(UserError, match="1 image has both targets under two names: 1 and 3"):
         settle_copies(joined, found, "fail")
     settled = settle_copies(joined, found, policy)
     assert settled.table["target"][0] == pytest.approx(target, nan_ok=True)

@@ -73,7 +73,7 @@ def test_a_cell_and_its_file(lay, capsys, cell, file, note):
     assert found == [file]
     assert rest == (1, 0)
     told = capsys.readouterr().out
-    assert told.startswith("note: 1 images below ") if note else not told
+    assert told.startswith("note: 1 image below ") if note else not told
     assert note in told
 
 
@@ -184,7 +184,7 @@ def test_links_to_a_shared_disk_say_where_they_lead(lay, tmp_path, capsys):
     assert find(root, ["1", "2"])[0] == ["1.jpg", None]
     told = capsys.readouterr().out
     assert f"part is a link that leads out of the folder, to the folder {shared}" in told
-    with pytest.raises(UserError, match=rf"none of them is below it .*to the folder {shared}"):
+    with pytest.raises(UserError, match=rf"none of them below it .*to the folder {shared}"):
         find(root, ["8", "9"])
 
 
@@ -192,7 +192,7 @@ def test_files_of_the_names_that_are_no_pictures_are_told(lay, capsys):
     root = lay("1.jpg")
     (root / "2.xyz").write_bytes(bytes(500))
     assert find(root, ["1", "2"])[0] == ["1.jpg", None]
-    assert "1 files have their names and are no picture (2.xyz)" in capsys.readouterr().out
+    assert "1 file of such a name, but no picture (2.xyz)" in capsys.readouterr().out
 
 
 def test_pictures_that_are_not_read_are_found_and_refused_later(lay):

@@ -90,7 +90,7 @@ def test_a_pool_of_another_fold_is_refused_with_the_ids_named(dataset):
 
 
 def test_test_images_are_held_out_too(dataset):
-    assert "1 images" in leak_of(dataset, [*training_ids(dataset, 0), "i10"])
+    assert "1 image that" in leak_of(dataset, [*training_ids(dataset, 0), "i10"])
 
 
 @pytest.mark.parametrize("part", ["ids", "targets", "groups", "folds"])

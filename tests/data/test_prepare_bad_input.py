@@ -148,7 +148,7 @@ def test_out_is_taken(options, tmp_path, refused):
         (lambda t: t[t.dx != "mel"], "--positive mel: no such diagnosis"),
         (
             lambda t: t.assign(image_id="x" + t.image_id),
-            "48 images are listed and none of them is below it",
+            "48 images listed and none of them below it",
         ),
     ],
 )

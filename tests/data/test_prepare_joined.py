@@ -114,13 +114,13 @@ def test_own_folds_are_kept_and_checked(options, edit_csv, refused):
     assert dataset.table["fold"].tolist() == [k // 2 % 3 - 1 for k in range(48)]
     edit_csv(lambda t: t.assign(part=[k % 2 for k in range(len(t))]))
     other = options.out.parent / "other"
-    refused(replace(options, fold_column="part", out=other), "lie in several of the given folds")
+    refused(replace(options, fold_column="part", out=other), "in several of the given folds")
     refused(replace(options, fold_column="fold", out=other), "fold")
 
 
 def test_a_lesion_of_both_targets(options, edit_csv, refused):
     edit_csv(lambda t: t.assign(dx=["nv", *t.dx[1:]]))
-    assert "HAM_0000000" in refused(options, "1 lesions have images of both targets")
+    assert "HAM_0000000" in refused(options, "1 lesion has images of both targets")
     dataset = prepare(replace(options, conflicts="malignant"))
     assert dataset.targets(np.array([0, 1])).tolist() == [1, 1]
     assert dataset.info.conflicts[0]["lesion_id"] == "HAM_0000000"

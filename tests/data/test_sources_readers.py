@@ -197,11 +197,11 @@ def test_half_downloaded(root, name, expected, capsys):
     with pytest.raises(UserError, match=f"a file; expected the folder .*{expected}"):
         read_source("ham10000", root / name, SourceOptions())
     csv(root, "HAM10000_metadata.csv", "image_id,lesion_id,dx", *GOOD[:1], "a,l,mel", "b,m,nv")
-    with pytest.raises(UserError, match=f"2 images are listed and none .*{expected}"):
+    with pytest.raises(UserError, match=f"2 images listed and none .*{expected}"):
         read_source("ham10000", root, SourceOptions())
     put(root, a="A")
     assert len(read_source("ham10000", root, SourceOptions()).table) == 2
-    assert "1 of 2 images are not below" in capsys.readouterr().out
+    assert "1 of 2 images not below" in capsys.readouterr().out
 
 
 def test_roots(root):
@@ -418,7 +418,7 @@ def test_folders_that_are_no_classes(root, capsys):
         read_source("folder", root, SourceOptions())
     shutil.rmtree(root / "train")
     shutil.move(root / "test" / "malignant" / "b.jpg", root / "b.jpg")
-    with pytest.raises(UserError, match="1 images and no class folder"):
+    with pytest.raises(UserError, match="1 image and no class folder"):
         read_source("folder", root, SourceOptions())
     with pytest.raises(UserError, match=r"no CSV file in it or below; .* the column x"):
         read_source("folder", root, SourceOptions(target_column="x"))

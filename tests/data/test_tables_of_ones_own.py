@@ -121,7 +121,7 @@ def test_one_column_a_class(tmp_path):
     assert cells(read(tmp_path, target_column="MEL"), "diagnosis")[1] == ["y", "nv"]
     assert cells(read(tmp_path, positive=("nv",)), "target") == [["x", 0], ["y", 1], ["z", None]]
     table(tmp_path, one.name, head, "x,1,1,0,0,0,0,0,0")
-    with pytest.raises(UserError, match=r"a\.csv line 2: MEL, .* 1 rows have not exactly one 1"):
+    with pytest.raises(UserError, match=r"a\.csv line 2: MEL, .* 1 row has not exactly one 1"):
         read(tmp_path)
 
 

@@ -50,7 +50,7 @@ def test_words_that_are_not_understood_are_listed_with_what_they_were_taken_for(
 @pytest.mark.parametrize("word", ["suspected melanoma", "melonoma", "nevus vs melanoma"])
 def test_a_word_that_may_mean_melanoma_stops(word, tmp_path):
     root = table(tmp_path, "t.csv", "image,dx", "a,mel", f"b,{word}", "c,nv")
-    with pytest.raises(UserError, match=rf"1 rows .* may mean melanoma .*`{word}` \(1\).*-map"):
+    with pytest.raises(UserError, match=rf"1 row .* may mean melanoma .*`{word}` \(1\).*-map"):
         read("folder", root)
 
 
@@ -141,7 +141,7 @@ def test_classes_of_both_kinds(tmp_path):
     """`malignant` beside `bcc`: is a basal-cell carcinoma malignant here? Only the user knows."""
     root = table(tmp_path, "t.csv", "image,label", "a,malignant", "b,nevus", "c,bcc")
     with pytest.raises(
-        UserError, match=r"1 images are called malignant and others bcc, .*--positive"
+        UserError, match=r"1 image is called malignant and others bcc, .*--positive"
     ):
         read("folder", root)
     root = table(tmp_path, "t.csv", "image,label", "a,malignant", "b,nevus", "c,benign")

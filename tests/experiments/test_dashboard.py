@@ -140,7 +140,7 @@ def test_without_a_key_it_says_what_it_would_make_and_how(folder: Path, tmp_path
     said = command(folder, kept | {"NETRC": str(tmp_path / "none")})
     assert said.startswith("workspace ENTITY/dermsynth: dose\n  Verdict: Differences")
     assert "report: DermSynth: dose (Verdict, Comparisons, Differences, Seeds" in said
-    assert f"1 runs of it lie offline; send them first:\n  find {folder} -name" in said
+    assert f"1 run of it offline, to be sent first:\n  find {folder} -name" in said
     assert "not saved: W&B has no API key" in said
     last = said.splitlines()[-1]
     assert last == f"later: python -m experiments.dashboard --experiment {folder}"

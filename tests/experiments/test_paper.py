@@ -183,7 +183,7 @@ def test_the_checklist_says_what_was_done():
     found = {item.claim: item for item in checklist(one, rows, MELANOMA, 23)}
     assert found["30"].answer == "the difference in 23 subgroups"
     assert found["33"].answer == "clinic"
-    assert found["39"].answer == "1 lesions that most models call wrongly"
+    assert found["39"].answer == "1 lesion that most models call wrongly"
     assert "but all 9 images have neither a patient nor a lesion id" in found["20"].answer
     assert found["7"].answer == ""
 

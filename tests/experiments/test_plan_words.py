@@ -2,8 +2,8 @@
 
 import pytest
 
+from dermsynth.errors import counted
 from experiments.cost import Cost
-from experiments.numbers import counted
 from experiments.plan import PlanRecord, Visible, describe
 
 

@@ -143,7 +143,7 @@ def _replace(frame, row, **values):
     ("damage", "words"),
     [
         (lambda f: [f[0], f[1], f[1]], "fold 1 comes twice"),
-        (lambda f: [f[0], _replace(f[1], 3, image_id="f0-7")], "overlap: 1 images.*f0-7"),
+        (lambda f: [f[0], _replace(f[1], 3, image_id="f0-7")], "overlap: 1 image.*f0-7"),
         (lambda f: [f[0], _replace(f[1], 3, image_id="f1-4")], "fold 1, part val.*twice: f1-4"),
         (lambda f: [f[0], _replace(f[1], 41, image_id="t0")], "fold 1, part test.*twice: t0"),
         (lambda f: [f[0], _replace(f[1], 41, image_id="x")], "part test: fold 1.*other.*t1, x"),

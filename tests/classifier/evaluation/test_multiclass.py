@@ -197,7 +197,7 @@ def test_bad_probabilities_are_named():
             measure_classes(diagnosis, probabilities, names)
 
     refused(r"\[10, 3\].*expected \[10, 4\]", p[:, :3])
-    refused("1 images.*row 4", np.where(np.arange(10)[:, None] == 4, np.nan, p))
+    refused("1 image .*row 4", np.where(np.arange(10)[:, None] == 4, np.nan, p))
     refused("row 2: 0.5, 0.5, 0.5, 0.5", np.where(np.arange(10)[:, None] == 2, 0.5, p))
     refused("10 images", -p)
     refused("a name is there twice", p, ["mel", "nv", "nv", "bcc"])

@@ -117,7 +117,7 @@ def test_pool_without_provenance_is_refused_unless_declared(tiny, tmp_path):
 
 def test_pool_too_small_names_the_command(tiny, tmp_path, provenance):
     path = pool_at(tmp_path / "p", 5, provenance(tiny)).path
-    with pytest.raises(UserError, match=r"holds 5 images, 6 are needed.*gan.generate.*--count 6"):
+    with pytest.raises(UserError, match=r"holds 5 images, needed: 6.*gan.generate.*--count 6"):
         pools.open_pool(OPTIONS, tiny, path, 6)
     with pytest.raises(UserError, match="no synthetic pool there"):
         pools.open_pool(OPTIONS, tiny, tmp_path / "absent", 6)
