@@ -218,8 +218,8 @@ def worth_and_cost(results: Results) -> Iterator[Table]:
         [
             [
                 *(f"{point['share']:.0%}", number(point["n_groups"], 0)),
-                *(number(point[name]["auc"]) for name in ("real", "synthetic")),
-                f"{worth['outcome']} {number(worth['equals'], 0)}",
+                *(with_ends(point[name], "auc", 3) for name in ("real", "synthetic")),
+                f"{worth['outcome']} {with_ends(worth, 'equals', 0)}",
             ]
             for point, worth in zip(curve["points"], curve["worths"], strict=True)
         ],
@@ -252,6 +252,12 @@ def difference(value: float | None, low: float | None, high: float | None) -> st
     """With its ends, where it has them."""
     ends = "" if low is None or high is None else f" {interval(low, high)}"
     return number(value, sign=True) + ends
+
+
+def with_ends(found: dict[str, Any], name: str, digits: int) -> str:
+    """A figure of a learning curve; an end that is not known, or beyond the data, is a dash."""
+    low, high = (number(found[end], digits) for end in ("ci_low", "ci_high"))
+    return f"{number(found[name], digits)} [{low}, {high}]"
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from experiment_folders import write_experiment
+from experiment_folders import experiment, write_experiment
 
 from benchmarks.answer import Options, main
 from dermsynth.errors import UserError
@@ -34,6 +34,18 @@ def test_figures_and_tables_are_those_of_the_records(tmp_path, capsys):
     assert "| 0 | 1 | 13 | 5 | 33 ± 2 | 0.43 | – | – |" in told
     assert "| synthetic | test | 30.0% | 13.7% | 14.1% |" in told
     assert "Learning curve" not in told  # it has none
+
+
+def test_a_learning_curve_has_its_ends_and_dashes_beyond_the_data(tmp_path, capsys):
+    auc = {"arm": "real", "auc": 0.8, "ci_low": 0.75, "ci_high": 0.85}
+    point = {"real": auc, "synthetic": auc | {"auc": 0.81, "ci_low": None, "ci_high": None}}
+    worth = {"outcome": "interpolated", "equals": 130.4, "ci_low": 88.0, "ci_high": None}
+    curve = {"points": [point | {"share": 0.25, "n_groups": 99.5}], "worths": [worth]}
+    changed = experiment(("test",)) | {"learning_curve": curve}
+    folder = write_experiment(tmp_path / "one", ("test",), experiment=changed)
+    main(Options((folder,), out=tmp_path / "answer.json"))
+    row = "| 25% | 100 | 0.800 [0.750, 0.850] | 0.810 [–, –] | interpolated 130 [88, –] |"
+    assert row in capsys.readouterr().out
 
 
 def test_two_experiments_of_one_name_are_refused_before_anything_is_written(tmp_path):
