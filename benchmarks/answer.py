@@ -1,4 +1,4 @@
-"""What finished experiments came to: their figures in one file, and as tables of a page of docs/.
+"""What finished experiments came to, as tables of a page of docs/; with --out, in a file, too.
 
     python -m benchmarks.answer runs/exp/with-and-without runs/exp/controls \\
         --out benchmarks/results/ham10000.json
@@ -36,22 +36,26 @@ class Options:
     """Options of `python -m benchmarks.answer`."""
 
     experiments: tyro.conf.Positional[tuple[Path, ...]]  # folders of finished experiments
-    out: Path = Path("benchmarks/results/ham10000.json")  # where the figures go
+    out: Path | None = None  # where all their figures go, as JSON
 
 
 def main(options: Options) -> None:
     """Write the file and print the tables.
 
-    Raises UserError where two experiments have one name, or the file holds something else.
+    Raises UserError where there is no experiment or two have one name, or the file holds something
+    else.
     """
+    if not options.experiments:
+        raise UserError("no experiment: give the folder of a finished one, runs/exp/NAME")
     found = [read_results(open_experiment(folder)) for folder in options.experiments]
     names = [each.experiment.name for each in found]
     if len(set(names)) < len(names):
         raise UserError(f"experiments of one name: {', '.join(names)}; give each once")
-    kept = read_figures(options.out)
-    write_json(options.out, kept | dict(zip(names, map(figures, found), strict=True)))
-    if others := [name for name in kept if name not in names]:
-        print(f"kept in {options.out}: {', '.join(others)}")
+    if options.out is not None:
+        kept = read_figures(options.out)
+        write_json(options.out, kept | dict(zip(names, map(figures, found), strict=True)))
+        if others := [name for name in kept if name not in names]:
+            print(f"kept in {options.out}: {', '.join(others)}")
     for each in found:
         print(f"\n### {each.experiment.name}")
         for title, columns, rows in tables(each):

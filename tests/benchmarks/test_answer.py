@@ -48,6 +48,20 @@ def test_a_learning_curve_has_its_ends_and_dashes_beyond_the_data(tmp_path, caps
     assert row in capsys.readouterr().out
 
 
+def test_without_a_file_named_none_is_written(tmp_path, capsys, monkeypatch):
+    folder = write_experiment(tmp_path / "one")
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.chdir(tmp_path)
+    main(Options((folder,)))
+    assert "| synthetic | real | test |" in capsys.readouterr().out
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_no_experiment_is_an_error():
+    with pytest.raises(UserError, match="give the folder of a finished one"):
+        main(Options(()))
+
+
 def test_two_experiments_of_one_name_are_refused_before_anything_is_written(tmp_path):
     folders = tuple(write_experiment(tmp_path / name) for name in ("one", "two"))
     with pytest.raises(UserError, match="of one name: ham-quick, ham-quick; give each once"):
