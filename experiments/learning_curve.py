@@ -297,7 +297,7 @@ def _worth_sentence(worth: Worth, curve: LearningCurve) -> str:
     assert worth.equals is not None
     return (
         f"{start} real images and the pool did as well as {worth.equals:.0f} groups of real images "
-        f"alone: the pool was worth {worth.equals - n:+.0f} groups, {worth.equals / n:.2f} times "
+        f"alone: the pool was worth {worth.equals - n:+z.0f} groups, {worth.equals / n:.2f} times "
         f"as many; {ends}."
     )
 
@@ -305,7 +305,7 @@ def _worth_sentence(worth: Worth, curve: LearningCurve) -> str:
 def _ends(worth: Worth) -> str:
     """The 95% interval of the worth, in groups added."""
     low, high = (
-        None if end is None else f"{end - worth.n_groups:+.0f}"
+        None if end is None else f"{end - worth.n_groups:+z.0f}"
         for end in (worth.ci_low, worth.ci_high)
     )
     if low is None:

@@ -72,13 +72,14 @@ def _arrow(axes: Axes, worth: Worth, auc: float, sizes: list[float]) -> None:
     low, high = worth.ci_low or sizes[0] * 2**-0.25, worth.ci_high or sizes[-1] * 2**0.25
     axes.plot([low, high], [auc, auc], color=PRIMARY, alpha=0.2, linewidth=7, zorder=1)
     known = worth.ci_low is not None or worth.ci_high is not None
-    axes.annotate(
+    more = worth.equals > worth.n_groups
+    axes.annotate(  # beyond the arrow's head, where a rising curve of real images is not
         f"worth {worth.equals / worth.n_groups:.2f}×" if known else "cannot be told",
-        (worth.n_groups, auc),
-        (8 if worth.equals > worth.n_groups else -8, -4),
+        (worth.equals, auc),
+        (8, -7) if more else (-8, 7),
         textcoords="offset points",
-        ha="left" if worth.equals > worth.n_groups else "right",
-        va="top",
+        ha="left" if more else "right",
+        va="top" if more else "bottom",
         fontsize=8.5,
         color=INK if known else MUTED,
     )

@@ -100,6 +100,16 @@ def test_a_pool_that_does_as_well_as_twice_the_lesions_is_worth_as_much_again():
     assert "At 100% (400 groups) the curve of real images ends" in words
 
 
+def test_a_pool_that_was_worth_no_group_more_has_no_minus_before_its_zero():
+    folds = [drawn_fold(np.random.default_rng(0), with_synthetic(), groups=(300, 600))]
+    curve = curve_of(folds, SUBSETS, "test")
+    assert curve is not None
+    found = {"outcome": "interpolated", "equals": 199.7, "ci_low": 199.8, "ci_high": 230.0}
+    nothing = curve.worths[1].model_copy(update=found)
+    words = " ".join(curve_sentences(curve.model_copy(update={"worths": [nothing]})))
+    assert "was worth +0 groups, 1.00 times as many; 95% interval +0 to +30" in words
+
+
 def test_between_neighbours_auc_is_linear_in_the_logarithm():
     fold = drawn_fold(np.random.default_rng(1), with_synthetic(**{"0.25": 0.835}), (200, 600))
     curve = curve_of([fold], SUBSETS, "test")
