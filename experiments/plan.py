@@ -67,7 +67,8 @@ def keep_plan(
 ) -> PlanRecord:
     """The plan of this design, written to `folder`; one from an earlier start is kept as it is.
 
-    A new one takes a training of two steps. Raises UserError for a pilot that is not there.
+    A new one takes a training of two steps. Raises UserError for a pilot that is not there, and for
+    one that the earlier plan did not go by.
     """
     splits = splits_of(trials)
     design: dict[str, Any] = {
@@ -79,6 +80,7 @@ def keep_plan(
     if (folder / PLAN).exists():
         earlier = read_record(folder / PLAN, PlanRecord, MEND)
         if earlier.design_sha256 == digest(design):
+            _check_pilot(folder / PLAN, earlier, options.pilot)
             return earlier
     plan = PlanRecord(
         made=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -89,6 +91,20 @@ def keep_plan(
     )
     write_record(folder / PLAN, plan)
     return plan
+
+
+def _check_pilot(path: Path, earlier: PlanRecord, pilot: Path | None) -> None:
+    seen = earlier.visible
+    if pilot is None or seen is None or seen.source.startswith(f"{_source(pilot)}:"):
+        return
+    raise UserError(
+        f"--pilot {pilot}: {path} has this design's plan already, of {earlier.made}, which goes by "
+        "other variances; leave --pilot out to keep it, or remove the file to plan anew"
+    )
+
+
+def _source(pilot: Path) -> str:
+    return f"variances of {pilot}"
 
 
 def describe(plan: PlanRecord, margin: float, one: str) -> str:
@@ -208,5 +224,5 @@ def _from_pilot(pilot: Path, malignant: int) -> tuple[float, float, float, str]:
         groups,
         a_seed,
         a_gan,
-        f"variances of {pilot}: {first.arm} against {first.reference}{note}",
+        f"{_source(pilot)}: {first.arm} against {first.reference}{note}",
     )

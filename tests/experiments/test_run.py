@@ -383,8 +383,12 @@ def test_a_plan_stops_before_anything_is_trained_and_is_kept(
     assert "a true difference of" in capsys.readouterr().out
     assert {path.name for path in out.iterdir()} == {"manifest.json", "plan.json"}
     before = (out / "plan.json").read_bytes()
-    run_experiment(resumed(finished, out=out, plan=True, pilot=finished.run.out))
+    run_experiment(resumed(finished, out=out, plan=True))
+    pilot = finished.run.out
+    with pytest.raises(UserError, match=r"--pilot .*: .*plan.json has this design's plan already"):
+        run_experiment(resumed(finished, out=out, plan=True, pilot=pilot))
     assert (out / "plan.json").read_bytes() == before
     other = tmp_path / "other"
-    run_experiment(resumed(finished, out=other, resume=False, plan=True, pilot=finished.run.out))
+    for resume in (False, True):
+        run_experiment(resumed(finished, out=other, resume=resume, plan=True, pilot=pilot))
     assert "variances of" in json.loads((other / "plan.json").read_text())["visible"]["source"]
