@@ -195,3 +195,19 @@ def test_a_paper_finds_its_paragraphs_and_table(page):
     assert r"\begin{tabular}" in words
     assert "CLAIM 2024 and TRIPOD+AI checklist" in words
     assert "funding, its role, interests 44 18a, 18b – yours to write" in words
+
+
+def test_pools_and_shortcuts_stand_in_the_order_of_the_arms(tmp_path):
+    asked = {"fold": 0, "gan_seed": 0, "auc": 0.9, "reference": "real", "n_synthetic": 100}
+    arms = ("synthetic50", "synthetic100")
+    labels = [asked | {"arm": arm, "auc_real": 0.85} for arm in arms]
+    shortcuts = [asked | {"arm": arm, "auc_reference": 0.6} for arm in arms]
+    content = experiment(("test",)) | {"labels": labels, "shortcuts": shortcuts}
+    words = words_of(page_of(write_experiment(tmp_path / "e", ("test",), experiment=content)))
+    for start, row in (
+        ("Do they look like malignant?", "{} real 0.90"),
+        ('Is "synthetic" taken for', "{} its own generators 0.90"),
+    ):
+        table = words[words.index(start) :]
+        first, second = (table.index(row.format(arm)) for arm in arms)
+        assert first < second
