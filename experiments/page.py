@@ -132,6 +132,7 @@ def write_page(folder: Path, results: Results, read: Callable[[str], bytes]) -> 
     environment.filters["yaml"] = lambda value: yaml.safe_dump(
         value, sort_keys=False, allow_unicode=True
     )
+    environment.filters["by_arm"] = _by_arm
     experiment = results.experiment.model_dump(mode="json")
     experiment["dataset"] = experiment["dataset"] or {}
     info = experiment["dataset"].get("info") or {}
@@ -338,6 +339,14 @@ def _arm_words(arm: str, options: dict[str, Any] | None, one: str) -> str:
     words = ARMS[max(known, key=len)].replace("{one}", one) if known else ""
     own = ", ".join(f"{key}: {value}" for key, value in (options or {}).items())
     return f"{words} ({own})".strip() if own else words
+
+
+def _by_arm(records: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Records of each arm, in the order in which the arms come; jinja's `groupby` sorts by name."""
+    arms: dict[str, list[dict[str, Any]]] = {}
+    for record in records:
+        arms.setdefault(record["arm"], []).append(record)
+    return arms
 
 
 def _arm_means(done: pd.DataFrame, sets: Sequence[str]) -> dict[str, dict[str, dict[str, float]]]:

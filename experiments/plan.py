@@ -6,6 +6,7 @@ from an earlier experiment on the same kind of data (`--pilot`), or from stated 
 
 import math
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,34 +78,26 @@ def keep_plan(
         "splits": [[split.fold, split.test_fold] for split in splits],
         "trainings": [trial.name for trial in trials],
     }
+    seen = partial(_visible, experiment, dataset, trials, splits, options.pilot)
     if (folder / PLAN).exists():
         earlier = read_record(folder / PLAN, PlanRecord, MEND)
         if earlier.design_sha256 == digest(design):
-            _check_pilot(folder / PLAN, earlier, options.pilot)
+            if options.pilot is not None and earlier.visible != seen():
+                raise UserError(
+                    f"--pilot {options.pilot}: {folder / PLAN} has this design's plan already, of "
+                    f"{earlier.made}, which goes by other variances; leave --pilot out to keep it, "
+                    "or remove the file to plan anew"
+                )
             return earlier
     plan = PlanRecord(
         made=datetime.now(UTC).isoformat(timespec="seconds"),
         design_sha256=digest(design),
         design=design,
         cost=cost_of(dataset, trials, tasks, options),
-        visible=_visible(experiment, dataset, trials, splits, options.pilot),
+        visible=seen(),
     )
     write_record(folder / PLAN, plan)
     return plan
-
-
-def _check_pilot(path: Path, earlier: PlanRecord, pilot: Path | None) -> None:
-    seen = earlier.visible
-    if pilot is None or seen is None or seen.source.startswith(f"{_source(pilot)}:"):
-        return
-    raise UserError(
-        f"--pilot {pilot}: {path} has this design's plan already, of {earlier.made}, which goes by "
-        "other variances; leave --pilot out to keep it, or remove the file to plan anew"
-    )
-
-
-def _source(pilot: Path) -> str:
-    return f"variances of {pilot}"
 
 
 def describe(plan: PlanRecord, margin: float, one: str) -> str:
@@ -224,5 +217,5 @@ def _from_pilot(pilot: Path, malignant: int) -> tuple[float, float, float, str]:
         groups,
         a_seed,
         a_gan,
-        f"{_source(pilot)}: {first.arm} against {first.reference}{note}",
+        f"variances of {pilot}: {first.arm} against {first.reference}{note}",
     )
